@@ -1,0 +1,126 @@
+# qdyno: `make run` and `make test` are each enough on a fresh machine; `make help` lists the rest.
+# Switches: DEBUG=1, SAN=address,undefined | thread, WERROR=1, V=1, CC=clang; each has its own build folder.
+
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+comma  := ,
+CONFIG := $(if $(DEBUG),debug,release)$(if $(SAN),-$(subst $(comma),-,$(SAN)))$(if $(filter-out gcc,$(CC)),-$(CC))
+BUILD  := build/$(CONFIG)
+Q      := $(if $(V),,@)
+
+WARN    := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes $(if $(WERROR),-Werror)
+CPPFLAGS += -I. -I$(BUILD) -D_GNU_SOURCE
+CFLAGS  := -std=c11 $(if $(DEBUG),-O1,-O2) -g -ffp-contract=off -fno-strict-aliasing $(WARN) $(CFLAGS)
+CFLAGS  += $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+LDFLAGS += -pthread $(if $(SAN),-fsanitize=$(SAN))
+LDLIBS  := -lcjson -lpcre2-8 -lutf8proc -lm
+
+# Every .c of the rooms goes into one library; kernels/cpu/*.c are compiled once per instruction set, and the
+# one to use is chosen at run time. Nothing is compiled for the build machine's own processor.
+ISAS           := portable avx2
+ISA_portable   := -Wno-psabi
+ISA_avx2       := -mavx2 -mfma -mf16c
+ISA_SOURCES    := $(wildcard kernels/cpu/*.c)
+SOURCES        := $(filter-out $(ISA_SOURCES) harness/cli/main.c,$(sort $(wildcard kernels/*.c kernels/*/*.c kernels/*/*/*.c models/*.c harness/*/*.c)))
+OBJECTS        := $(SOURCES:%.c=$(BUILD)/%.o) $(foreach isa,$(ISAS),$(ISA_SOURCES:%.c=$(BUILD)/%.$(isa).o))
+LIB            := $(BUILD)/libqdyno.a
+BINARY         := $(BUILD)/qdyno
+
+TEST_SUPPORT   := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
+TEST_SOURCES   := $(sort $(wildcard tests/base/*.c tests/kernels/*.c tests/models/*.c tests/harness/*.c tests/golden/*.c))
+TESTS          := $(TEST_SOURCES:%.c=$(BUILD)/%)
+FUZZ_SOURCES   := $(filter-out tests/fuzz/driver.c,$(wildcard tests/fuzz/*.c))
+FUZZ_REPLAYS   := $(FUZZ_SOURCES:%.c=$(BUILD)/%)
+BENCHES        := $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
+
+.PHONY: all help run test check soak bench format clean setup setup-test setup-check tests fuzzers FORCE
+.DEFAULT_GOAL := all
+.SECONDARY:
+
+all: setup ## build build/qdyno
+	$(Q)$(MAKE) --no-print-directory build/qdyno
+
+build/qdyno: $(BINARY)
+	$(Q)ln -sfn $(CONFIG)/qdyno $@
+
+run: all ## sweep the tiny model and print the report (FULL=1: all prompts)
+	$(Q)tools/first-run.sh $(if $(FULL),--full)
+
+test: setup-test ## build and run every test
+	$(Q)$(MAKE) --no-print-directory tests
+	$(Q)BUILD=$(BUILD) tools/run-tests.sh $(TESTS) -- $(FUZZ_REPLAYS)
+
+tests: build/qdyno $(TESTS) $(FUZZ_REPLAYS)
+
+check: setup-check ## the tests under sanitizers, fuzzers for 30 s each
+	$(Q)tools/check.sh
+
+soak: setup-check ## what is too long for check: fuzzers for 10 minutes each
+	$(Q)FUZZ_SECONDS=600 tools/check.sh
+
+bench: setup ## speed of this machine's kernels against its probed limits
+	$(Q)$(MAKE) --no-print-directory build/qdyno $(BENCHES)
+	$(Q)BUILD=$(BUILD) tools/bench.sh
+
+format: ## clang-format every source file
+	$(Q)git ls-files '*.c' '*.h' | xargs clang-format -i
+
+clean: ## remove build/
+	$(Q)rm -rf build
+
+setup:
+	$(Q)tools/setup.sh build
+setup-test:
+	$(Q)tools/setup.sh test
+setup-check:
+	$(Q)tools/setup.sh check
+
+help: ## this list
+	$(Q)grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+	$(Q)if [ -x build/qdyno ]; then build/qdyno --version; else echo "  (devices of this build: run make first)"; fi
+
+$(BUILD)/commit.h: FORCE
+	$(Q)mkdir -p $(@D)
+	$(Q)printf '#define QD_COMMIT "%s"\n' "$$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)" >$@.new
+	$(Q)cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+
+define compile
+	@$(if $(V),,echo "  CC $@")
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(1) -MMD -MP -c -o $@ $<
+endef
+
+define isa_rule
+$(BUILD)/kernels/cpu/%.$(1).o: kernels/cpu/%.c
+	$$(call compile,-O3 -DQD_CPU_ISA=$(1) $$(ISA_$(1)))
+endef
+$(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
+
+$(BUILD)/harness/cli/version.o: $(BUILD)/commit.h
+$(BUILD)/%.o: %.c
+	$(call compile)
+
+$(LIB): $(OBJECTS)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+$(BINARY): $(BUILD)/harness/cli/main.o $(LIB)
+	@$(if $(V),,echo "  LD $@")
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(TESTS): $(BUILD)/%: $(BUILD)/%.o $(TEST_SUPPORT) $(LIB)
+	@$(if $(V),,echo "  LD $@")
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+
+# Fuzz targets linked with a driver that replays files; tools/check.sh links them with libFuzzer instead.
+$(FUZZ_REPLAYS): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/tests/fuzz/driver.o $(LIB)
+	@$(if $(V),,echo "  LD $@")
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BENCHES): $(BUILD)/%: $(BUILD)/%.o $(LIB)
+	@$(if $(V),,echo "  LD $@")
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+FORCE:
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -1,0 +1,106 @@
+/* The engine: data-parallel replicas, each with its own scheduler, KV pool and group of ranks.
+ *
+ * Clients (workloads, generate, tests, later a server) submit token ids, abort, and poll events; the API is
+ * thread-safe. A replica runs on its own thread: schedule -> prepare -> launch -> wait -> output. Tokenising
+ * and detokenising are outside.
+ */
+#ifndef QD_HARNESS_ENGINE_ENGINE_H
+#define QD_HARNESS_ENGINE_ENGINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kernels/group.h"
+
+typedef struct qd_engine qd_engine_t;
+
+enum qd_router { QD_ROUTER_ROUND_ROBIN = 0 };
+
+struct qd_engine_config {
+    int dp;                         /* replicas */
+    qd_group_t *const *groups;      /* [dp]; the engine uses, but does not own them */
+    int32_t max_num_batched_tokens; /* token budget of a step, per replica */
+    int32_t max_num_seqs;           /* running requests, per replica */
+    int32_t max_model_len;          /* prompt + output */
+    int32_t n_kv_blocks;            /* pages per replica */
+    int32_t vocab_size;
+    int32_t n_eos;
+    const int32_t *eos_ids;         /* [n_eos], copied */
+    enum qd_router router;
+    bool executes; /* false on null: no EOS, virtual arrivals later */
+    size_t max_requests; /* room reserved before timing starts: requests alive or unpolled at once */
+};
+
+/* One request; arrays are copied. */
+struct qd_request {
+    const int32_t *prompt;  /* [n_prompt] */
+    int32_t n_prompt;       /* >= 1 */
+    int32_t max_tokens;     /* >= 1; cut so that prompt + output <= max_model_len */
+    bool ignore_eos;
+    const int32_t *stop_ids; /* [n_stop_ids] further ids that end the request */
+    int32_t n_stop_ids;     /* <= 16 */
+    float temperature, top_p;
+    int32_t top_k;
+    uint64_t seed;
+};
+
+enum qd_finish {
+    QD_FINISH_NONE = 0,
+    QD_FINISH_LENGTH, /* max_tokens or max_model_len */
+    QD_FINISH_STOP,   /* EOS or a stop id; that id is delivered as a token too */
+    QD_FINISH_ABORT,
+    QD_FINISH_ERROR,  /* the replica died */
+};
+
+/* One token, or the end without one (abort, error). The last token of a request carries its finish. */
+struct qd_event {
+    uint64_t request;    /* as submit returned it */
+    int32_t token;       /* -1: none */
+    int32_t output_index; /* 0 for the first output token; tokens so far when token is -1 */
+    enum qd_finish finish;
+    int replica;
+    int64_t time_ns;     /* the engine handed it out (monotonic clock) */
+    int64_t scheduled_ns; /* with output_index 0: first time the request was scheduled */
+    int32_t preemptions; /* of this request so far */
+};
+
+/* Totals of one replica since open or the last reset. */
+struct qd_replica_stats {
+    uint64_t n_steps, n_prefill_tokens, n_decode_tokens, n_preemptions, n_finished;
+    uint64_t n_recomputed_tokens; /* prefill tokens spent again after preemption */
+    int32_t peak_running, peak_waiting, peak_kv_blocks;
+    int64_t schedule_ns, prepare_ns, launch_ns, wait_ns, output_ns, idle_ns; /* host segments */
+    int64_t wall_ns; /* read apart from the segments */
+};
+
+qd_status qd_engine_open(const struct qd_engine_config *config, qd_engine_t **out, char *err, size_t errlen);
+
+/* Stops the replicas after their current step; unfinished requests are dropped. Accepts NULL. */
+void qd_engine_close(qd_engine_t *engine);
+
+/* Checks and queues a request; *id counts up from 0. QD_ERR_INPUT (empty prompt, id outside the vocabulary,
+ * prompt >= max_model_len, prompt that can never fit the pool), QD_ERR_FULL, QD_ERR_RANK when every replica
+ * is dead. */
+qd_status qd_engine_submit(qd_engine_t *engine, const struct qd_request *request, uint64_t *id, char *err,
+                           size_t errlen);
+
+/* As submit for n requests that are to enter the scheduler in the same step: replicas do not schedule
+ * between them. ids[n] are filled in order. All or none. */
+qd_status qd_engine_submit_batch(qd_engine_t *engine, const struct qd_request *requests, size_t n,
+                                 uint64_t *ids, char *err, size_t errlen);
+
+/* Asks for a request's end; a finish event follows. Unknown or ended ids are ignored. */
+void qd_engine_abort(qd_engine_t *engine, uint64_t id);
+
+/* Takes up to max events, oldest first; waits up to timeout_ns (0: not at all, < 0: until there is one) when
+ * there is none. Returns their number. After a replica died its requests end with QD_FINISH_ERROR. */
+size_t qd_engine_poll_events(qd_engine_t *engine, struct qd_event *events, size_t max, int64_t timeout_ns);
+
+/* Error text of a dead replica, or NULL when all live. */
+const char *qd_engine_failure(qd_engine_t *engine);
+
+/* Statistics; call reset and read only while no request is alive. */
+void qd_engine_reset_stats(qd_engine_t *engine);
+struct qd_replica_stats qd_engine_stats(qd_engine_t *engine, int replica);
+
+#endif

@@ -1,0 +1,69 @@
+/* The scheduler of one replica: vLLM V1 semantics (one token budget, running first in admission order, chunked
+ * prefill, full-prompt admission, preemption by recompute), as a pure data structure without threads or clocks,
+ * so that tests can step it by hand.
+ */
+#ifndef QD_HARNESS_ENGINE_SCHEDULER_H
+#define QD_HARNESS_ENGINE_SCHEDULER_H
+
+#include <stdint.h>
+
+#include "harness/engine/kv_pool.h"
+
+/* What the scheduler knows of a request; owned by the replica, linked into the scheduler's lists. */
+struct qd_sched_request {
+    uint64_t id;
+    int32_t n_prompt;        /* prompt tokens */
+    int32_t n_known;         /* prompt + sampled tokens */
+    int32_t n_computed;      /* tokens whose K and V are in the pool (advanced when scheduled) */
+    int32_t n_preemptions;
+    int32_t slot;            /* in [0, max_num_seqs) while running, else -1 */
+    int32_t n_blocks;        /* pages held */
+    int32_t *blocks;         /* [n_blocks], room for max_model_len */
+    struct qd_sched_request *prev, *next; /* list links */
+};
+
+/* One row of a schedule: n_tokens of a request from position n_computed_before on. */
+struct qd_sched_entry {
+    struct qd_sched_request *request;
+    int32_t begin;    /* position of the first token of the chunk */
+    int32_t n_tokens;
+    int32_t samples;  /* 1: the chunk reaches the last known token, so its logits are sampled */
+};
+
+struct qd_schedule {
+    struct qd_sched_entry *entries; /* [n_entries], room for max_num_seqs */
+    int32_t n_entries;
+    int32_t n_tokens;
+    int32_t n_blocks;      /* block table entries of all rows */
+    int32_t n_preempted;   /* in this step */
+    int32_t n_admitted;
+};
+
+struct qd_scheduler_config {
+    int32_t max_num_batched_tokens, max_num_seqs, max_model_len, n_kv_blocks;
+};
+
+typedef struct qd_scheduler qd_scheduler_t;
+
+qd_status qd_scheduler_create(const struct qd_scheduler_config *config, qd_scheduler_t **out, char *err,
+                              size_t errlen);
+void qd_scheduler_destroy(qd_scheduler_t *scheduler);
+
+/* Appends to the waiting queue. */
+void qd_scheduler_add(qd_scheduler_t *scheduler, struct qd_sched_request *request);
+
+/* Takes a request out, wherever it is, and frees its pages. */
+void qd_scheduler_remove(qd_scheduler_t *scheduler, struct qd_sched_request *request);
+
+/* Fills the next step; n_computed of every scheduled request advances at once. An empty schedule means that
+ * nothing can run. */
+void qd_scheduler_step(qd_scheduler_t *scheduler, struct qd_schedule *out);
+
+/* A token was sampled for the request (n_known grows by one). */
+void qd_scheduler_token(qd_scheduler_t *scheduler, struct qd_sched_request *request);
+
+int32_t qd_scheduler_n_running(const qd_scheduler_t *scheduler);
+int32_t qd_scheduler_n_waiting(const qd_scheduler_t *scheduler);
+const struct qd_kv_pool *qd_scheduler_pool(const qd_scheduler_t *scheduler);
+
+#endif

@@ -1,0 +1,69 @@
+/* A group: the ranks of one replica, stepped together.
+ *
+ * The group owns rank threads (cpu) or nothing (null: one call models all ranks); its user sees launch and
+ * wait. What a rank executes is a program handed in from above, so that kernels know no model.
+ */
+#ifndef QD_KERNELS_GROUP_H
+#define QD_KERNELS_GROUP_H
+
+#include "kernels/device.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* What a rank leaves behind after a step; every rank computes the same ids. */
+struct qd_step_output {
+    int32_t *ids;        /* [R] sampled ids, room for max_logit_rows (filled by the program) */
+    const float *logits; /* [R][vocab] fp32 when the step wants logits, else NULL (set by the program) */
+};
+
+/* The forward pass as the group sees it. Each function runs on the rank's own thread. */
+struct qd_program {
+    void *user;
+    qd_status (*rank_open)(void *user, int rank, struct qd_device device, void **state, char *err,
+                           size_t errlen);
+    qd_status (*rank_step)(void *state, const struct qd_step *step, struct qd_step_output *out, char *err,
+                           size_t errlen);
+    void (*rank_close)(void *state); /* accepts NULL */
+};
+
+struct qd_group_config {
+    const struct qd_device_ops *ops;
+    int tp;                         /* ranks */
+    struct qd_device_config device; /* first_rank = global index of this group's rank 0 */
+    int32_t vocab_size;             /* for the ids that non-executing devices make up */
+    struct qd_program program;      /* unused when ops->executes is false */
+    int64_t null_step_ns;           /* virtual duration of a step on `null` */
+};
+
+struct qd_group_result {
+    const int32_t *ids;    /* [n_ids], by logit row; valid until the next-but-one launch */
+    int32_t n_ids;
+    const float *logits;   /* [n_ids][vocab] when the step wanted them, else NULL; same lifetime */
+    int64_t step_begin_ns; /* rank 0 began (monotonic clock) */
+    int64_t step_end_ns;   /* the last rank ended; the virtual clock advances from it on `null` */
+};
+
+typedef struct qd_group qd_group_t;
+
+/* Starts the rank threads, opens their contexts and programs. On failure nothing is left behind and err
+ * names rank and phase. */
+qd_status qd_group_open(const struct qd_group_config *config, qd_group_t **out, char *err, size_t errlen);
+
+/* Hands a step to the ranks and returns at once; the used prefix is copied. At most two steps in flight:
+ * QD_ERR_FULL otherwise. */
+qd_status qd_group_launch(qd_group_t *group, const struct qd_step *step, char *err, size_t errlen);
+
+/* Waits for the oldest launched step. QD_ERR_RANK when a rank failed: err names rank, phase and reason; the
+ * group is then dead and only close is allowed. */
+qd_status qd_group_wait(qd_group_t *group, struct qd_group_result *result, char *err, size_t errlen);
+
+/* Joins and releases everything, also after a failure. Accepts NULL. */
+void qd_group_close(qd_group_t *group);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,25 @@
+/* Arranged weights of one rank, as the forward pass reads them. Filled by the safetensors loader or by dummy.c;
+ * memory belongs to the model. */
+#ifndef QD_MODELS_WEIGHTS_H
+#define QD_MODELS_WEIGHTS_H
+
+#include "kernels/ops.h"
+
+struct qd_layer_weights {
+    const qd_bf16 *input_norm;     /* [H] */
+    struct qd_weight qkv;          /* [(Hq + 2*Hkv)*hd][H] packed */
+    const qd_bf16 *q_norm, *k_norm; /* [hd] */
+    struct qd_weight o;            /* [H][Hq*hd] packed */
+    const qd_bf16 *post_norm;      /* [H] */
+    struct qd_weight gate_up;      /* [2*I][H] packed, groups of 8 */
+    struct qd_weight down;         /* [H][I] packed */
+};
+
+struct qd_rank_weights {
+    struct qd_weight embedding; /* [V][H], rows; packed when tied (then shared with lm_head) */
+    struct qd_layer_weights *layers; /* [n_layers] */
+    const qd_bf16 *final_norm;  /* [H] */
+    struct qd_weight lm_head;   /* [vocab_count][H] packed */
+};
+
+#endif

@@ -1,0 +1,54 @@
+/* What every test file includes: cmocka in its required order, skips with a reason, paths to data.
+ * Tests run from the repository root. */
+#ifndef QD_TESTS_SUPPORT_TEST_H
+#define QD_TESTS_SUPPORT_TEST_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "kernels/base/status.h"
+
+/* Skips the running test and says why. */
+#define SKIP(...)                                                                                            \
+    do {                                                                                                     \
+        printf("skip: %s: ", __func__);                                                                      \
+        printf(__VA_ARGS__);                                                                                 \
+        printf("\n");                                                                                        \
+        fflush(stdout);                                                                                      \
+        skip();                                                                                              \
+    } while (0)
+
+/* Data that is not part of the repository; tests that want it skip where it is absent. */
+#define SHARED_DATA "../shared/data/"
+
+/* Skips the running test unless `path` can be read. */
+#define NEED_FILE(path)                                                                                      \
+    do {                                                                                                     \
+        if (access((path), R_OK) != 0) SKIP("%s is not here", (path));                                       \
+    } while (0)
+
+/* Fails with the error text when `call` (which fills `err`) does not return QD_OK. */
+#define ASSERT_OK(call, err)                                                                                 \
+    do {                                                                                                     \
+        qd_status assert_status_ = (call);                                                                   \
+        if (assert_status_ != QD_OK)                                                                         \
+            fail_msg("%s: %s: %s", #call, qd_status_name(assert_status_), (err));                            \
+    } while (0)
+
+/* Fails unless `haystack` contains `needle`, printing both. */
+#define ASSERT_CONTAINS(haystack, needle)                                                                    \
+    do {                                                                                                     \
+        if (strstr((haystack), (needle)) == NULL)                                                            \
+            fail_msg("expected \"%s\" inside \"%s\"", (needle), (haystack));                                 \
+    } while (0)
+
+#endif
