@@ -343,10 +343,11 @@ qd_status qd_options_parse(const struct qd_command *command, int argc, char **ar
                            char *err, size_t errlen)
 {
     *out = option_defaults;
-    out->positional = argv + 1;
+    out->argc = argc;
+    out->argv = argv;
     bool only_positional = false;
     for (int i = 1; i < argc; i++) {
-        char *word = argv[i];
+        const char *word = argv[i];
         if (!only_positional && strcmp(word, "--") == 0) {
             only_positional = true;
         } else if (!only_positional && (strcmp(word, "-h") == 0 || strcmp(word, "--help") == 0)) {
@@ -357,7 +358,6 @@ qd_status qd_options_parse(const struct qd_command *command, int argc, char **ar
             QD_TRY(parse_option(command, word, i + 1 < argc ? argv[i + 1] : NULL, out, &used, err, errlen));
             i += used;
         } else if (out->n_positional < command->max_positional) {
-            /* Moves words to the front of argv; the place was read already. */
             out->positional[out->n_positional++] = word;
         } else {
             return qd_fail(QD_ERR_INPUT, err, errlen, "unexpected argument \"%s\"", word);

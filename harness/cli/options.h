@@ -104,7 +104,9 @@ struct qd_options {
     int n_given;
     struct qd_given_option given[QD_MAX_OPTIONS];
     int n_positional;
-    char **positional;
+    const char *positional[4];
+    int argc;    /* the whole command line after the program's name, for the record */
+    char **argv;
 };
 
 struct qd_command {
@@ -116,8 +118,9 @@ struct qd_command {
     int (*run)(const struct qd_command *command, const struct qd_options *options);
 };
 
-/* Parses argv[1..] of a command (argv[0] is its name) over the defaults. A command with QD_GROUP_SWEEP may give
- * lists and ranges (range.h) to the numeric options of other groups. Returns QD_OK, or
+/* Parses argv[1..argc-1] of a command (argv[0] is its name) over the defaults. A command with QD_GROUP_SWEEP may give
+ * lists and ranges (range.h) to the numeric options of other groups. argv stays as it is and is kept in the
+ * options. Returns QD_OK, or
  *   QD_ERR_ABORTED: help was asked for and printed to stdout (exit 0)
  *   QD_ERR_INPUT: err says which option and why (exit 2). */
 qd_status qd_options_parse(const struct qd_command *command, int argc, char **argv, struct qd_options *out,
