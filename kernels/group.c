@@ -283,6 +283,7 @@ qd_status qd_group_launch(qd_group_t *group, const struct qd_step *step, char *e
     } else {
         struct slot *slot = &group->slots[group->n_launched % N_SLOTS];
         memcpy(slot->step, step, step->used_bytes);
+        slot->step->step_index = group->n_launched;
         slot->logits = NULL;
         slot->n_ids = step->n_logit_rows;
         slot->n_done = 0;
@@ -312,6 +313,7 @@ qd_status qd_group_wait(qd_group_t *group, struct qd_group_result *result, char 
             .ids = slot->ids,
             .n_ids = slot->n_ids,
             .logits = slot->logits,
+            .vocab_size = group->config.vocab_size,
             .step_begin_ns = slot->begin_ns,
             .step_end_ns = slot->end_ns,
         };
