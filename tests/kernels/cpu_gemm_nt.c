@@ -14,11 +14,15 @@ static const int64_t all_n[] = {1, 2, 8, 15, 16, 17, 48, 100, 515};
 static const int64_t all_k[] = {1, 8, 64, 72, 96, 128, 200, 320, 1000};
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-/* Sums of up to 1000 products of values below 1 and 1/sqrt(K): fp32 rounding of a chain of K additions is at
- * most K * 2^-24 * sum |a w| < 5e-4 and far smaller on average. Observed: STATED_BELOW. */
-static const struct tolerance sums = {.abs = 2e-5, .nmse = 1e-12};
-/* The same where the sum is rounded to bf16: one bf16 apart where the fp32 sums straddle a tie. */
-static const struct tolerance rounded = {.abs = 2e-5, .rel = 0x1p-7, .nmse = 1e-6, .same = 0.98};
+/* Sums of up to 1000 products of values below 1 and 1.7/sqrt(K): fp32 rounding of a chain of K additions is
+ * at most K * 2^-24 * sum |a w| < 1e-3, and far smaller on average. Observed: abs 1.3e-6, nmse 5.0e-14. */
+static const struct tolerance sums = {.abs = 4e-6, .nmse = 2e-13};
+/* The same where the sum is rounded to bf16: one bf16 apart where the fp32 sums straddle a tie. Observed:
+ * nmse 4.7e-9 stored, 5.5e-8 gated; 99.93 % and 99 % equal (1 of 100). */
+static const struct tolerance rounded = {.abs = 4e-6, .rel = 0x1p-7, .nmse = 2e-7, .same = 0.98};
+/* Three roundings in a row (gate, silu, product): two bf16 apart. Observed: rel 0.012, nmse
+ * 5.5e-9, 99.9 % equal. */
+static const struct tolerance rounded_thrice = {.abs = 4e-6, .rel = 0x1p-6, .nmse = 1e-6, .same = 0.97};
 
 /* One problem with its weight on the device and the specification's answer for all M rows. */
 struct problem {
@@ -28,12 +32,14 @@ struct problem {
     qd_bf16 *a;       /* [M][k] */
     void *want;       /* [M][n_out] */
     size_t out_bytes; /* of one element */
+    bool hf_gate;     /* the silu_mul epilogue in hf numerics */
 };
 
 static struct problem problem_init(struct qd_device device, enum qd_numerics numerics, int64_t n, int64_t k,
                                    enum qd_epilogue epilogue, qd_bf16 *a, qd_bf16 *w)
 {
     struct problem p = {.n = n, .k = k, .epilogue = epilogue, .a = a};
+    p.hf_gate = epilogue == QD_EPILOGUE_SILU_MUL && numerics == QD_NUMERICS_HF;
     p.n_out = epilogue == QD_EPILOGUE_SILU_MUL ? n / 2 : n;
     p.out_bytes = epilogue == QD_EPILOGUE_STORE_F32 ? sizeof(float) : sizeof(qd_bf16);
     p.want = malloc((size_t)(M * p.n_out) * p.out_bytes);
@@ -73,7 +79,7 @@ static void check(const struct problem *p, const char *what, const void *got, st
     if (p->epilogue == QD_EPILOGUE_STORE_F32)
         compare_f32(what, got, p->want, n, sums, observed);
     else
-        compare_bf16(what, got, p->want, n, rounded, observed);
+        compare_bf16(what, got, p->want, n, p->hf_gate ? rounded_thrice : rounded, observed);
 }
 
 static void sweep(const char *isa, enum qd_numerics numerics, enum qd_epilogue epilogue)
