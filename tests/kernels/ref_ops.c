@@ -257,6 +257,22 @@ static void reduce_rounds_the_sum_once(void **state)
     assert_float_equal(qd_bf16_to_f32(got[1]), qd_bf16_round((float)(7 / rms)), 0);
 }
 
+static void reduce_rounds_the_sum_before_the_residual(void **state)
+{
+    (void)state;
+    /* 1 + 2^-8 is a tie that rounds to 1, and 256 + 1 one that rounds to 256; 257.004 alone would make 258.
+     */
+    const float slices[] = {1, 0x1p-8f};
+    const void *parts[] = {slices};
+    const qd_bf16 weight[] = {BF(1)};
+    qd_bf16 residual[] = {BF(256)}, got[1];
+    qd_ref_reduce_add_rmsnorm(
+        &(struct qd_reduce_add_rmsnorm_args){
+            residual, {slices, QD_PARTIAL_F32, 2, 1, false}, weight, NULL, 1, 1, 0, got},
+        parts, 1, QD_NUMERICS_FUSED);
+    assert_float_equal(qd_bf16_to_f32(residual[0]), 256, 0);
+}
+
 static void reduce_sums_ranks(void **state)
 {
     (void)state;
@@ -287,6 +303,7 @@ int main(void)
         cmocka_unit_test(attention_is_causal_over_pages),
         cmocka_unit_test(attention_rounds_probabilities_in_hf),
         cmocka_unit_test(reduce_rounds_the_sum_once),
+        cmocka_unit_test(reduce_rounds_the_sum_before_the_residual),
         cmocka_unit_test(reduce_sums_ranks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

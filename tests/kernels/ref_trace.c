@@ -73,7 +73,7 @@ static void check_norm(const cJSON *trace, const char *in, const char *weight, c
     qd_ref_rmsnorm(
         &(struct qd_rmsnorm_args){.x = x, .weight = w, .n_rows = T, .dim = dim, .eps = eps, .out = got},
         QD_NUMERICS_HF);
-    compare_share_bf16(out, got, want, n, 1.0);
+    compare_same_bf16(out, got, want, n);
     free(x);
     free(w);
     free(want);
@@ -107,7 +107,7 @@ static void projection(void **state)
                                              .out = got,
                                              .ldo = n},
                    QD_NUMERICS_HF);
-    compare_share_bf16("k_proj", got, want, (size_t)(T * n), 0.99);
+    compare_same_bf16("k_proj", got, want, (size_t)(T * n));
     free(x);
     free(w);
     free(want);
@@ -132,7 +132,7 @@ static void gated_unit(void **state)
         }
     }
     qd_ref_silu_mul(&(struct qd_silu_mul_args){gate_up, T, n, got}, QD_NUMERICS_HF);
-    compare_share_bf16("silu_mul", got, want, (size_t)(T * n), 1.0);
+    compare_same_bf16("silu_mul", got, want, (size_t)(T * n));
     free(gate);
     free(up);
     free(want);
@@ -170,7 +170,7 @@ static void check_keys(const struct model *m, const cJSON *trace, const struct q
         const int64_t slot = qd_step_slot_mapping(step)[t];
         for (int32_t h = 0; h < n_kv; h++) {
             const int64_t row = ((slot / 16) * n_kv + h) * 16 + slot % 16;
-            compare_share_bf16("k_rope", kv->data + row * hd, want + (t * n_kv + h) * hd, (size_t)hd, 1.0);
+            compare_same_bf16("k_rope", kv->data + row * hd, want + (t * n_kv + h) * hd, (size_t)hd);
         }
     }
     free(want);
@@ -199,11 +199,11 @@ static void attention(void **state)
     qd_ref_qk_norm_rope_kv(&(struct qd_qk_norm_rope_kv_args){step, qkv, q_weight, k_weight, eps, m->n_heads,
                                                              m->n_kv_heads, hd, kv, q},
                            &rope, QD_NUMERICS_HF);
-    compare_share_bf16("q_rope", q, q_want, (size_t)(T * q_dim), 1.0);
+    compare_same_bf16("q_rope", q, q_want, (size_t)(T * q_dim));
     check_keys(m, trace, &kv, step);
     qd_ref_attention(&(struct qd_attention_args){step, q, m->n_heads, m->n_kv_heads, hd, kv, got},
                      QD_NUMERICS_HF);
-    compare_share_bf16("attention", got, want, (size_t)(T * q_dim), 0.99);
+    compare_same_bf16("attention", got, want, (size_t)(T * q_dim));
 
     free(kv.data);
     free(q);
@@ -237,7 +237,7 @@ static void residual_and_norm(void **state)
                                                                    .out = got},
                               parts, 1, QD_NUMERICS_HF);
     compare_same_bf16("after_attention", residual, residual_want, n);
-    compare_share_bf16("post_norm", got, want, n, 1.0);
+    compare_same_bf16("post_norm", got, want, n);
     free(residual);
     free(o);
     free(weight);

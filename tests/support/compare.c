@@ -22,11 +22,13 @@ static bool close_enough(float got, float want, struct tolerance t)
 static struct deviation measure(const float *got, const float *want, size_t n)
 {
     double largest = 0, error = 0, energy = 0;
+    size_t n_same = 0;
     struct deviation d = {0};
     for (size_t i = 0; i < n; i++) {
         if (isfinite(want[i])) largest = fmax(largest, fabs((double)want[i]));
     }
     for (size_t i = 0; i < n; i++) {
+        n_same += got[i] == want[i] || (isnan(got[i]) && isnan(want[i]));
         if (!isfinite(want[i]) || !isfinite(got[i])) continue;
         const double w = (double)want[i], e = fabs((double)got[i] - w);
         d.max_abs = fmax(d.max_abs, e);
@@ -35,6 +37,7 @@ static struct deviation measure(const float *got, const float *want, size_t n)
         energy += w * w;
     }
     d.nmse = energy > 0 ? error / energy : error;
+    d.same = n > 0 ? (double)n_same / (double)n : 1;
     return d;
 }
 
@@ -51,6 +54,7 @@ void compare_f32(const char *what, const float *got, const float *want, size_t n
         observed->max_abs = fmax(observed->max_abs, d.max_abs);
         observed->max_rel = fmax(observed->max_rel, d.max_rel);
         observed->nmse = fmax(observed->nmse, d.nmse);
+        observed->same = fmin(observed->same, d.same);
     }
     if (n_bad > 0)
         fail_msg("%s: %zu of %zu elements differ, first [%zu]: got %.9g, want %.9g (max abs %.3g, rel %.3g, "
@@ -60,6 +64,15 @@ void compare_f32(const char *what, const float *got, const float *want, size_t n
     if (!(d.nmse <= tolerance.nmse))
         fail_msg("%s: nmse %.3g above %.3g (max abs %.3g, rel %.3g)", what, d.nmse, tolerance.nmse, d.max_abs,
                  d.max_rel);
+    if (!(d.same >= tolerance.same))
+        fail_msg("%s: %.6g of the elements are equal, expected %.6g (max abs %.3g, rel %.3g, nmse %.3g)",
+                 what, d.same, tolerance.same, d.max_abs, d.max_rel, d.nmse);
+}
+
+void deviation_print(const char *what, const struct deviation *d)
+{
+    printf("%s: observed max abs %.2g, rel %.2g, nmse %.2g, equal %.6g\n", what, d->max_abs, d->max_rel,
+           d->nmse, d->same);
 }
 
 static float *widen(const qd_bf16 *x, size_t n)
@@ -94,24 +107,4 @@ void compare_same_f32(const char *what, const float *got, const float *want, siz
         if (memcmp(&got[i], &want[i], sizeof *got) != 0)
             fail_msg("%s: [%zu] of %zu: got %.9g, want %.9g", what, i, n, (double)got[i], (double)want[i]);
     }
-}
-
-/* Neighbouring bf16 values have neighbouring bit patterns, except across zero. */
-static bool one_apart(qd_bf16 a, qd_bf16 b)
-{
-    return a - b == 1 || b - a == 1;
-}
-
-void compare_share_bf16(const char *what, const qd_bf16 *got, const qd_bf16 *want, size_t n, double share)
-{
-    size_t same = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (got[i] == want[i])
-            same++;
-        else if (!one_apart(got[i], want[i]))
-            fail_msg("%s: [%zu] of %zu: got %.9g, want %.9g", what, i, n, (double)qd_bf16_to_f32(got[i]),
-                     (double)qd_bf16_to_f32(want[i]));
-    }
-    if (!((double)same >= share * (double)n))
-        fail_msg("%s: %zu of %zu elements are the same bits, expected a share of %g", what, same, n, share);
 }

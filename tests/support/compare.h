@@ -13,13 +13,22 @@
 struct tolerance {
     double abs, rel; /* an element is good when |got - want| <= abs + rel * |want| */
     double nmse;     /* sum (got - want)^2 / sum want^2 */
+    double same;     /* share of elements, 0 .. 1, that must be equal; 0: not asked */
 };
 
-/* What was observed, for tests that print it. */
+/* The worst over all comparisons that were given the same struct (start with DEVIATION_NONE). */
 struct deviation {
     double max_abs, max_rel, nmse; /* max_rel over elements with |want| > 1e-3 of the largest */
+    double same;                   /* share of equal elements */
 };
+#define DEVIATION_NONE                                                                                       \
+    {                                                                                                        \
+        .same = 1                                                                                            \
+    }
+/* One line on stdout: where the observed errors in the tests' comments come from. */
+void deviation_print(const char *what, const struct deviation *d);
 
+/* `observed` may be NULL. */
 void compare_f32(const char *what, const float *got, const float *want, size_t n, struct tolerance tolerance,
                  struct deviation *observed);
 void compare_bf16(const char *what, const qd_bf16 *got, const qd_bf16 *want, size_t n,
@@ -28,8 +37,5 @@ void compare_bf16(const char *what, const qd_bf16 *got, const qd_bf16 *want, siz
 /* Fails unless both are the same bits; prints the first element that differs. */
 void compare_same_bf16(const char *what, const qd_bf16 *got, const qd_bf16 *want, size_t n);
 void compare_same_f32(const char *what, const float *got, const float *want, size_t n);
-
-/* Fails unless at least `share` (0 .. 1) of the elements are the same bits and the others one bf16 apart. */
-void compare_share_bf16(const char *what, const qd_bf16 *got, const qd_bf16 *want, size_t n, double share);
 
 #endif

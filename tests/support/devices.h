@@ -20,6 +20,13 @@ struct qd_device device_open(const struct qd_device_ops *ops, struct setting set
                              struct qd_model_shape shape);
 void device_close(struct qd_device *device);
 
+/* Entries of a cmocka table: one for each instruction set of the cpu device, its name as the state. */
+#define EVERY_ISA(test)                                                                                      \
+    {#test "_portable", test, NULL, NULL, "portable"},                                                       \
+    {                                                                                                        \
+#test "_avx2", test, NULL, NULL, "avx2"                                                              \
+    }
+
 /* Skips the running test, with the reason, where this processor cannot run the instruction set. */
 void need_isa(const char *isa);
 
