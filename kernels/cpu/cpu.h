@@ -17,7 +17,10 @@
 #include "kernels/base/team.h"
 #include "kernels/device.h"
 
-enum { QD_CPU_PANEL = 16 };
+enum {
+    QD_CPU_PANEL = 16,
+    QD_CPU_MAX_RANKS = 64, /* of one replica */
+};
 
 struct qd_cpu;
 
@@ -51,7 +54,8 @@ struct qd_cpu {
     struct qd_device_config config;
     const struct qd_cpu_kernels *kernels;
     qd_team_t *team;
-    struct qd_arena memory;    /* everything that alloc() handed out */
+    struct qd_arena memory;    /* of the device itself: scratch, cos and sin, sampled */
+    struct qd_cpu_block *blocks; /* everything that alloc() handed out */
     unsigned char **scratch;   /* [team size] scratch_bytes each, 64-byte aligned */
     size_t scratch_bytes;
     struct qd_cpu_plan plan;
@@ -61,8 +65,9 @@ struct qd_cpu {
 };
 
 /* Collectives among the rank threads of one replica (host/comm.c). Each returns QD_ERR_RANK when a rank has
- * failed. `publish` makes this rank's pointer visible and returns all of them; the pointed-to data may be
- * changed again only after the next collective of the same kind. */
+ * failed. `publish` makes this rank's pointer visible and writes those of all ranks into all[world]; what it
+ * points to may change again only when the next publish (for whatever purpose) has returned, so a caller
+ * alternates between two buffers or ends with a barrier. */
 qd_status qd_cpu_comm_publish(struct qd_cpu *cpu, const void *mine, const void **all);
 qd_status qd_cpu_comm_barrier(struct qd_cpu *cpu);
 
