@@ -9,7 +9,7 @@
 #include "kernels/base/status.h"
 
 /* Larger files are refused: no result table comes near. */
-enum { QD_CSV_MAX_BYTES = 16 << 20, QD_CSV_MAX_ROWS = 20000, QD_CSV_MAX_COLUMNS = 256 };
+enum { QD_CSV_MAX_BYTES = 16 << 20, QD_CSV_MAX_ROWS = 5000, QD_CSV_MAX_COLUMNS = 256 };
 
 struct qd_csv {
     char *name;            /* file name for messages */

@@ -9,8 +9,7 @@
 #include "harness/engine/engine.h"
 #include "harness/result/machine.h"
 #include "harness/result/result.h"
-
-enum { QD_RESULT_SCHEMA_VERSION = 1 };
+#include "harness/result/schema.h"
 
 /* Strings are borrowed; NULL becomes null. */
 struct qd_run_result {
