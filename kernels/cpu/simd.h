@@ -21,11 +21,21 @@
 
 enum { VF_LANES = 8 };
 
+/* Asks for the complete unrolling of the loop that follows, which keeps an array of accumulators in
+ * registers. */
+#ifdef __clang__
+#define VF_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define VF_UNROLL _Pragma("GCC unroll 64")
+#endif
+
 #ifdef __AVX2__
 
 #include <immintrin.h>
 
 typedef __m256 vf;
+
+enum { VF_ACCUMULATORS = 12 }; /* that fit into the registers beside the operands of a product */
 
 static inline vf vf_zero(void) { return _mm256_setzero_ps(); }
 static inline vf vf_set1(float x) { return _mm256_set1_ps(x); }
@@ -70,9 +80,17 @@ static inline vf vf_pow2(vf n)
     return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
 }
 
+/* v where x >= limit or x is NaN, else 0 */
+static inline vf vf_zero_below(vf v, vf x, vf limit)
+{
+    return _mm256_and_ps(v, _mm256_cmp_ps(x, limit, _CMP_NLT_UQ));
+}
+
 #else
 
 typedef float vf __attribute__((vector_size(32)));
+
+enum { VF_ACCUMULATORS = 6 }; /* of two 16-byte registers each */
 
 static inline vf vf_set1(float x) { return (vf){x, x, x, x, x, x, x, x}; }
 static inline vf vf_zero(void) { return vf_set1(0.0f); }
@@ -124,8 +142,32 @@ static inline vf vf_pow2(vf n)
     memcpy(&out, &exponent, sizeof out);
     return out;
 }
+/* v where x >= limit or x is NaN, else 0 */
+static inline vf vf_zero_below(vf v, vf x, vf limit)
+{
+    typedef int32_t vi __attribute__((vector_size(32)));
+    vi bits;
+    memcpy(&bits, &v, sizeof bits);
+    bits &= ~(vi)(x < limit);
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
 
 #endif
+
+/* The first n < 8 of 8 lanes; the others are 0 when loaded and kept out of memory when stored. */
+static inline vf vf_load_bf16_part(const qd_bf16 *p, int64_t n)
+{
+    qd_bf16 half[VF_LANES] = {0};
+    memcpy(half, p, (size_t)n * sizeof *p);
+    return vf_load_bf16(half);
+}
+static inline void vf_store_bf16_part(qd_bf16 *p, vf v, int64_t n)
+{
+    qd_bf16 half[VF_LANES];
+    vf_store_bf16(half, v);
+    memcpy(p, half, (size_t)n * sizeof *p);
+}
 
 /* r(x) lane by lane */
 static inline vf vf_round_bf16(vf v)
@@ -152,14 +194,11 @@ static inline float vf_max_lane(vf v)
     return best;
 }
 
-/* e^x, relative error below 2 ulp; 0 below -87.3, +inf above 88.7; -inf gives 0. Cody-Waite reduction and the
- * degree-6 minimax polynomial of Cephes expf. */
-static inline vf vf_exp(vf x)
+/* e^(x - n ln 2) for the integral n nearest to x / ln 2: Cody-Waite reduction and the degree-6 minimax
+ * polynomial of Cephes expf. */
+static inline vf vf_exp_reduced(vf x, vf n)
 {
-    vf low = vf_set1(-87.3f), high = vf_set1(88.7f);
-    vf clamped = vf_min(vf_max(x, low), high);
-    vf n = vf_round(vf_mul(clamped, vf_set1(0x1.715476p+0f)));
-    vf r = vf_fma(n, vf_set1(-0.693359375f), clamped);
+    vf r = vf_fma(n, vf_set1(-0.693359375f), x);
     r = vf_fma(n, vf_set1(2.12194440e-4f), r);
     vf p = vf_set1(1.9875691500e-4f);
     p = vf_fma(p, r, vf_set1(1.3981999507e-3f));
@@ -167,7 +206,16 @@ static inline vf vf_exp(vf x)
     p = vf_fma(p, r, vf_set1(4.1665795894e-2f));
     p = vf_fma(p, r, vf_set1(1.6666665459e-1f));
     p = vf_fma(p, r, vf_set1(5.0000001201e-1f));
-    vf e = vf_add(vf_fma(vf_mul(r, r), p, r), vf_set1(1.0f));
+    return vf_add(vf_fma(vf_mul(r, r), p, r), vf_set1(1.0f));
+}
+
+/* e^x, relative error below 2 ulp; 0 below -87.3, +inf above 88.7; -inf gives 0. */
+static inline vf vf_exp(vf x)
+{
+    vf low = vf_set1(-87.3f), high = vf_set1(88.7f);
+    vf clamped = vf_min(vf_max(x, low), high);
+    vf n = vf_round(vf_mul(clamped, vf_set1(0x1.715476p+0f)));
+    vf e = vf_exp_reduced(clamped, n);
     float in[VF_LANES], out[VF_LANES];
     /* 2^128 is not representable: scale in two halves */
     vf half = vf_round(vf_mul(n, vf_set1(0.5f)));
@@ -176,6 +224,17 @@ static inline vf vf_exp(vf x)
     vf_store(out, e);
     for (int i = 0; i < VF_LANES; i++) out[i] = in[i] < -87.3f ? 0.0f : out[i];
     return vf_load(out);
+}
+
+/* e^x for x <= 0, relative error below 2 ulp; 0 below -87.3; NaN stays NaN. Same reduction and polynomial as
+ * vf_exp, without what only positive arguments need. */
+static inline vf vf_exp_nonpositive(vf x)
+{
+    vf low = vf_set1(-87.3f);
+    vf clamped = vf_max(low, x);
+    vf n = vf_round(vf_mul(clamped, vf_set1(0x1.715476p+0f)));
+    vf e = vf_mul(vf_exp_reduced(clamped, n), vf_pow2(n));
+    return vf_zero_below(e, x, low);
 }
 
 /* x / (1 + e^-x) */
