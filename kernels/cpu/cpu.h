@@ -1,13 +1,14 @@
 /* The state of one rank of the CPU device, shared by its host part (host/) and its per-instruction-set ops.
  *
  * Weights are packed in panels of 16 rows of the [N][K] matrix: panel p holds, for every k in order, the 16
- * values W[16p .. 16p+15][k] (the last panel is filled up with zero rows):
+ * values W[16p .. 16p+15][k] (the last panel is filled up with zero rows), rows 0-7 and 8-15 interleaved:
  *
- *     panel p:  k=0: w[16p][0] w[16p+1][0] ... w[16p+15][0]
- *               k=1: w[16p][1] ...
+ *     panel p:  k=0: w[16p][0] w[16p+8][0] w[16p+1][0] w[16p+9][0] ... w[16p+7][0] w[16p+15][0]
+ *               k=1: w[16p][1] w[16p+8][1] ...
  *
- * so that a lane is an output column and every output element is one chain over rising k, whatever the number
- * of rows. K pages of the KV pool are kept transposed for the same reason: [Hkv][hd][16] (a lane is a key);
+ * One load, a shift and a mask widen both halves to fp32, which leaves the FMA units to the FMAs. A lane is an
+ * output column, so every output element is one chain over rising k, whatever the number of rows. K pages of
+ * the KV pool are kept transposed for the same reason: [Hkv][hd][16] (a lane is a key);
  * V pages are [Hkv][16][hd].
  */
 #ifndef QD_KERNELS_CPU_CPU_H
@@ -21,6 +22,12 @@ enum {
     QD_CPU_PANEL = 16,
     QD_CPU_MAX_RANKS = 64, /* of one replica */
 };
+
+/* Place of matrix row `row` among the 16 values of one k of its panel. */
+static inline int64_t qd_cpu_panel_lane(int64_t row)
+{
+    return row % 8 * 2 + row % QD_CPU_PANEL / 8;
+}
 
 struct qd_cpu;
 

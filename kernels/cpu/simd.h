@@ -21,11 +21,12 @@
 
 enum { VF_LANES = 8 };
 
-/* Vectors that fit the register file; kernels size their tiles by it. */
-#ifdef __AVX2__
-enum { VF_REGISTERS = 16 };
+/* Asks for the complete unrolling of the loop that follows, which keeps an array of accumulators in
+ * registers. */
+#ifdef __clang__
+#define VF_UNROLL _Pragma("clang loop unroll(full)")
 #else
-enum { VF_REGISTERS = 8 }; /* two 16-byte halves each */
+#define VF_UNROLL _Pragma("GCC unroll 64")
 #endif
 
 #ifdef __AVX2__
@@ -33,6 +34,8 @@ enum { VF_REGISTERS = 8 }; /* two 16-byte halves each */
 #include <immintrin.h>
 
 typedef __m256 vf;
+
+enum { VF_ACCUMULATORS = 12 }; /* that fit into the registers beside the operands of a product */
 
 static inline vf vf_zero(void) { return _mm256_setzero_ps(); }
 static inline vf vf_set1(float x) { return _mm256_set1_ps(x); }
@@ -51,6 +54,14 @@ static inline vf vf_load_bf16(const qd_bf16 *p)
 {
     __m128i half = _mm_loadu_si128((const __m128i *)p);
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+}
+
+/* 16 bf16 a0 b0 a1 b1 .. a7 b7 -> fp32 a0..a7 and b0..b7: half the work of two vf_load_bf16 */
+static inline void vf_load_bf16_pairs(const qd_bf16 *p, vf *a, vf *b)
+{
+    __m256i pairs = _mm256_loadu_si256((const __m256i *)p);
+    *a = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
+    *b = _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32((int)0xffff0000u)));
 }
 
 /* r(x) lane by lane: nearest even in the upper half of each lane; NaN stays NaN */
@@ -109,6 +120,8 @@ static inline vf vf_pow2(vf n)
 
 typedef float vf __attribute__((vector_size(32)));
 
+enum { VF_ACCUMULATORS = 6 }; /* of two 16-byte registers each */
+
 static inline vf vf_set1(float x) { return (vf){x, x, x, x, x, x, x, x}; }
 static inline vf vf_zero(void) { return vf_set1(0.0f); }
 static inline vf vf_load(const float *p)
@@ -139,6 +152,16 @@ static inline vf vf_load_bf16(const qd_bf16 *p)
     vf v;
     for (int i = 0; i < VF_LANES; i++) v[i] = qd_bf16_to_f32(p[i]);
     return v;
+}
+static inline void vf_load_bf16_pairs(const qd_bf16 *p, vf *a, vf *b)
+{
+    typedef uint32_t vu __attribute__((vector_size(32)));
+    vu pairs, low, high;
+    memcpy(&pairs, p, sizeof pairs);
+    low = pairs << 16;
+    high = pairs & 0xffff0000u;
+    memcpy(a, &low, sizeof low);
+    memcpy(b, &high, sizeof high);
 }
 static inline void vf_store_bf16(qd_bf16 *p, vf v)
 {

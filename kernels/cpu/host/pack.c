@@ -25,7 +25,8 @@ static void transpose_panel(const qd_bf16 *rows, int64_t n_rows, int64_t n_cols,
     for (int64_t k0 = 0; k0 < n_cols; k0 += COLUMNS) {
         int64_t k1 = k0 + COLUMNS < n_cols ? k0 + COLUMNS : n_cols;
         for (int64_t row = 0; row < n_rows; row++)
-            for (int64_t k = k0; k < k1; k++) panel[k * QD_CPU_PANEL + row] = rows[row * n_cols + k];
+            for (int64_t k = k0; k < k1; k++)
+                panel[k * QD_CPU_PANEL + qd_cpu_panel_lane(row)] = rows[row * n_cols + k];
     }
 }
 
