@@ -39,13 +39,11 @@ static struct qd_sampling sampling_of(const struct qd_live_request *request)
     return sampling;
 }
 
-qd_status qd_prepare_step(const struct qd_schedule *schedule, const struct qd_step_limits *limits,
-                          uint64_t step_index, struct qd_step *step)
+qd_status qd_prepare_step(const struct qd_schedule *schedule, const struct qd_step_limits *limits, struct qd_step *step)
 {
     int32_t n_rows = 0, n_tokens = 0, n_blocks = 0;
     for (int32_t i = 0; i < schedule->n_entries; i++) n_rows += schedule->entries[i].samples;
     QD_TRY(qd_step_begin(step, limits, schedule->n_tokens, schedule->n_entries, schedule->n_blocks, n_rows));
-    step->step_index = step_index;
 
     int32_t *cu_seqlens_q = qd_step_cu_seqlens_q(step), *block_offset = qd_step_block_offset(step);
     cu_seqlens_q[0] = block_offset[0] = 0;

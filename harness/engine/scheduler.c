@@ -233,6 +233,11 @@ void qd_scheduler_token(qd_scheduler_t *scheduler, struct qd_sched_request *requ
     request->n_known++;
 }
 
+struct qd_sched_request *qd_scheduler_oldest(const qd_scheduler_t *scheduler)
+{
+    return scheduler->running.head != NULL ? scheduler->running.head : scheduler->waiting.head;
+}
+
 int32_t qd_scheduler_n_running(const qd_scheduler_t *scheduler)
 {
     return scheduler->running.n;

@@ -72,6 +72,9 @@ void qd_scheduler_step(qd_scheduler_t *scheduler, struct qd_schedule *out);
 /* A token was sampled for the running request (n_known grows by one). */
 void qd_scheduler_token(qd_scheduler_t *scheduler, struct qd_sched_request *request);
 
+/* The first running request, else the first waiting one, else NULL. */
+struct qd_sched_request *qd_scheduler_oldest(const qd_scheduler_t *scheduler);
+
 int32_t qd_scheduler_n_running(const qd_scheduler_t *scheduler);
 int32_t qd_scheduler_n_waiting(const qd_scheduler_t *scheduler);
 const struct qd_kv_pool *qd_scheduler_pool(const qd_scheduler_t *scheduler);
