@@ -27,7 +27,7 @@ OBJECTS        := $(SOURCES:%.c=$(BUILD)/%.o) $(foreach isa,$(ISAS),$(ISA_SOURCE
 LIB            := $(BUILD)/libqdyno.a
 BINARY         := $(BUILD)/qdyno
 
-TEST_SUPPORT   := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
+TEST_SUPPORT   := $(BUILD)/libsupport.a
 TEST_SOURCES   := $(sort $(wildcard tests/base/*.c tests/kernels/*.c tests/models/*.c tests/harness/*.c tests/golden/*.c))
 TESTS          := $(TEST_SOURCES:%.c=$(BUILD)/%)
 FUZZ_SOURCES   := $(filter-out tests/fuzz/driver.c,$(wildcard tests/fuzz/*.c))
@@ -107,6 +107,9 @@ $(LIB): $(OBJECTS)
 $(BINARY): $(BUILD)/harness/cli/main.o $(LIB)
 	@$(if $(V),,echo "  LD $@")
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(TEST_SUPPORT): $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 $(TESTS): $(BUILD)/%: $(BUILD)/%.o $(TEST_SUPPORT) $(LIB)
 	@$(if $(V),,echo "  LD $@")
