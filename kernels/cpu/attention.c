@@ -79,7 +79,7 @@ static void softmax_row(struct qd_cpu_attention_block *block, int row, int32_t f
     const vf base = vf_set1(new_max == -INFINITY ? 0.0f : new_max);
     VF_UNROLL
     for (int i = 0; i < TILE_VECTORS; i++) {
-        s[i] = vf_exp_nonpositive(vf_sub(s[i], base));
+        s[i] = vf_exp(vf_sub(s[i], base));
         vf_store(scores + i * VF_LANES, s[i]);
         sum = vf_add(sum, s[i]);
     }
@@ -87,7 +87,7 @@ static void softmax_row(struct qd_cpu_attention_block *block, int row, int32_t f
         softmax->sum[row] += vf_sum(sum);
         return;
     }
-    float factor = vf_max_lane(vf_exp_nonpositive(vf_sub(vf_set1(softmax->max[row]), base)));
+    float factor = vf_max_lane(vf_exp(vf_sub(vf_set1(softmax->max[row]), base)));
     softmax->sum[row] = softmax->sum[row] * factor + vf_sum(sum);
     softmax->max[row] = new_max;
     multiply_row(block->out + row * block->head_dim, block->head_dim, factor);

@@ -19,7 +19,7 @@ static void softmax_row(float *scores, int32_t visible, float scale)
     }
     max = vf_set1(vf_max_lane(max));
     for (int32_t key = 0; key < padded; key += VF_LANES) {
-        vf e = vf_exp_nonpositive(vf_sub(vf_load(scores + key), max));
+        vf e = vf_exp(vf_sub(vf_load(scores + key), max));
         vf_store(scores + key, e);
         sum = vf_add(sum, e);
     }

@@ -13,10 +13,15 @@ enum {
 _Static_assert(QD_KV_BLOCK_SIZE == 2 * VF_LANES, "a page is two vectors of keys");
 _Static_assert((int)GROUP_ROWS <= (int)MAX_GROUP_ROWS, "kernels exist for up to six rows");
 
-/* Eight elements from `index` on, of fp32 (wide) or bf16. */
-static inline vf load(const bool wide, const void *base, int64_t index)
+/* Sixteen elements from `index` on: in order in fp32 (wide), interleaved in bf16. */
+static inline void load_pair(const bool wide, const void *base, int64_t index, vf pair[2])
 {
-    return wide ? vf_load((const float *)base + index) : vf_load_bf16((const qd_bf16 *)base + index);
+    if (wide) {
+        pair[0] = vf_load((const float *)base + index);
+        pair[1] = vf_load((const float *)base + index + VF_LANES);
+    } else {
+        vf_load_bf16_pairs((const qd_bf16 *)base + index, &pair[0], &pair[1]);
+    }
 }
 
 /* scores[m][16 * n_pages] = q[m][hd] x pages[n_pages][hd][16] */
@@ -33,8 +38,7 @@ KERNEL scores_kernel(const int m, const int n_pages, const bool wide, const floa
         vf k[QD_CPU_TILE_PAGES][2];
         VF_UNROLL
         for (int p = 0; p < n_pages; p++) {
-            k[p][0] = load(wide, pages[p], d * PAGE);
-            k[p][1] = load(wide, pages[p], d * PAGE + VF_LANES);
+            load_pair(wide, pages[p], d * PAGE, k[p]);
             if (!wide) __builtin_prefetch(ahead[p] + d * PAGE, 0, 2);
         }
         VF_UNROLL
@@ -74,8 +78,8 @@ KERNEL values_kernel(const int m, const int n_vectors, const bool wide, const fl
         for (int64_t at = key % PAGE * key_stride; key < page_end; key++, at += key_stride) {
             vf v[2 * QD_CPU_TILE_PAGES];
             VF_UNROLL
-            for (int c = 0; c < n_vectors; c++) {
-                v[c] = load(wide, pages[page], at + c * VF_LANES);
+            for (int c = 0; c < n_vectors; c += 2) {
+                load_pair(wide, pages[page], at + c * VF_LANES, v + c);
                 if (!wide && c % LINE_VECTORS == 0) __builtin_prefetch(ahead[page] + at + c * VF_LANES, 0, 2);
             }
             VF_UNROLL
@@ -154,6 +158,15 @@ KERNEL scores_of_pages(const bool wide, const struct qd_cpu_attention_block *blo
     }
 }
 
+/* 16 interleaved bf16 to fp32 in order. */
+static inline void widen(const qd_bf16 *from, float *to)
+{
+    vf pair[2];
+    load_pair(false, from, 0, pair);
+    vf_store(to, pair[0]);
+    vf_store(to + VF_LANES, pair[1]);
+}
+
 void QD_CPU_FN(qd_cpu_attention_scores)(const struct qd_cpu_attention_block *block,
                                         const struct qd_cpu_attention_tile *tile, float *scores)
 {
@@ -164,7 +177,7 @@ void QD_CPU_FN(qd_cpu_attention_scores)(const struct qd_cpu_attention_block *blo
         pages[p] = tile->pages[p];
         if (!wide) continue;
         float *to = block->wide + p * page_size;
-        for (int64_t i = 0; i < page_size; i += VF_LANES) vf_store(to + i, vf_load_bf16(tile->pages[p] + i));
+        for (int64_t i = 0; i < page_size; i += PAGE) widen(tile->pages[p] + i, to + i);
         pages[p] = to;
     }
     if (wide)
@@ -223,11 +236,8 @@ static void widen_values(const struct qd_cpu_attention_block *block, const struc
     const int64_t head_dim = block->head_dim;
     for (int key = 0; key < tile->n_pages * PAGE; key++) {
         const qd_bf16 *from = tile->pages[key / PAGE] + key % PAGE * head_dim;
-        for (int64_t c = 0; c < head_dim; c += 2 * VF_LANES) {
-            float *to = block->wide + c * QD_CPU_TILE_KEYS + key * 2 * VF_LANES;
-            vf_store(to, vf_load_bf16(from + c));
-            vf_store(to + VF_LANES, vf_load_bf16(from + c + VF_LANES));
-        }
+        for (int64_t c = 0; c < head_dim; c += 2 * VF_LANES)
+            widen(from + c, block->wide + c * QD_CPU_TILE_KEYS + key * 2 * VF_LANES);
     }
 }
 

@@ -1,9 +1,9 @@
 /* The arithmetic of attention on one KV tile, shared by both numerics. Compiled once per instruction set.
  *
  * A row is one query head of one token. A tile is 64 keys, aligned to position 0: four K pages, each a panel
- * [hd][16] whose lanes are keys, or four V pages, each [16][hd]. Every score is one chain over rising d and
- * every output element one chain over rising keys, whatever rows and pages are worked on together, so a
- * row's bits do not depend on the company it is computed in.
+ * [hd][16] whose lanes are keys, or four V pages, each [16][hd], both interleaved (cpu.h). Every score is one
+ * chain over rising d and every output element one chain over rising keys, whatever rows and pages are worked
+ * on together, so a row's bits do not depend on the company it is computed in.
  */
 #ifndef QD_KERNELS_CPU_ATTENTION_TILE_H
 #define QD_KERNELS_CPU_ATTENTION_TILE_H

@@ -27,8 +27,8 @@ static void run_member(void *arg, int member, int n_members)
             memcpy(out, (const qd_bf16 *)args->table.data + id * dim, (size_t)dim * sizeof *out);
             continue;
         }
-        const qd_bf16 *column =
-            (const qd_bf16 *)args->table.data + id / QD_CPU_PANEL * QD_CPU_PANEL * dim + id % QD_CPU_PANEL;
+        const qd_bf16 *column = (const qd_bf16 *)args->table.data + id / QD_CPU_PANEL * QD_CPU_PANEL * dim +
+                                qd_cpu_panel_lane(id);
         for (int64_t k = 0; k < dim; k++) out[k] = column[k * QD_CPU_PANEL];
     }
 }

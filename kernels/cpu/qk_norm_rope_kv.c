@@ -54,9 +54,11 @@ static void store_kv(const struct job *job, int64_t token, const qd_bf16 *k, con
     qd_bf16 *v_page = k_page + kv->n_blocks * kv->n_kv_heads * head_size;
     for (int64_t h = 0; h < args->n_kv_heads; h++) {
         turn_head(job, token, k + h * dim, args->k_norm_weight, turned);
-        qd_bf16 *lane = k_page + h * head_size + offset;
+        qd_bf16 *lane = k_page + h * head_size + qd_cpu_panel_lane(offset);
         for (int64_t d = 0; d < dim; d++) lane[d * QD_KV_BLOCK_SIZE] = turned[d];
-        memcpy(v_page + h * head_size + offset * dim, v + h * dim, (size_t)dim * sizeof *v);
+        qd_bf16 *row = v_page + h * head_size + offset * dim;
+        for (int64_t d = 0; d < dim; d++)
+            row[d / QD_CPU_PANEL * QD_CPU_PANEL + qd_cpu_panel_lane(d)] = v[h * dim + d];
     }
 }
 

@@ -219,11 +219,14 @@ static inline void vf_store_bf16_part(qd_bf16 *p, vf v, int64_t n)
     memcpy(p, half, (size_t)n * sizeof *p);
 }
 
-/* e^(x - n ln 2) for the integral n nearest to x / ln 2: Cody-Waite reduction and the degree-6 minimax
- * polynomial of Cephes expf. */
-static inline vf vf_exp_reduced(vf x, vf n)
+/* e^x, relative error below 2 ulp; 0 below -87.3, +inf from 88.73; NaN stays NaN. Cody-Waite reduction and the
+ * degree-6 minimax polynomial of Cephes expf. */
+static inline vf vf_exp(vf x)
 {
-    vf r = vf_fma(n, vf_set1(-0.693359375f), x);
+    /* the second operand is the one that a NaN passes through */
+    vf low = vf_set1(-87.3f), clamped = vf_min(vf_set1(89.0f), vf_max(low, x));
+    vf n = vf_round(vf_mul(clamped, vf_set1(0x1.715476p+0f)));
+    vf r = vf_fma(n, vf_set1(-0.693359375f), clamped);
     r = vf_fma(n, vf_set1(2.12194440e-4f), r);
     vf p = vf_set1(1.9875691500e-4f);
     p = vf_fma(p, r, vf_set1(1.3981999507e-3f));
@@ -231,29 +234,10 @@ static inline vf vf_exp_reduced(vf x, vf n)
     p = vf_fma(p, r, vf_set1(4.1665795894e-2f));
     p = vf_fma(p, r, vf_set1(1.6666665459e-1f));
     p = vf_fma(p, r, vf_set1(5.0000001201e-1f));
-    return vf_add(vf_fma(vf_mul(r, r), p, r), vf_set1(1.0f));
-}
-
-/* e^x, relative error below 2 ulp; 0 below -87.3, +inf from 88.73; NaN stays NaN. */
-static inline vf vf_exp(vf x)
-{
-    /* the second operand is the one that a NaN passes through */
-    vf low = vf_set1(-87.3f), clamped = vf_min(vf_set1(89.0f), vf_max(low, x));
-    vf n = vf_round(vf_mul(clamped, vf_set1(0x1.715476p+0f)));
-    vf e = vf_exp_reduced(clamped, n);
+    vf e = vf_add(vf_fma(vf_mul(r, r), p, r), vf_set1(1.0f));
     /* 2^128 is not representable: scale in two halves */
     vf half = vf_round(vf_mul(n, vf_set1(0.5f)));
     e = vf_mul(vf_mul(e, vf_pow2(half)), vf_pow2(vf_sub(n, half)));
-    return vf_select_lt(x, low, vf_zero(), e);
-}
-
-/* e^x for x <= 0, relative error below 2 ulp; 0 below -87.3; NaN stays NaN. As vf_exp, without what only
- * positive arguments need. */
-static inline vf vf_exp_nonpositive(vf x)
-{
-    vf low = vf_set1(-87.3f), clamped = vf_max(low, x);
-    vf n = vf_round(vf_mul(clamped, vf_set1(0x1.715476p+0f)));
-    vf e = vf_mul(vf_exp_reduced(clamped, n), vf_pow2(n));
     return vf_select_lt(x, low, vf_zero(), e);
 }
 
