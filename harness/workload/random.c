@@ -9,14 +9,14 @@
  * leaves the others alone. */
 enum random_stream { STREAM_INPUT, STREAM_OUTPUT, STREAM_OFFSET, STREAM_PREFIX };
 
-/* Uniform integer in [low, high], by multiplication of a 64-bit draw (bias below 2^-32 for our ranges). */
+/* Uniform integer in [low, high], from a 64-bit draw (bias below 2^-32 for our ranges). */
 static int64_t draw(const struct qd_random_spec *spec, enum random_stream stream, uint64_t i, int64_t low,
                     int64_t high)
 {
     struct qd_philox_block block = qd_philox(spec->seed, (uint64_t)stream, i);
     uint64_t word = (uint64_t)block.word[0] << 32 | block.word[1];
     uint64_t span = (uint64_t)(high - low) + 1;
-    return low + (int64_t)(((unsigned __int128)word * span) >> 64);
+    return low + (int64_t)(word % span);
 }
 
 static int64_t draw_length(const struct qd_random_spec *spec, enum random_stream stream, uint64_t i,
