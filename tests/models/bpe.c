@@ -29,11 +29,14 @@ static void make_table(struct table *table, uint64_t key)
             table->right[id] = (int32_t)draw(key, (uint64_t)id * 7 + 2, (uint32_t)id);
             taken = false;
             for (int32_t other = N_LETTERS; other < id; other++)
-                if (table->left[other] == table->left[id] && table->right[other] == table->right[id]) taken = true;
+                if (table->left[other] == table->left[id] && table->right[other] == table->right[id])
+                    taken = true;
             key++;
         } while (taken);
         table->rank[id] = (int32_t)((unsigned)id * 37u % 61u); /* all different: 37 and 61 share no factor */
-        ASSERT_OK(qd_bpe_add(&table->bpe, table->left[id], table->right[id], table->rank[id], id, err, sizeof err), err);
+        ASSERT_OK(
+            qd_bpe_add(&table->bpe, table->left[id], table->right[id], table->rank[id], id, err, sizeof err),
+            err);
     }
 }
 

@@ -59,7 +59,8 @@ static void test_inert_code_points_are_inert(void **state)
         utf8proc_int32_t parts[4];
         int boundary = 0;
         if (!is_scalar(c)) continue;
-        utf8proc_ssize_t n = utf8proc_decompose_char((utf8proc_int32_t)c, parts, 4, UTF8PROC_DECOMPOSE, &boundary);
+        utf8proc_ssize_t n =
+            utf8proc_decompose_char((utf8proc_int32_t)c, parts, 4, UTF8PROC_DECOMPOSE, &boundary);
         assert_true(n >= 1 && n <= 4);
         for (utf8proc_ssize_t i = 1; i < n; i++)
             if (qd_nfc_is_inert((uint32_t)parts[i])) fail_msg("U+%04X composes", (unsigned)parts[i]);
@@ -79,9 +80,10 @@ static void test_random_sequences(void **state)
 {
     (void)state;
     /* Starters, marks of several classes, Hangul parts, singletons, what composes across blocked marks. */
-    static const uint32_t alphabet[] = {'a',    'e',    'A',    0x301,  0x300,  0x316,  0x323,  0x327,  0x345,
-                                        0x1100, 0x1161, 0x11a8, 0xac00, 0x212b, 0x3b1,  0x313,  0x342,  0x9c7,
-                                        0x9be,  0x915,  0x93c,  0x4e2d, 0x1f600, 0x1f82, 0xfb1d, 0x5d0, 0x5b4};
+    static const uint32_t alphabet[] = {'a',    'e',     'A',    0x301,  0x300,  0x316,  0x323,
+                                        0x327,  0x345,   0x1100, 0x1161, 0x11a8, 0xac00, 0x212b,
+                                        0x3b1,  0x313,   0x342,  0x9c7,  0x9be,  0x915,  0x93c,
+                                        0x4e2d, 0x1f600, 0x1f82, 0xfb1d, 0x5d0,  0x5b4};
     enum { N_LETTERS = sizeof alphabet / sizeof alphabet[0] };
     int n_changed = 0;
     for (uint64_t round = 0; round < 20000; round++) {
@@ -126,10 +128,8 @@ static void test_long_run_of_marks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_code_point),
-        cmocka_unit_test(test_inert_code_points_are_inert),
-        cmocka_unit_test(test_random_sequences),
-        cmocka_unit_test(test_zero_is_text),
+        cmocka_unit_test(test_every_code_point),  cmocka_unit_test(test_inert_code_points_are_inert),
+        cmocka_unit_test(test_random_sequences),  cmocka_unit_test(test_zero_is_text),
         cmocka_unit_test(test_long_run_of_marks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

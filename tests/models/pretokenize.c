@@ -4,7 +4,7 @@
 #include "models/pretokenize.h"
 
 #define QWEN                                                                                                 \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"          \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"      \
     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
 /* Cuts text and joins the pieces with '|'. */
@@ -40,7 +40,11 @@ static void test_qwen(void **state)
     check(QWEN, "we'LL IT'S", "we|'LL| IT|'S");
     check(QWEN, "it'\xc5\xbftop", "it|'\xc5\xbf|top"); /* U+017F counts as s */
     check(QWEN, "a   b \n c  ", "a|  | b| \n| c|  ");
-    check(QWEN, "a\xe1\xa0\x8e" "b", "a|\xe1\xa0\x8e" "b");           /* U+180E is no white space: it leads a word */
+    check(QWEN,
+          "a\xe1\xa0\x8e"
+          "b",
+          "a|\xe1\xa0\x8e"
+          "b"); /* U+180E is no white space: it leads a word */
     check(QWEN, " \xe1\xa0\x8e", " \xe1\xa0\x8e");
     check(QWEN, "\xe3\x80\x80\xc2\x85x", "\xe3\x80\x80|\xc2\x85x"); /* U+3000 and U+0085 are */
 }

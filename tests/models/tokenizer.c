@@ -82,7 +82,8 @@ static void test_other_kinds_are_refused_by_name(void **state)
         {"\"Regex\"", "\"String\"", "pretokenizers[0].pattern: {\"String\""},
         {"(?i:'s", "\\\\h|(?i:'s", "pattern.Regex: character 0 of the expression: this escape"},
         {"\"use_regex\": false", "\"use_regex\": true", "pretokenizers[1].use_regex: true"},
-        {"\"add_prefix_space\": false", "\"add_prefix_space\": true", "pretokenizers[1].add_prefix_space: true"},
+        {"\"add_prefix_space\": false", "\"add_prefix_space\": true",
+         "pretokenizers[1].add_prefix_space: true"},
         {"\"truncation\": null", "\"truncation\": {\"max_length\": 4}", "truncation: {\"max_length\":4}"},
         {"\"padding\": null", "\"padding\": {}", "padding: {}"},
         {"\"single_word\": false", "\"single_word\": true", "added_tokens[0]: id 2025: single_word"},
@@ -101,8 +102,9 @@ static void test_other_steps_after_encoding_are_refused(void **state)
 {
     (void)state;
     NEED_TINY();
-    refuse("\"post_processor\": {\n    \"type\": \"ByteLevel\"", "\"post_processor\": {\n    \"type\": \"BertProcessing\"",
-           QD_ERR_UNSUPPORTED, "post_processor.type: \"BertProcessing\"");
+    refuse("\"post_processor\": {\n    \"type\": \"ByteLevel\"",
+           "\"post_processor\": {\n    \"type\": \"BertProcessing\"", QD_ERR_UNSUPPORTED,
+           "post_processor.type: \"BertProcessing\"");
     refuse("\"decoder\": {\n    \"type\": \"ByteLevel\"", "\"decoder\": {\n    \"type\": \"WordPiece\"",
            QD_ERR_UNSUPPORTED, "decoder.type: \"WordPiece\"");
     refuse("\"decoder\": {", "\"decoder\": null, \"old\": {", QD_ERR_INPUT, "decoder.type: missing");
@@ -136,7 +138,8 @@ static void test_malformed_files(void **state)
         {"\"vocab\": {", "\"vocab\": {}, \"vocab\": {", "duplicate key \"model.vocab\""},
         {"\"merges\": [", "\"merges\": [], \"merges\": [", "duplicate key \"model.merges\""},
         {"\"model\": {", "\"model\": {}, \"model\": {", "duplicate key \"model\""},
-        {"\"truncation\": null", "\"truncation\": null, \"truncation\": null", "duplicate key \"truncation\""},
+        {"\"truncation\": null", "\"truncation\": null, \"truncation\": null",
+         "duplicate key \"truncation\""},
         {"\"id\": 2025", "\"id\": 2026", "id 2026 belongs to another token"},
         {"\"id\": 2025", "\"id\": 7", "\"<|endoftext|>\": id 7 belongs to another token"},
         {"\"id\": 2025", "\"id\": -1", "added_tokens[0]: id: -1 is outside"},
@@ -165,8 +168,8 @@ static void test_files_that_are_not_there(void **state)
     assert_null(tokenizer);
 }
 
-static void assert_encodes(const qd_tokenizer_t *tokenizer, const char *text, size_t len, const int32_t *expected,
-                           size_t n_expected)
+static void assert_encodes(const qd_tokenizer_t *tokenizer, const char *text, size_t len,
+                           const int32_t *expected, size_t n_expected)
 {
     char err[QD_ERR_LEN] = "", *back;
     int32_t *ids;
@@ -180,7 +183,8 @@ static void assert_encodes(const qd_tokenizer_t *tokenizer, const char *text, si
     free(ids);
 }
 
-/* The same tokenizer written otherwise: merges as "a b", in front of the vocabulary, unknown fields around. */
+/* The same tokenizer written otherwise: merges as "a b", in front of the vocabulary, unknown fields around.
+ */
 static void test_merges_as_strings_before_the_vocabulary(void **state)
 {
     (void)state;
@@ -205,7 +209,8 @@ static void test_merges_as_strings_before_the_vocabulary(void **state)
     qd_tokenizer_t *tokenizer;
     ASSERT_OK(qd_tokenizer_parse(json, strlen(json), &tokenizer, err, sizeof err), err);
     free(json);
-    const char *text = "Dorothy said: \"I don't know the way to the Emerald City!\"\n\n  \xc3\xa9\xe4\xb8\xad";
+    const char *text =
+        "Dorothy said: \"I don't know the way to the Emerald City!\"\n\n  \xc3\xa9\xe4\xb8\xad";
     int32_t *ids;
     size_t n;
     ASSERT_OK(qd_tokenizer_encode(tiny, text, strlen(text), &ids, &n, err, sizeof err), err);
@@ -233,9 +238,9 @@ static void test_invalid_utf8_names_the_byte(void **state)
         size_t len;
         const char *reason;
     } cases[] = {
-        {"\xff", 1, "byte 0: invalid UTF-8"},           {"abcdefgh\x80z", 10, "byte 8: invalid UTF-8"},
-        {"ab\xe2\x82", 4, "byte 2: invalid UTF-8"},     {"a\xed\xa0\x80", 4, "byte 1: invalid UTF-8"},
-        {"\0\0\xc0\x80", 4, "byte 2: invalid UTF-8"},   {"<|im_end|>\xf5", 11, "byte 10: invalid UTF-8"},
+        {"\xff", 1, "byte 0: invalid UTF-8"},         {"abcdefgh\x80z", 10, "byte 8: invalid UTF-8"},
+        {"ab\xe2\x82", 4, "byte 2: invalid UTF-8"},   {"a\xed\xa0\x80", 4, "byte 1: invalid UTF-8"},
+        {"\0\0\xc0\x80", 4, "byte 2: invalid UTF-8"}, {"<|im_end|>\xf5", 11, "byte 10: invalid UTF-8"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char err[QD_ERR_LEN] = "";
@@ -310,10 +315,22 @@ static void test_decoding_ill_formed_bytes(void **state)
     static const struct {
         const char *bytes, *text;
     } cases[] = {
-        {"\xe2\x82\xac", "\xe2\x82\xac"},     {"\xe2\x82", BAD},           {"\xe2\x82" "a", BAD "a"},
-        {"\xe2\x82\xe2\x82\xac", BAD "\xe2\x82\xac"}, {"\xc0\x80", BAD BAD}, {"\xed\xa0\x80", BAD BAD BAD},
-        {"\xf0\x9f\x98", BAD},                {"\xf0\x9f\x98\xf0", BAD BAD}, {"\xf4\x90\x80\x80", BAD BAD BAD BAD},
-        {"\x80\x80x", BAD BAD "x"},           {"a\xf0\x9f\x98\x80" "b", "a\xf0\x9f\x98\x80" "b"},
+        {"\xe2\x82\xac", "\xe2\x82\xac"},
+        {"\xe2\x82", BAD},
+        {"\xe2\x82"
+         "a",
+         BAD "a"},
+        {"\xe2\x82\xe2\x82\xac", BAD "\xe2\x82\xac"},
+        {"\xc0\x80", BAD BAD},
+        {"\xed\xa0\x80", BAD BAD BAD},
+        {"\xf0\x9f\x98", BAD},
+        {"\xf0\x9f\x98\xf0", BAD BAD},
+        {"\xf4\x90\x80\x80", BAD BAD BAD BAD},
+        {"\x80\x80x", BAD BAD "x"},
+        {"a\xf0\x9f\x98\x80"
+         "b",
+         "a\xf0\x9f\x98\x80"
+         "b"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char err[QD_ERR_LEN] = "", *text, joined[64] = "";
@@ -345,7 +362,8 @@ static void *encode_often(void *expected)
     for (int i = 0; i < 200; i++) {
         int32_t *ids;
         size_t n;
-        if (qd_tokenizer_encode(tiny, text, strlen(text), &ids, &n, err, sizeof err) != QD_OK) return "failed";
+        if (qd_tokenizer_encode(tiny, text, strlen(text), &ids, &n, err, sizeof err) != QD_OK)
+            return "failed";
         bool same = memcmp(ids, expected, n * sizeof *ids) == 0;
         free(ids);
         if (!same) return "differs";
@@ -365,7 +383,8 @@ static void test_threads_share_a_tokenizer(void **state)
     ASSERT_OK(qd_tokenizer_encode(fresh, text, strlen(text), &expected, &n, err, sizeof err), err);
     qd_tokenizer_free(fresh);
     pthread_t threads[4];
-    for (int i = 0; i < 4; i++) assert_int_equal(pthread_create(&threads[i], NULL, encode_often, expected), 0);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, encode_often, expected), 0);
     for (int i = 0; i < 4; i++) {
         void *failure;
         assert_int_equal(pthread_join(threads[i], &failure), 0);
