@@ -70,8 +70,11 @@ static qd_status render(const char *json, char **text, size_t *len, char *err)
 #define A(text) "{\"role\":\"assistant\",\"content\":\"" text "\"}"
 #define T(text) "{\"role\":\"tool\",\"content\":\"" text "\"}"
 
-/* Expected texts follow the template read by hand; the goldens hold no tool messages. */
-static void test_tool_responses(void **state)
+#define R(text, reasoning)                                                                                   \
+    "{\"role\":\"assistant\",\"content\":\"" text "\",\"reasoning_content\":\"" reasoning "\"}"
+
+/* Expected texts follow the template read by hand: what the goldens do not hold. */
+static void test_corners_of_the_template(void **state)
 {
     (void)state;
     static const struct {
@@ -91,6 +94,21 @@ static void test_tool_responses(void **state)
         {"[" U("q") "," A("<think>\\nt\\n</think>\\n\\na") "," U("next") "]",
          "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n<|im_start|>user\nnext<|im_end|>"
          "\n"},
+        /* Line ends around reasoning and content go where the thinking is shown, stay where it is not. */
+        {"[" U("q") "," R("\\n\\na\\n", "\\nr\\n") "," R("\\n\\nb", "") "," R("\\n\\nc\\n", "") "]",
+         "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n<think>\nr\n</think>\n\na\n<|im_end|>\n"
+         "<|im_start|>assistant\n\n\nb<|im_end|>\n"
+         "<|im_start|>assistant\n<think>\n\n</think>\n\nc\n<|im_end|>\n"},
+        /* Given reasoning leaves a think block in the content alone. */
+        {"[" U("q") "," R("<think>x</think>a", "r") "]",
+         "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n<think>\nr\n</think>\n\n<think>x</"
+         "think>a<|im_end|>\n"},
+        /* The first </think> ends the reasoning, the last one starts the answer. */
+        {"[" U("q") "," A("<think>a<think>b</think>c</think>\\nd") "]",
+         "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n<think>\nb\n</think>\n\nd<|im_end|>\n"},
+        /* Without a question of the user no thinking is shown. */
+        {"[" A("<think>a</think>b") "," R("c", "r") "]",
+         "<|im_start|>assistant\nb<|im_end|>\n<|im_start|>assistant\nc<|im_end|>\n"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char err[QD_ERR_LEN] = "", *text;
@@ -205,9 +223,12 @@ static void test_single_question(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tiny_goldens),    cmocka_unit_test(test_qwen3_goldens),
-        cmocka_unit_test(test_tool_responses),  cmocka_unit_test(test_zero_is_text),
-        cmocka_unit_test(test_refusals),        cmocka_unit_test(test_template_is_recognised),
+        cmocka_unit_test(test_tiny_goldens),
+        cmocka_unit_test(test_qwen3_goldens),
+        cmocka_unit_test(test_corners_of_the_template),
+        cmocka_unit_test(test_zero_is_text),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_template_is_recognised),
         cmocka_unit_test(test_single_question),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

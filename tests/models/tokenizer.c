@@ -273,6 +273,21 @@ static void test_added_tokens(void **state)
     free(json);
 }
 
+/* A token that no merge leads to is never taken for a word, though the vocabulary holds it. */
+static void test_tokens_without_merges(void **state)
+{
+    (void)state;
+    NEED_TINY();
+    char err[QD_ERR_LEN] = "", *json = with("\"vocab\": {", "\"vocab\": {\"zqz\": 3000, ");
+    qd_tokenizer_t *tokenizer;
+    ASSERT_OK(qd_tokenizer_parse(json, strlen(json), &tokenizer, err, sizeof err), err);
+    static const int32_t bytes[] = {89, 80, 89};
+    for (int time = 0; time < 3; time++) assert_encodes(tokenizer, "zqz", 3, bytes, 3);
+    assert_int_equal(qd_tokenizer_base_size(tokenizer), 3001);
+    qd_tokenizer_free(tokenizer);
+    free(json);
+}
+
 static void test_queries(void **state)
 {
     (void)state;
@@ -405,6 +420,7 @@ int main(void)
         cmocka_unit_test(test_zero_is_text),
         cmocka_unit_test(test_invalid_utf8_names_the_byte),
         cmocka_unit_test(test_added_tokens),
+        cmocka_unit_test(test_tokens_without_merges),
         cmocka_unit_test(test_queries),
         cmocka_unit_test(test_decoding_ill_formed_bytes),
     };
