@@ -23,6 +23,9 @@ struct qd_bpe {
 /* An empty table is all zero. */
 void qd_bpe_free(struct qd_bpe *bpe);
 
+/* Room for n merges, so that adding them moves nothing. QD_ERR_NO_MEMORY. */
+qd_status qd_bpe_reserve(struct qd_bpe *bpe, size_t n, char *err, size_t errlen);
+
 /* Adds a merge; a pair given again takes the later rank, as in Hugging Face. Ids are of the vocabulary. */
 qd_status qd_bpe_add(struct qd_bpe *bpe, int32_t left, int32_t right, int32_t rank, int32_t id, char *err,
                      size_t errlen);

@@ -13,6 +13,9 @@
 
 enum { MAX_FILE_BYTES = 1 << 28, MAX_DEPTH = 64 };
 
+/* What a token and its merge take in Qwen3's file; only room is guessed from it. */
+enum { FILE_BYTES_PER_TOKEN = 75 };
+
 /* The file while it is read. */
 struct loader {
     qd_tokenizer_t *tokenizer;
@@ -56,6 +59,7 @@ static qd_status read_vocab(struct loader *loader, char *err, size_t errlen)
     struct qd_json_reader *reader = &loader->reader;
     QD_TRY(read_token(reader, &token, QD_JSON_OBJECT, "an object (model.vocab)", err, errlen));
     loader->has_vocab = true;
+    QD_TRY(qd_vocab_reserve(&loader->tokenizer->vocab, reader->len / FILE_BYTES_PER_TOKEN, err, errlen));
     for (;;) {
         QD_TRY(qd_json_read(reader, &token, err, errlen));
         if (token.kind == QD_JSON_OBJECT_END) return QD_OK;
@@ -104,9 +108,22 @@ static qd_status read_pair(struct loader *loader, const struct qd_json_token *fi
     return token_bytes(loader, &right, loader->right, n_right, err, errlen);
 }
 
+/* The id of a token's bytes. Vocabularies number tokens in the order of their merges, so that the one after the
+ * last is tried before the hash table, whose places are all over memory. */
+static int32_t find_merged(const struct qd_vocab *vocab, int32_t last, const char *bytes, size_t len)
+{
+    const char *next;
+    size_t n;
+    if (qd_vocab_get(vocab, last + 1, &next, &n) && n == len && memcmp(next, bytes, len) == 0) return last + 1;
+    return qd_vocab_find(vocab, bytes, len);
+}
+
 static qd_status read_merges(struct loader *loader, char *err, size_t errlen)
 {
     const struct qd_vocab *vocab = &loader->tokenizer->vocab;
+    /* Nearly every token but the single bytes is made by one merge. */
+    QD_TRY(qd_bpe_reserve(&loader->tokenizer->bpe, (size_t)vocab->n_tokens, err, errlen));
+    int32_t merged = -1;
     for (int32_t rank = 0;; rank++) {
         struct qd_json_token token;
         size_t n_left, n_right;
@@ -116,7 +133,7 @@ static qd_status read_merges(struct loader *loader, char *err, size_t errlen)
         int32_t left = qd_vocab_find(vocab, loader->left, n_left);
         int32_t right = qd_vocab_find(vocab, loader->right, n_right);
         memcpy(loader->left + n_left, loader->right, n_right);
-        int32_t merged = qd_vocab_find(vocab, loader->left, n_left + n_right);
+        merged = find_merged(vocab, merged, loader->left, n_left + n_right);
         if (left < 0 || right < 0 || merged < 0)
             return merge_error(token.begin, "a token that is not in model.vocab", err, errlen);
         QD_TRY(qd_bpe_add(&loader->tokenizer->bpe, left, right, rank, merged, err, errlen));
