@@ -70,6 +70,7 @@ int64_t qd_ref_sample_probabilities(const float *logits, int64_t n, const struct
     while (n_kept < n_top_k &&
            (n_kept == 0 || sampling->top_p >= 1 || before < (double)sampling->top_p * total)) {
         const double w = weight(sorted[n_kept].logit, largest, temperature);
+        if (!(w > 0)) break; /* -inf, or too small for a double: nothing that follows can be drawn */
         probs[sorted[n_kept++].id] = w;
         before += w;
     }
