@@ -72,7 +72,7 @@ static void print_split_counts(const struct qd_report_data *data, enum qd_metric
 
 qd_status qd_section_splits(const struct qd_report_data *data, FILE *out)
 {
-    struct qd_report_metrics metrics = qd_report_analysed(data);
+    struct qd_report_metrics metrics = qd_report_analysed(data, true);
     enum qd_metric headline = qd_report_headline(data);
     fputs("## Data parallelism against tensor parallelism\n\n", out);
     if (qd_count_splits(data, headline).n_groups == 0) {
@@ -127,7 +127,7 @@ static void add_budget_row(struct qd_table *table, const struct qd_report_data *
 
 qd_status qd_section_budgets(const struct qd_report_data *data, FILE *out)
 {
-    struct qd_report_metrics metrics = qd_report_analysed(data);
+    struct qd_report_metrics metrics = qd_report_analysed(data, true);
     enum qd_metric headline = qd_report_headline(data);
     fputs("## Effect of the token budget (max_num_batched_tokens)\n\n", out);
     struct qd_budget_counts counts = qd_count_budget_changes(data, headline);

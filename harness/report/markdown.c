@@ -3,15 +3,17 @@
 #include "harness/report/sections.h"
 #include "harness/report/table.h"
 
-struct qd_report_metrics qd_report_analysed(const struct qd_report_data *data)
+struct qd_report_metrics qd_report_analysed(const struct qd_report_data *data, bool at_equal_gpus)
 {
     static const enum qd_metric ALL[] = {QD_METRIC_OUTPUT_TOK_S,      QD_METRIC_TOK_S_PER_GPU,
                                          QD_METRIC_TOK_S_PER_USER,    QD_METRIC_PER_REQUEST_TOK_S,
                                          QD_METRIC_TTFT_P50,          QD_METRIC_ITL_P50,
                                          QD_METRIC_E2EL_P50};
     struct qd_report_metrics found = {0};
-    for (size_t i = 0; i < sizeof ALL / sizeof ALL[0]; i++)
+    for (size_t i = 0; i < sizeof ALL / sizeof ALL[0]; i++) {
+        if (at_equal_gpus && ALL[i] == QD_METRIC_TOK_S_PER_GPU) continue;
         if (qd_has_metric(data, ALL[i])) found.metric[found.n++] = ALL[i];
+    }
     return found;
 }
 
@@ -115,6 +117,17 @@ static bool is_close(enum qd_metric metric, const struct qd_cell *best, const st
     return c == QD_CMP_TIED || (c == QD_CMP_NO_REPEATS && percent < CLOSE_PERCENT && percent > -CLOSE_PERCENT);
 }
 
+static void print_close(const struct qd_report_data *data, enum qd_metric metric, const struct qd_cell *best,
+                        const char *lead, FILE *out)
+{
+    int n = 0;
+    for (size_t i = 0; i < data->cells.n; i++) {
+        const struct qd_cell *cell = &data->cells.cells[i];
+        if (cell == best || !qd_is_candidate(cell, metric) || !is_close(metric, best, cell)) continue;
+        fprintf(out, "%s%s (%s)", n++ == 0 ? lead : "; ", qd_format_cell(cell).s, qd_format_value(cell, metric).s);
+    }
+}
+
 /* How far the best is from the rest: every tie by name, else the next best and the distance. */
 static void print_certainty(const struct qd_report_data *data, enum qd_metric metric, FILE *out)
 {
@@ -122,16 +135,15 @@ static void print_certainty(const struct qd_report_data *data, enum qd_metric me
     const struct qd_cell *next = best != NULL ? qd_find_next(data, metric, best) : NULL;
     if (next == NULL) return;
     enum qd_comparison c = qd_compare_values(&best->values[metric], &next->values[metric]);
-    double percent = qd_change_percent(best->values[metric].median, next->values[metric].median);
-    fprintf(out, "- %s: next is %s with %s (%+.1f %%); %s", qd_metric_info(metric)->label, qd_format_cell(next).s,
-            qd_format_value(next, metric).s, percent, qd_comparison_text(c));
-    int n_close = 0;
-    for (size_t i = 0; i < data->cells.n; i++) {
-        const struct qd_cell *cell = &data->cells.cells[i];
-        if (cell == best || !qd_is_candidate(cell, metric) || !is_close(metric, best, cell)) continue;
-        const char *lead = c == QD_CMP_NO_REPEATS ? ". Within 2 %, too close to call: " : ". Tied with the best: ";
-        fprintf(out, "%s%s (%s)", n_close++ == 0 ? lead : "; ", qd_format_cell(cell).s,
-                qd_format_value(cell, metric).s);
+    fprintf(out, "- %s: ", qd_metric_info(metric)->label);
+    if (c == QD_CMP_TIED) {
+        print_close(data, metric, best, "tied within the runs' spread with ", out);
+    } else {
+        double percent = qd_change_percent(best->values[metric].median, next->values[metric].median);
+        fprintf(out, "next is %s with %s (%+.1f %%); %s", qd_format_cell(next).s, qd_format_value(next, metric).s,
+                percent, qd_comparison_text(c));
+        print_close(data, metric, best, c == QD_CMP_NO_REPEATS ? ". Within 2 %, too close to call: " : ". Tied: ",
+                    out);
     }
     fputs(".\n", out);
 }
@@ -148,7 +160,7 @@ static void print_marked_note(const struct qd_report_data *data, FILE *out)
 
 qd_status qd_section_summary(const struct qd_report_data *data, FILE *out)
 {
-    struct qd_report_metrics metrics = qd_report_analysed(data);
+    struct qd_report_metrics metrics = qd_report_analysed(data, false);
     fputs("## Summary\n\n", out);
     print_matrix_source(data, out);
     print_marked_note(data, out);
@@ -297,7 +309,7 @@ qd_status qd_section_setting(const struct qd_report_data *data, FILE *out)
     add_setting(&table, "Device", o->device);
     add_setting(&table, "Commit", o->commit);
     add_setting(&table, "Workload", o->workload);
-    add_setting(&table, "Warm-up", o->warmup);
+    add_setting(&table, "Warm-ups", o->warmup);
     add_setting(&table, "Weights", o->load);
     add_setting(&table, "Dates", o->dates);
     char repeats[32] = "";

@@ -118,6 +118,12 @@ qd_status qd_section_recommendations(const struct qd_report_data *data, FILE *ou
     return QD_OK;
 }
 
+static bool is_tied(const struct qd_report_data *data, enum qd_metric metric, const struct qd_cell *best)
+{
+    const struct qd_cell *next = qd_find_next(data, metric, best);
+    return next != NULL && qd_compare_values(&best->values[metric], &next->values[metric]) == QD_CMP_TIED;
+}
+
 static void conclude_splits(const struct qd_report_data *data, enum qd_metric metric, FILE *out)
 {
     struct qd_split_counts c = qd_count_splits(data, metric);
@@ -146,10 +152,12 @@ qd_status qd_section_conclusion(const struct qd_report_data *data, FILE *out)
         return QD_OK;
     }
     const char *label = qd_metric_info(metric)->label;
-    fprintf(out, "%s is highest at %s (%s). ", label, qd_format_cell(best).s, qd_format_value(best, metric).s);
+    fprintf(out, "%s is highest at %s (%s)%s. ", label, qd_format_cell(best).s, qd_format_value(best, metric).s,
+            is_tied(data, metric, best) ? ", tied with others" : "");
     if (ttft != NULL)
-        fprintf(out, "The first token comes soonest at %s (%s ms). ", qd_format_cell(ttft).s,
-                qd_format_value(ttft, QD_METRIC_TTFT_P50).s);
+        fprintf(out, "The first token comes soonest at %s (%s ms)%s. ", qd_format_cell(ttft).s,
+                qd_format_value(ttft, QD_METRIC_TTFT_P50).s,
+                is_tied(data, QD_METRIC_TTFT_P50, ttft) ? ", tied with others" : "");
     conclude_splits(data, metric, out);
     struct qd_budget_counts c = qd_count_budget_changes(data, metric);
     if (c.n_pairs > 0)

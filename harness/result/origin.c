@@ -92,7 +92,7 @@ static void note_run(struct qd_origin *origin, const cJSON *run)
     note_device(origin, own);
     note_workload(origin, run, own);
     if (cJSON_IsObject(warmup)) {
-        snprintf(text, sizeof text, "%.0f requests before each run, not counted", number_of(warmup, "num_warmups"));
+        snprintf(text, sizeof text, "%.0f before each run, not counted", number_of(warmup, "num_warmups"));
         note(origin->warmup, sizeof origin->warmup, text);
     }
     /* Load times differ in every run: the first one stands for them. */

@@ -331,6 +331,26 @@ static void test_experiment(void **state)
     free(path);
 }
 
+/* Files of schema 1 as they were written: a change of names or units must not go unnoticed. */
+static void test_kept_files_are_still_read(void **state)
+{
+    (void)state;
+    char err[QD_ERR_LEN] = "";
+    struct qd_report_data data;
+    ASSERT_OK(qd_report_data_load("tests/data/results/schema-1", NULL, &data, err, sizeof err), err);
+    assert_int_equal(data.matrix_source, QD_MATRIX_RECORDED);
+    assert_int_equal(data.cells.n, 2);
+    const struct qd_cell *run = &data.cells.cells[0], *refused = &data.cells.cells[1];
+    const double expected[QD_N_METRICS] = {20 / 0.012, 20 / 0.012, 5 / 0.012, 5 / 0.012, 10, 10, 0.5, 0.5, 12, 12};
+    for (int m = 0; m < QD_N_METRICS; m++)
+        if (!(fabs(run->values[m].median - expected[m]) < 1e-9 * expected[m]))
+            fail_msg("%s: %.17g", qd_metric_info((enum qd_metric)m)->label, run->values[m].median);
+    assert_int_equal(refused->status, QD_CELL_REFUSED);
+    ASSERT_CONTAINS(refused->reason, "weights and KV need 4.0 GB");
+    assert_string_equal(data.origin.model, "micro");
+    qd_report_data_free(&data);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -348,6 +368,7 @@ int main(void)
         WITH_FOLDER(test_other_files_are_left_alone),
         WITH_FOLDER(test_summaries),
         WITH_FOLDER(test_experiment),
+        cmocka_unit_test(test_kept_files_are_still_read),
 #undef WITH_FOLDER
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
