@@ -119,8 +119,7 @@ static void note_date(struct qd_origin *origin, const char *date)
 void qd_origin_add(struct qd_origin *origin, const cJSON *runs)
 {
     const cJSON *run;
-    cJSON_ArrayForEach(run, runs)
-    {
+    cJSON_ArrayForEach (run, runs) {
         note_run(origin, run);
         note_date(origin, text_of(run, "date", ""));
     }

@@ -9,7 +9,8 @@ static void check(const char *text, int n, const int64_t *expected)
     struct qd_int_list list;
     ASSERT_OK(qd_int_list_parse("x", text, 1, 100000, &list, err, sizeof err), err);
     assert_int_equal(list.n, n);
-    for (int i = 0; i < n; i++) assert_int_equal(list.value[i], expected[i]);
+    for (int i = 0; i < n; i++)
+        assert_int_equal(list.value[i], expected[i]);
 }
 
 static void test_lists_and_ranges(void **state)
@@ -45,6 +46,7 @@ static void test_bad_lists_are_refused_with_the_reason(void **state)
     check_refused("1.5", "is not a number");
     check_refused("1 ", "is not a number");
     check_refused("1-4/2", "is not a number");
+    check_refused("0-4", "outside 1 to 1000");
     check_refused("0", "outside 1 to 1000");
     check_refused("1001", "outside 1 to 1000");
     check_refused("99999999999999999999", "is not a number");
