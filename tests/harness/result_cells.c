@@ -108,6 +108,9 @@ static void test_a_run_without_a_completed_request_is_no_measurement(void **stat
     assert_true(mixed->marks & QD_MARK_FAILED_REQUESTS);
     assert_int_equal(empty->status, QD_CELL_EMPTY);
     assert_int_equal(empty->values[QD_METRIC_TTFT_P50].n, 0);
+    /* Rates are 0, not null, in such a run: they must not enter the median. */
+    assert_int_equal(mixed->values[QD_METRIC_OUTPUT_TOK_S].n, 1);
+    assert_int_equal(empty->values[QD_METRIC_OUTPUT_TOK_S].n, 0);
     qd_cell_list_free(&cells);
 }
 
