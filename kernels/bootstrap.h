@@ -6,6 +6,7 @@
 #ifndef QD_KERNELS_BOOTSTRAP_H
 #define QD_KERNELS_BOOTSTRAP_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "kernels/base/status.h"
@@ -24,7 +25,8 @@ struct qd_bootstrap {
                             size_t errlen);
     /* Returns when every rank has arrived. Collective. Errors as above. */
     qd_status (*barrier)(void *ctx, int rank, char *err, size_t errlen);
-    /* Makes every present and later wait of every rank fail with this rank, phase and reason. */
+    /* Makes every present and later wait of every rank fail with this rank, phase and reason. The first
+     * failure is kept. */
     void (*abort)(void *ctx, int rank, const char *phase, const char *reason);
 };
 
@@ -32,6 +34,9 @@ typedef struct qd_thread_bootstrap qd_thread_bootstrap_t;
 
 /* Bootstrap among `world` threads of this process. */
 qd_status qd_thread_bootstrap_create(int world, qd_thread_bootstrap_t **out, char *err, size_t errlen);
+/* Lets waiting ranks spin before they sleep; to be set before the ranks start, and only when every rank has
+ * cores of its own. Off at first. */
+void qd_thread_bootstrap_set_spin(qd_thread_bootstrap_t *shared, bool may_spin);
 void qd_thread_bootstrap_destroy(qd_thread_bootstrap_t *shared); /* accepts NULL; after all ranks ended */
 struct qd_bootstrap qd_thread_bootstrap_rank(qd_thread_bootstrap_t *shared, int rank);
 

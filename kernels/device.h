@@ -37,7 +37,8 @@ struct qd_device_config {
 struct qd_device_ops {
     uint32_t abi_version; /* QD_DEVICE_ABI_VERSION */
     const char *name;     /* as in --device */
-    bool executes;        /* false: no weights, no forward pass; sampled ids come from a hash */
+    bool executes;        /* false: no weights, no forward pass; sampled ids come from a hash; alloc and the
+                           * members from pack_weight on are NULL */
 
     /* lifecycle */
     qd_status (*open)(const struct qd_device_config *config, const struct qd_bootstrap *bootstrap, void **ctx,

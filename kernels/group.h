@@ -41,6 +41,7 @@ struct qd_group_result {
     const int32_t *ids;    /* [n_ids], by logit row; valid until the next-but-one launch */
     int32_t n_ids;
     const float *logits;   /* [n_ids][vocab] when the step wanted them, else NULL; same lifetime */
+    int32_t vocab_size;    /* floats from one row of logits to the next */
     int64_t step_begin_ns; /* rank 0 began (monotonic clock) */
     int64_t step_end_ns;   /* the last rank ended; the virtual clock advances from it on `null` */
 };

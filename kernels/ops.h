@@ -144,7 +144,8 @@ struct qd_partial {
 
 /* residual[t] = r(residual[t] + r(sum of partials)), out = rmsnorm(residual) as qd_rmsnorm. With `rows`,
  * only those tokens are updated and normalised (the last norm). With one rank and one bf16 slice the inner
- * rounding changes nothing. */
+ * rounding changes nothing. A cross-rank partial may change again only when the next collective has returned:
+ * o and down write to two buffers in turn. */
 struct qd_reduce_add_rmsnorm_args {
     qd_bf16 *residual; /* [T][H], in and out */
     struct qd_partial partial;
@@ -170,7 +171,8 @@ struct qd_sample_args {
     int32_t *ids;          /* [R] out */
 };
 
-/* Gathers `bytes` of every rank into out[world * bytes], in rank order. Collective. */
+/* Gathers `bytes` of every rank into out[world * bytes], in rank order; a rank that does not want them passes
+ * NULL for out. Collective. */
 struct qd_all_gather_args {
     const void *in;
     size_t bytes;

@@ -51,7 +51,7 @@ struct qd_sampling {
 struct qd_step {
     uint32_t magic, version;
     uint64_t used_bytes;  /* header and arrays */
-    uint64_t step_index;  /* counts up from 0 per group */
+    uint64_t step_index;  /* counts up from 0 per group, which sets it at launch */
     int32_t n_tokens;     /* T */
     int32_t n_seqs;       /* S */
     int32_t n_logit_rows; /* R: tokens whose logits are wanted, at most one per sequence unless eval */

@@ -270,6 +270,7 @@ static qd_status open_container(struct qd_json_reader *reader, struct qd_json_to
         return qd_fail(QD_ERR_INPUT, err, errlen, "byte %zu: nested deeper than %d", reader->pos,
                        reader->max_depth);
     token->kind = object ? QD_JSON_OBJECT : QD_JSON_ARRAY;
+    token->begin = reader->pos;
     reader->in_object[reader->depth++] = object;
     reader->expect = object ? EXPECT_KEY_OR_END : EXPECT_VALUE_OR_END;
     reader->pos++;

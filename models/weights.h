@@ -1,9 +1,10 @@
 /* Arranged weights of one rank, as the forward pass reads them. Filled by the safetensors loader or by dummy.c;
- * memory belongs to the model. */
+ * memory belongs to the model, is read-only once loaded and is shared by all replicas. */
 #ifndef QD_MODELS_WEIGHTS_H
 #define QD_MODELS_WEIGHTS_H
 
 #include "kernels/ops.h"
+#include "models/model.h"
 
 struct qd_layer_weights {
     const qd_bf16 *input_norm;     /* [H] */
@@ -19,7 +20,15 @@ struct qd_rank_weights {
     struct qd_weight embedding; /* [V][H], rows; packed when tied (then shared with lm_head) */
     struct qd_layer_weights *layers; /* [n_layers] */
     const qd_bf16 *final_norm;  /* [H] */
-    struct qd_weight lm_head;   /* [vocab_count][H] packed */
+    struct qd_weight lm_head;   /* [vocab_count][H] packed; data NULL when the shard is empty */
 };
+
+/* What rank 0 <= rank < tp holds; everything lives as long as the model. The weights are NULL when the model
+ * was loaded for a device that does not execute. */
+const struct qd_rank_weights *qd_model_rank_weights(const qd_model_t *model, int rank);
+const struct qd_shard *qd_model_shard(const qd_model_t *model, int rank);
+
+/* The model's rotary frequencies; inv_freq [head_dim/2] lives as long as the model. */
+struct qd_rope qd_model_get_rope(const qd_model_t *model);
 
 #endif

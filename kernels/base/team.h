@@ -28,9 +28,11 @@ struct qd_team_config {
     const char *label; /* thread name prefix, at most 10 characters, e.g. "r0k1" */
 };
 
+/* Starts the workers; with cores, pins them and the caller (restored by destroy). QD_ERR_ENVIRONMENT when the
+ * system refuses a thread or a core. */
 qd_status qd_team_create(const struct qd_team_config *config, qd_team_t **out, char *err, size_t errlen);
 
-/* Joins the workers. Accepts NULL. */
+/* Joins the workers; called by the creating thread. Accepts NULL. */
 void qd_team_destroy(qd_team_t *team);
 
 int qd_team_size(const qd_team_t *team);

@@ -25,9 +25,12 @@ void qd_ref_attention(const struct qd_attention_args *args, enum qd_numerics num
 /* partials[p]: rank p's data, n_ranks of them */
 void qd_ref_reduce_add_rmsnorm(const struct qd_reduce_add_rmsnorm_args *args, const void *const *partials,
                                int n_ranks, enum qd_numerics numerics);
-/* One row of logits[n] (whole vocabulary) to the sampled id. */
+/* One row of logits[n], n >= 1 (whole vocabulary), to the sampled id: the smallest id at which the running sum
+ * of the kept probabilities, over rising ids, exceeds the uniform of word 0 of
+ * qd_philox(seed, 0, output_index). -1 when out of memory. */
 int32_t qd_ref_sample_row(const float *logits, int64_t n, const struct qd_sampling *sampling);
-/* The kept tokens' probabilities of one row, 0 for the others: probs[n], in double. Returns how many stay. */
+/* The kept tokens' probabilities of one row, 0 for the others: probs[n], in double. Returns how many stay, or -1
+ * when out of memory. Equal logits at the top-p cut stay by rising id. */
 int64_t qd_ref_sample_probabilities(const float *logits, int64_t n, const struct qd_sampling *sampling,
                                     double *probs);
 

@@ -299,11 +299,11 @@ static void test_reader_tokens(void **state)
 static void test_reader_skips_values(void **state)
 {
     (void)state;
-    const char *text = "{\"skip\":[[1,{\"x\":2}],3],\"one\":4,\"end\":5}";
+    const char *text = "{\"skip\":[[1,{\"x\":2}],3],\"one\":4,\"end\":[5]}";
     struct qd_json_reader reader;
     struct qd_json_token token;
     char err[QD_ERR_LEN];
-    size_t end, ends[3], n = 0;
+    size_t end, begins[3], ends[3], n = 0;
     ASSERT_OK(qd_json_reader_init(&reader, text, strlen(text), 0, err, sizeof err), err);
     ASSERT_OK(qd_json_read(&reader, &token, err, sizeof err), err);
     for (;;) {
@@ -311,6 +311,7 @@ static void test_reader_skips_values(void **state)
         if (token.kind == QD_JSON_OBJECT_END) break;
         assert_int_equal(token.kind, QD_JSON_KEY);
         ASSERT_OK(qd_json_read(&reader, &token, err, sizeof err), err);
+        begins[n] = token.begin;
         ASSERT_OK(qd_json_skip(&reader, &token, &end, err, sizeof err), err);
         ends[n++] = end;
     }
@@ -318,6 +319,9 @@ static void test_reader_skips_values(void **state)
     assert_int_equal(ends[0], strstr(text, ",\"one\"") - text);
     assert_int_equal(ends[1], strstr(text, ",\"end\"") - text);
     assert_int_equal(ends[2], strlen(text) - 1);
+    assert_int_equal(begins[0], strstr(text, "[[1") - text);
+    assert_int_equal(begins[1], strstr(text, "4,") - text);
+    assert_int_equal(begins[2], strstr(text, "[5]") - text);
 }
 
 int main(void)

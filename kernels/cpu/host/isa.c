@@ -1,0 +1,29 @@
+#include "kernels/cpu/host/isa.h"
+
+#include <string.h>
+
+/* What the build was told for this set (Makefile, ISA_avx2): all of it must be there. */
+static bool has_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+
+qd_status qd_cpu_isa_select(const char *name, const struct qd_cpu_kernels **out, char *err, size_t errlen)
+{
+    if (name == NULL || strcmp(name, "auto") == 0) {
+        *out = has_avx2() ? &qd_cpu_kernels_avx2 : &qd_cpu_kernels_portable;
+        return QD_OK;
+    }
+    if (strcmp(name, "portable") == 0) {
+        *out = &qd_cpu_kernels_portable;
+        return QD_OK;
+    }
+    if (strcmp(name, "avx2") == 0) {
+        *out = &qd_cpu_kernels_avx2;
+        if (has_avx2()) return QD_OK;
+        return qd_fail(QD_ERR_ENVIRONMENT, err, errlen,
+                       "instruction set avx2: this processor lacks AVX2, FMA or F16C; use auto or portable");
+    }
+    return qd_fail(QD_ERR_ARGUMENT, err, errlen, "instruction set \"%s\": it is auto, portable or avx2",
+                   name);
+}

@@ -1,0 +1,330 @@
+#include "tests/support/test.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "kernels/group.h"
+
+enum { MAX_TP = 8, N_ROWS = 3 };
+
+/* A device and a program that do nothing but meet: what is tested is how ranks start, step, fail and end. */
+struct world {
+    _Atomic int n_open_devices, n_open_programs; /* both back to 0 when all is released */
+    _Atomic int n_closed_early;                  /* ranks that saw another one's device closed in a step */
+    int fail_open_rank, fail_program_rank;       /* -1: none */
+    int fail_step_rank;
+    uint64_t fail_step;
+    bool silent;      /* fail without a text */
+    int64_t step_us;  /* how long a step takes */
+    int64_t *written; /* [MAX_TP] by rank before the barrier of a step, read by all after it */
+};
+
+struct fake_rank {
+    struct world *world;
+    struct qd_bootstrap bootstrap;
+    int32_t made_of; /* first_rank of the device's configuration */
+    float logits[2][N_ROWS];
+};
+
+static struct world *current; /* a device's open has no user pointer */
+
+static qd_status fake_open(const struct qd_device_config *config, const struct qd_bootstrap *bootstrap,
+                           void **ctx, char *err, size_t errlen)
+{
+    struct world *world = current;
+    if (bootstrap->rank == world->fail_open_rank)
+        return world->silent ? QD_ERR_NO_MEMORY : qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "head_dim 7");
+    struct fake_rank *rank = calloc(1, sizeof *rank);
+    assert_non_null(rank);
+    rank->world = world;
+    rank->bootstrap = *bootstrap;
+    rank->made_of = config->first_rank;
+    atomic_fetch_add(&world->n_open_devices, 1);
+    *ctx = rank;
+    return QD_OK;
+}
+
+static void fake_close(void *ctx)
+{
+    struct fake_rank *rank = ctx;
+    atomic_fetch_sub(&rank->world->n_open_devices, 1);
+    free(rank);
+}
+
+static const struct qd_device_ops fake_ops = {
+    .abi_version = QD_DEVICE_ABI_VERSION,
+    .name = "fake",
+    .executes = true,
+    .open = fake_open,
+    .close = fake_close,
+};
+
+static qd_status program_open(void *user, int index, struct qd_device device, void **state, char *err,
+                              size_t errlen)
+{
+    struct world *world = user;
+    struct fake_rank *rank = device.ctx;
+    struct qd_bootstrap *b = &rank->bootstrap;
+    if (index == world->fail_program_rank) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no pool");
+    QD_TRY(b->barrier(b->ctx, b->rank, err, errlen));
+    atomic_fetch_add(&world->n_open_programs, 1);
+    *state = rank;
+    return QD_OK;
+}
+
+static qd_status program_step(void *state, const struct qd_step *step, struct qd_step_output *out, char *err,
+                              size_t errlen)
+{
+    struct fake_rank *rank = state;
+    struct world *world = rank->world;
+    struct qd_bootstrap *b = &rank->bootstrap;
+    if (world->step_us > 0) usleep((useconds_t)world->step_us);
+    if (b->rank == world->fail_step_rank && step->step_index == world->fail_step)
+        return qd_fail(QD_ERR_INTERNAL, err, errlen, "the reason");
+    if (world->fail_step_rank >= 0 && step->step_index == world->fail_step) {
+        usleep(3000); /* this rank may still read the memory of the one that has failed by now */
+        if (world->n_open_devices != b->world) atomic_fetch_add(&world->n_closed_early, 1);
+    }
+    world->written[b->rank] = (int64_t)step->step_index;
+    QD_TRY(b->barrier(b->ctx, b->rank, err, errlen));
+    for (int r = 0; r < b->world; r++)
+        if (world->written[r] != (int64_t)step->step_index) return QD_ERR_INTERNAL;
+    QD_TRY(b->barrier(b->ctx, b->rank, err, errlen));
+    for (int32_t i = 0; i < step->n_logit_rows; i++)
+        out->ids[i] = (int32_t)step->step_index * 10 + i + qd_step_token_source(step)[0];
+    rank->logits[step->step_index % 2][0] = (float)step->step_index;
+    out->logits = rank->logits[step->step_index % 2];
+    return QD_OK;
+}
+
+static void program_close(void *state)
+{
+    if (state == NULL) return;
+    atomic_fetch_sub(&((struct fake_rank *)state)->world->n_open_programs, 1);
+}
+
+static const struct qd_step_limits limits = {
+    .max_tokens = 8, .max_seqs = 4, .max_blocks = 8, .max_logit_rows = N_ROWS};
+static int64_t written[MAX_TP];
+
+static struct world make_world(void)
+{
+    return (struct world){
+        .fail_open_rank = -1, .fail_program_rank = -1, .fail_step_rank = -1, .written = written};
+}
+
+static struct qd_group_config make_config(struct world *world, int tp)
+{
+    current = world;
+    return (struct qd_group_config){
+        .ops = &fake_ops,
+        .tp = tp,
+        .device = {.replica = 3, .n_ranks = tp, .limits = limits},
+        .vocab_size = 100,
+        .program = {.user = world,
+                    .rank_open = program_open,
+                    .rank_step = program_step,
+                    .rank_close = program_close},
+    };
+}
+
+static struct qd_step *make_step(uint64_t index, int32_t first_token, int32_t n_rows)
+{
+    struct qd_step *step = calloc(1, qd_step_capacity(&limits));
+    assert_non_null(step);
+    assert_int_equal(qd_step_begin(step, &limits, 4, 3, 3, n_rows), QD_OK);
+    step->step_index = index;
+    qd_step_token_source(step)[0] = first_token;
+    return step;
+}
+
+static void assert_all_released(struct world *world)
+{
+    assert_int_equal(world->n_open_devices, 0);
+    assert_int_equal(world->n_open_programs, 0);
+}
+
+static void check_steps(int tp, bool two_in_flight)
+{
+    char err[QD_ERR_LEN] = "";
+    struct world world = make_world();
+    struct qd_group_config config = make_config(&world, tp);
+    qd_group_t *group;
+    ASSERT_OK(qd_group_open(&config, &group, err, sizeof err), err);
+    assert_int_equal(world.n_open_programs, tp);
+    const uint64_t n_steps = 100;
+    uint64_t launched = 0;
+    for (uint64_t waited = 0; waited < n_steps; waited++) {
+        while (launched < n_steps && launched < waited + 1 + two_in_flight) {
+            struct qd_step *step = make_step(launched, 7, N_ROWS);
+            ASSERT_OK(qd_group_launch(group, step, err, sizeof err), err);
+            memset(step, 0xff, sizeof *step); /* it was copied */
+            free(step);
+            launched++;
+        }
+        struct qd_group_result result;
+        ASSERT_OK(qd_group_wait(group, &result, err, sizeof err), err);
+        assert_int_equal(result.n_ids, N_ROWS);
+        for (int32_t i = 0; i < N_ROWS; i++) assert_int_equal(result.ids[i], (int32_t)waited * 10 + i + 7);
+        assert_true(result.logits[0] == (float)waited);
+        assert_true(result.step_begin_ns > 0 && result.step_end_ns >= result.step_begin_ns);
+    }
+    qd_group_close(group);
+    assert_all_released(&world);
+}
+
+static void steps_run_in_order_on_every_rank(void **state)
+{
+    (void)state;
+    static const int sizes[] = {1, 2, 3, MAX_TP};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        check_steps(sizes[i], false);
+        check_steps(sizes[i], true);
+    }
+}
+
+static void a_third_step_in_flight_is_refused(void **state)
+{
+    (void)state;
+    char err[QD_ERR_LEN] = "";
+    struct world world = make_world();
+    world.step_us = 2000;
+    struct qd_group_config config = make_config(&world, 2);
+    qd_group_t *group;
+    ASSERT_OK(qd_group_open(&config, &group, err, sizeof err), err);
+    struct qd_group_result result;
+    assert_int_equal(qd_group_wait(group, &result, err, sizeof err), QD_ERR_ARGUMENT);
+    ASSERT_CONTAINS(err, "no step is in flight");
+    struct qd_step *step = make_step(0, 0, 1);
+    ASSERT_OK(qd_group_launch(group, step, err, sizeof err), err);
+    step->step_index = 1;
+    ASSERT_OK(qd_group_launch(group, step, err, sizeof err), err);
+    assert_int_equal(qd_group_launch(group, step, err, sizeof err), QD_ERR_FULL);
+    ASSERT_CONTAINS(err, "2 steps are in flight");
+    ASSERT_OK(qd_group_wait(group, &result, err, sizeof err), err);
+    assert_int_equal(result.ids[0], 0);
+    free(step);
+    qd_group_close(group); /* with a step nobody waited for */
+    assert_all_released(&world);
+}
+
+static void unusable_steps_are_refused(void **state)
+{
+    (void)state;
+    char err[QD_ERR_LEN] = "";
+    struct world world = make_world();
+    struct qd_group_config config = make_config(&world, 1);
+    qd_group_t *group;
+    ASSERT_OK(qd_group_open(&config, &group, err, sizeof err), err);
+    struct qd_step *step = make_step(0, 0, 1);
+    step->magic++;
+    assert_int_equal(qd_group_launch(group, step, err, sizeof err), QD_ERR_ARGUMENT);
+    step->magic--;
+    step->used_bytes = qd_step_capacity(&limits) + 1;
+    assert_int_equal(qd_group_launch(group, step, err, sizeof err), QD_ERR_FULL);
+    free(step);
+    step = make_step(0, 0, 1);
+    step->n_logit_rows = N_ROWS + 1;
+    assert_int_equal(qd_group_launch(group, step, err, sizeof err), QD_ERR_FULL);
+    free(step);
+    qd_group_close(group);
+}
+
+static void a_rank_that_fails_to_open_ends_all(void **state)
+{
+    (void)state;
+    char err[QD_ERR_LEN] = "";
+    qd_group_t *group;
+    for (int tp = 1; tp <= 5; tp += 2) {
+        struct world world = make_world();
+        world.fail_open_rank = tp / 2;
+        struct qd_group_config config = make_config(&world, tp);
+        char expected[64];
+        snprintf(expected, sizeof expected, "replica 3 rank %d: open device: head_dim 7", tp / 2);
+        assert_int_equal(qd_group_open(&config, &group, err, sizeof err), QD_ERR_UNSUPPORTED);
+        assert_string_equal(err, expected);
+        assert_null(group);
+        assert_all_released(&world);
+
+        world.silent = true;
+        snprintf(expected, sizeof expected, "rank %d: open device: out of memory", tp / 2);
+        assert_int_equal(qd_group_open(&config, &group, err, sizeof err), QD_ERR_NO_MEMORY);
+        ASSERT_CONTAINS(err, expected);
+        assert_all_released(&world);
+
+        world.fail_open_rank = -1;
+        world.fail_program_rank = tp - 1;
+        snprintf(expected, sizeof expected, "replica 3 rank %d: open model: no pool", tp - 1);
+        assert_int_equal(qd_group_open(&config, &group, err, sizeof err), QD_ERR_NO_MEMORY);
+        assert_string_equal(err, expected);
+        assert_all_released(&world);
+    }
+}
+
+static void a_rank_that_fails_in_a_step_ends_all(void **state)
+{
+    (void)state;
+    char err[QD_ERR_LEN] = "";
+    for (int tp = 1; tp <= 5; tp += 2) {
+        struct world world = make_world();
+        world.fail_step_rank = tp - 1;
+        world.fail_step = 1;
+        struct qd_group_config config = make_config(&world, tp);
+        qd_group_t *group;
+        ASSERT_OK(qd_group_open(&config, &group, err, sizeof err), err);
+        struct qd_group_result result;
+        struct qd_step *step = make_step(0, 0, 1);
+        ASSERT_OK(qd_group_launch(group, step, err, sizeof err), err);
+        ASSERT_OK(qd_group_wait(group, &result, err, sizeof err), err);
+        step->step_index = 1;
+        ASSERT_OK(qd_group_launch(group, step, err, sizeof err), err);
+        char expected[64];
+        snprintf(expected, sizeof expected, "replica 3 rank %d: step 1: the reason", tp - 1);
+        for (int i = 0; i < 2; i++) {
+            err[0] = '\0';
+            assert_int_equal(qd_group_wait(group, &result, err, sizeof err), QD_ERR_RANK);
+            assert_string_equal(err, expected);
+            err[0] = '\0';
+            assert_int_equal(qd_group_launch(group, step, err, sizeof err), QD_ERR_RANK);
+            assert_string_equal(err, expected);
+        }
+        free(step);
+        qd_group_close(group);
+        assert_all_released(&world);
+        assert_int_equal(world.n_closed_early, 0);
+    }
+}
+
+static void bad_configurations_are_refused(void **state)
+{
+    (void)state;
+    char err[QD_ERR_LEN] = "";
+    struct world world = make_world();
+    qd_group_t *group;
+    struct qd_group_config config = make_config(&world, 0);
+    assert_int_equal(qd_group_open(&config, &group, err, sizeof err), QD_ERR_ARGUMENT);
+    ASSERT_CONTAINS(err, "0 ranks");
+    config = make_config(&world, 1);
+    config.vocab_size = 0;
+    assert_int_equal(qd_group_open(&config, &group, err, sizeof err), QD_ERR_ARGUMENT);
+    ASSERT_CONTAINS(err, "vocabulary");
+    config = make_config(&world, 1);
+    config.device.limits.max_tokens = -1;
+    assert_int_equal(qd_group_open(&config, &group, err, sizeof err), QD_ERR_ARGUMENT);
+    ASSERT_CONTAINS(err, "limits");
+    assert_null(group);
+    qd_group_close(NULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(steps_run_in_order_on_every_rank),
+        cmocka_unit_test(a_third_step_in_flight_is_refused),
+        cmocka_unit_test(unusable_steps_are_refused),
+        cmocka_unit_test(a_rank_that_fails_to_open_ends_all),
+        cmocka_unit_test(a_rank_that_fails_in_a_step_ends_all),
+        cmocka_unit_test(bad_configurations_are_refused),
+    };
+    return cmocka_run_group_tests_name("group", tests, NULL, NULL);
+}
