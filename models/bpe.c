@@ -125,8 +125,8 @@ static void merge_at(const struct qd_bpe *bpe, struct qd_bpe_symbol *symbols, in
     if (left->prev >= 0) queue_pair(bpe, symbols, left->prev, heap, n_heap);
 }
 
-qd_status qd_bpe_encode(const struct qd_bpe *bpe, struct qd_bpe_scratch *scratch, const char *word, size_t len,
-                        int32_t *ids, size_t *n_ids, char *err, size_t errlen)
+qd_status qd_bpe_encode(const struct qd_bpe *bpe, struct qd_bpe_scratch *scratch, const char *word,
+                        size_t len, int32_t *ids, size_t *n_ids, char *err, size_t errlen)
 {
     QD_TRY(reserve(scratch, len, err, errlen));
     struct qd_bpe_symbol *symbols = scratch->symbols;

@@ -1,10 +1,11 @@
-/* tokenizer.json to a tokenizer. The vocabulary and the merges (nearly all of the file) are read token by token
- * into hash tables; everything else becomes small trees, checked field by field: a setting that is not
+/* tokenizer.json to a tokenizer. The vocabulary and the merges (nearly all of the file) are read token by
+ * token into hash tables; everything else becomes small trees, checked field by field: a setting that is not
  * implemented is refused by name. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "models/directory.h"
 #include "models/json.h"
 #include "models/json_scan.h"
 #include "models/tokenizer_fields.h"
@@ -18,14 +19,14 @@ struct loader {
     struct qd_json_reader reader;
     struct qd_json_reader merges; /* stands inside the list of merges, where has_merges */
     bool has_vocab, has_merges;
-    cJSON *fields;  /* the top level but "model" */
-    cJSON *model;   /* "model" but "vocab" and "merges" */
-    char *buffer;   /* [reader.len] room for any string of the file */
+    cJSON *fields; /* the top level but "model" */
+    cJSON *model;  /* "model" but "vocab" and "merges" */
+    char *buffer;  /* [reader.len] room for any string of the file */
     char *left, *right;
 };
 
-static qd_status read_token(struct qd_json_reader *reader, struct qd_json_token *token, enum qd_json_kind kind,
-                            const char *what, char *err, size_t errlen)
+static qd_status read_token(struct qd_json_reader *reader, struct qd_json_token *token,
+                            enum qd_json_kind kind, const char *what, char *err, size_t errlen)
 {
     QD_TRY(qd_json_read(reader, token, err, errlen));
     if (token->kind != kind)
@@ -44,9 +45,9 @@ static qd_status token_bytes(const struct loader *loader, const struct qd_json_t
         text = loader->buffer;
     }
     if (qd_byte_level_decode(text, len, out, n)) return QD_OK;
-    return qd_fail(QD_ERR_UNSUPPORTED, err, errlen,
-                   "byte %zu: \"%.*s\" is not in the byte-level alphabet", token->begin,
-                   token->len < 100 ? (int)token->len : 100, loader->reader.text + token->begin);
+    return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "byte %zu: \"%.*s\" is not in the byte-level alphabet",
+                   token->begin, token->len < 100 ? (int)token->len : 100,
+                   loader->reader.text + token->begin);
 }
 
 static qd_status read_vocab(struct loader *loader, char *err, size_t errlen)
@@ -342,11 +343,11 @@ qd_status qd_tokenizer_parse(const char *json, size_t len, qd_tokenizer_t **out,
 
 qd_status qd_tokenizer_load(const char *dir, qd_tokenizer_t **out, char *err, size_t errlen)
 {
-    char path[4096], reason[QD_ERR_LEN], *text;
+    char folder[QD_PATH_LEN], path[QD_PATH_LEN], reason[QD_ERR_LEN], *text;
     size_t len;
     *out = NULL;
-    if ((size_t)snprintf(path, sizeof path, "%s/tokenizer.json", dir) >= sizeof path)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "%.200s...: the path is too long", dir);
+    QD_TRY(qd_model_dir_resolve(dir, folder, sizeof folder, err, errlen));
+    QD_TRY(qd_model_path(folder, "tokenizer.json", path, sizeof path, err, errlen));
     QD_TRY(qd_file_read(path, MAX_FILE_BYTES, &text, &len, err, errlen));
     qd_status status = qd_tokenizer_parse(text, len, out, reason, sizeof reason);
     free(text);

@@ -121,7 +121,8 @@ qd_status qd_vocab_add(struct qd_vocab *vocab, int32_t id, const char *bytes, si
     uint32_t hash = hash_bytes(bytes, len);
     size_t slot = find_slot(vocab, hash, bytes, len);
     if (findable && vocab->slots[slot].id >= 0)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "ids %d and %d are the same token", vocab->slots[slot].id, id);
+        return qd_fail(QD_ERR_INPUT, err, errlen, "ids %d and %d are the same token", vocab->slots[slot].id,
+                       id);
     QD_TRY(grow_ids(vocab, id, err, errlen));
     size_t begin = vocab->n_bytes;
     QD_TRY(append_bytes(vocab, bytes, len, err, errlen));

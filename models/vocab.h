@@ -20,10 +20,10 @@ struct qd_vocab_slot {
 };
 
 struct qd_vocab {
-    char *bytes;                 /* all tokens, one behind the other */
+    char *bytes; /* all tokens, one behind the other */
     size_t n_bytes, bytes_room;
-    uint32_t *begin, *len;       /* [size] place of each id in bytes; len NO_TOKEN: an id without a token */
-    int32_t size, ids_room;      /* largest id + 1 */
+    uint32_t *begin, *len;  /* [size] place of each id in bytes; len NO_TOKEN: an id without a token */
+    int32_t size, ids_room; /* largest id + 1 */
     int32_t n_tokens;
     struct qd_vocab_slot *slots; /* [n_slots] open addressing, a power of two, at most 2/3 used */
     size_t n_slots;

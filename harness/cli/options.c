@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "harness/cli/range.h"
+#include "harness/result/range.h"
 
 enum option_type { OPTION_FLAG, OPTION_INT, OPTION_SIZE, OPTION_REAL, OPTION_TEXT };
 
@@ -354,7 +354,7 @@ qd_status qd_options_parse(const struct qd_command *command, int argc, char **ar
             qd_options_help(command, stdout);
             return QD_ERR_ABORTED;
         } else if (!only_positional && word[0] == '-' && word[1] != '\0') {
-            int used;
+            int used = 0;
             QD_TRY(parse_option(command, word, i + 1 < argc ? argv[i + 1] : NULL, out, &used, err, errlen));
             i += used;
         } else if (out->n_positional < command->max_positional) {

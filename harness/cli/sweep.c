@@ -1,11 +1,8 @@
 /* qdyno sweep: a matrix of runs, each in a child process, interleaved, resumable; failures become rows. */
-#include <dirent.h>
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -15,6 +12,9 @@
 #include "harness/cli/progress.h"
 #include "harness/cli/session.h"
 #include "harness/cli/sweep_files.h"
+#include "harness/result/cells.h"
+#include "harness/result/experiment.h"
+#include "harness/result/files.h"
 
 enum { PLAN_TIMEOUT_S = 120, NAME_LEN = 512 };
 
@@ -52,39 +52,58 @@ static qd_status run_child(struct sweep *sweep, size_t cell, const char *const *
     return status;
 }
 
-/* Why a child did not succeed, as a row of the results. */
-static struct qd_failed describe(const struct qd_child_result *result, const char *phase, char *reason,
-                                 size_t reason_len)
+/* The number of the cell on an axis, or what all cells share. */
+static int64_t cell_number(const struct sweep *sweep, size_t cell, const char *axis, int64_t single)
 {
-    struct qd_failed failed = {.phase = phase, .exit_code = result->exit_code, .signal = result->signal};
-    qd_child_last_line(result, reason, reason_len);
-    if (result->timed_out) {
-        failed.kind = QD_FAILED_TIMEOUT;
-        snprintf(reason, reason_len, "stopped after --cell-timeout");
-    } else if (strcmp(phase, "plan") == 0 && result->signal == 0) {
-        failed.kind = QD_FAILED_REFUSED;
-    } else {
-        failed.kind = QD_FAILED_CRASHED;
-        if (result->signal != 0) snprintf(reason, reason_len, "ended by signal %d", result->signal);
-    }
-    failed.reason = reason;
-    failed.last_lines = result->tail;
-    return failed;
+    for (size_t i = 0; i < sweep->plan.n_axes; i++)
+        if (strcmp(sweep->plan.axes[i].name, axis) == 0)
+            return strtoll(qd_sweep_plan_value(&sweep->plan, cell, i), NULL, 10);
+    return single;
+}
+
+/* Why a child did not succeed, as a row of the results. A cell that is refused by its own arithmetic is a
+ * result; one that ends for another reason is a failure. */
+static void describe(const struct sweep *sweep, size_t cell, const struct qd_child_result *result,
+                     const char *phase, int run_number, struct qd_failure *out)
+{
+    const struct qd_options *o = sweep->options;
+    bool planning = run_number < 0;
+    bool refused = planning && !result->timed_out && result->signal == 0;
+    *out = (struct qd_failure){
+        .kind = result->timed_out ? QD_FAILURE_TIMEOUT : refused ? QD_FAILURE_REFUSED : QD_FAILURE_CRASHED,
+        .tp = cell_number(sweep, cell, "tensor-parallel-size", o->tp),
+        .dp = cell_number(sweep, cell, "data-parallel-size", o->dp),
+        .budget = cell_number(sweep, cell, "max-num-batched-tokens", qd_session_budget(o)),
+        .run_number = run_number,
+        .exit_code = result->exit_code,
+        .signal = result->signal,
+        .needed_bytes = -1, /* the reason spells the arithmetic out */
+        .available_bytes = -1,
+    };
+    snprintf(out->phase, sizeof out->phase, "%s", phase);
+    qd_failure_set_lines(out, result->tail, strlen(result->tail));
+    qd_child_last_line(result, out->reason, sizeof out->reason);
+    if (result->timed_out)
+        snprintf(out->reason, sizeof out->reason, "stopped after --cell-timeout %" PRId64 " s", o->cell_timeout);
+    else if (result->signal != 0)
+        snprintf(out->reason, sizeof out->reason, "ended by signal %d (%s)", result->signal,
+                 strsignal(result->signal));
 }
 
 static qd_status record_failure(struct sweep *sweep, size_t cell, const struct qd_child_result *result,
-                                const char *phase, char *err, size_t errlen)
+                                const char *phase, int run_number, char *err, size_t errlen)
 {
-    char reason[QD_ERR_LEN], name[NAME_LEN];
-    struct qd_failed failed = describe(result, phase, reason, sizeof reason);
+    char name[NAME_LEN];
+    struct qd_failure failure;
+    describe(sweep, cell, result, phase, run_number, &failure);
     qd_sweep_plan_name(&sweep->plan, cell, name, sizeof name);
-    bool refused = failed.kind == QD_FAILED_REFUSED;
+    bool refused = failure.kind == QD_FAILURE_REFUSED;
     sweep->states[cell] = refused ? CELL_REFUSED : CELL_FAILED;
     *(refused ? &sweep->n_refused : &sweep->n_failed) += 1;
     qd_progress_end(&sweep->progress);
-    qd_session_say("%s: %s: %s", name, qd_failed_kind_name(failed.kind), reason);
+    qd_session_say("%s: %s: %s", name, qd_failure_kind_name(failure.kind), failure.reason);
     if (sweep->options->dry_run) return QD_OK;
-    return qd_sweep_write_failed(sweep->folder, &sweep->plan, cell, &failed, err, errlen);
+    return qd_sweep_write_failure(sweep->folder, name, &failure, err, errlen);
 }
 
 /* Asks every cell's own process whether it could run. */
@@ -96,7 +115,7 @@ static qd_status plan_cells(struct sweep *sweep, char *err, size_t errlen)
         QD_TRY(run_child(sweep, cell, dry_run, PLAN_TIMEOUT_S, &result, err, errlen));
         if (result.interrupted) break;
         if (result.exit_code != QD_EXIT_OK)
-            QD_TRY(record_failure(sweep, cell, &result, "plan", err, errlen));
+            QD_TRY(record_failure(sweep, cell, &result, "validate", -1, err, errlen));
         else
             sweep->n_runs += (size_t)sweep->options->repeats;
     }
@@ -105,15 +124,16 @@ static qd_status plan_cells(struct sweep *sweep, char *err, size_t errlen)
 
 static qd_status run_cell(struct sweep *sweep, size_t cell, int repeat, char *err, size_t errlen)
 {
-    char name[NAME_LEN], file[32];
+    char name[NAME_LEN], file[QD_RUN_NAME_LEN];
     qd_sweep_plan_name(&sweep->plan, cell, name, sizeof name);
-    snprintf(file, sizeof file, "run=%d.json", repeat);
+    qd_run_name(repeat, file);
     if (qd_sweep_has_run(sweep->folder, name, repeat)) {
         sweep->n_runs_done++;
         return QD_OK;
     }
     char *cell_folder = qd_path_join(sweep->folder, name);
     if (cell_folder == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "name of a cell");
+    qd_sweep_clear_failure(sweep->folder, name);
     const char *const extra[] = {"--result-dir", cell_folder, "--result-filename", file, NULL};
     struct qd_child_result result;
     qd_status status =
@@ -121,10 +141,10 @@ static qd_status run_cell(struct sweep *sweep, size_t cell, int repeat, char *er
     free(cell_folder);
     if (status != QD_OK || result.interrupted) return status;
     if (result.exit_code != QD_EXIT_OK)
-        QD_TRY(record_failure(sweep, cell, &result, "run", err, errlen));
+        QD_TRY(record_failure(sweep, cell, &result, "run", repeat, err, errlen));
     else
         sweep->n_runs_done++;
-    return qd_sweep_write_summaries(sweep->folder, &sweep->plan, cell, err, errlen);
+    return qd_summary_write(sweep->folder, err, errlen);
 }
 
 /* Repeats are interleaved: drift of the machine then falls on all cells alike. Odd repeats go backwards. */
@@ -214,7 +234,7 @@ static int run_sweep(const struct qd_command *command, const struct qd_options *
     if (status == QD_OK) status = plan_cells(&sweep, err, sizeof err);
     if (status == QD_OK && !options->dry_run) status = run_cells(&sweep, err, sizeof err);
     if (status == QD_OK && !options->dry_run && sweep.n_runs_done == 0)
-        status = qd_sweep_write_csv(sweep.folder, &sweep.plan, err, sizeof err);
+        status = qd_summary_write(sweep.folder, err, sizeof err);
     qd_progress_end(&sweep.progress);
     exit_code = status == QD_OK ? finish(&sweep) : qd_command_fail(command, status, err);
 

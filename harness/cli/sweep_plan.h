@@ -3,7 +3,7 @@
 #define QD_HARNESS_CLI_SWEEP_PLAN_H
 
 #include "harness/cli/options.h"
-#include "harness/cli/range.h"
+#include "harness/result/range.h"
 
 enum { QD_SWEEP_MAX_AXES = 16, QD_SWEEP_MAX_CELLS = 10000 };
 

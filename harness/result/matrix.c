@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/result/range.h"
+
 bool qd_int_list_contains(const struct qd_int_list *list, int64_t value)
 {
     for (int i = 0; i < list->n; i++)
@@ -11,86 +13,31 @@ bool qd_int_list_contains(const struct qd_int_list *list, int64_t value)
     return false;
 }
 
-static qd_status append(const char *name, int64_t value, struct qd_int_list *out, char *err, size_t errlen)
+/* A value of an expanded list as a whole number within [min, max]. */
+static bool whole_number(const char *text, int64_t min, int64_t max, int64_t *out)
 {
-    if (qd_int_list_contains(out, value))
-        return qd_fail(QD_ERR_INPUT, err, errlen, "%s: %lld is there twice", name, (long long)value);
-    if (out->n == QD_INT_LIST_MAX)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "%s: more than %d values", name, QD_INT_LIST_MAX);
-    out->value[out->n++] = value;
-    return QD_OK;
-}
-
-/* Reads digits at *p; false when there are none or the number does not fit. */
-static bool read_number(const char **p, int64_t *value)
-{
-    if (**p < '0' || **p > '9') return false;
-    char *end;
+    if (text[strspn(text, "0123456789")] != '\0') return false;
     errno = 0;
-    *value = strtoll(*p, &end, 10);
-    *p = end;
-    return errno == 0;
-}
-
-struct piece {
-    int64_t begin, end, step; /* begin == end: one value */
-    char op;                  /* '+' or '*' */
-};
-
-static bool read_piece(const char *text, struct piece *piece)
-{
-    const char *p = text;
-    *piece = (struct piece){.step = 1, .op = '+'};
-    if (!read_number(&p, &piece->begin)) return false;
-    piece->end = piece->begin;
-    if (*p == '-') {
-        p++;
-        if (!read_number(&p, &piece->end)) return false;
-        if (*p == '+' || *p == '*') {
-            piece->op = *p++;
-            if (!read_number(&p, &piece->step)) return false;
-        }
-    }
-    return *p == '\0';
-}
-
-static qd_status add_piece(const char *name, const char *text, int64_t min, int64_t max,
-                           struct qd_int_list *out, char *err, size_t errlen)
-{
-    struct piece piece;
-    if (!read_piece(text, &piece))
-        return qd_fail(QD_ERR_INPUT, err, errlen,
-                       "%s: '%s' is not a number or a range such as 1-4, 16-64+16 or 64-4096*2", name, text);
-    if (piece.begin < min || piece.begin > max || piece.end < min || piece.end > max)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "%s: '%s' is outside %lld to %lld", name, text,
-                       (long long)min, (long long)max);
-    if (piece.end < piece.begin)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "%s: '%s' ends before it begins", name, text);
-    if (piece.op == '*' && (piece.step < 2 || piece.begin == 0))
-        return qd_fail(QD_ERR_INPUT, err, errlen, "%s: '%s' never grows", name, text);
-    if (piece.op == '+' && piece.step < 1)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "%s: '%s' has step 0", name, text);
-    for (int64_t v = piece.begin; v <= piece.end;) {
-        QD_TRY(append(name, v, out, err, errlen));
-        int64_t next;
-        bool fits = piece.op == '+' ? !__builtin_add_overflow(v, piece.step, &next)
-                                    : !__builtin_mul_overflow(v, piece.step, &next);
-        if (!fits) break;
-        v = next;
-    }
-    return QD_OK;
+    *out = strtoll(text, NULL, 10);
+    return errno == 0 && *out >= min && *out <= max;
 }
 
 qd_status qd_int_list_parse(const char *name, const char *text, int64_t min, int64_t max,
                             struct qd_int_list *out, char *err, size_t errlen)
 {
+    char reason[QD_ERR_LEN];
+    struct qd_range range;
     out->n = 0;
-    char *copy = strdup(text), *rest = copy, *item;
-    if (copy == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "%s: out of memory", name);
-    qd_status st = QD_OK;
-    while (st == QD_OK && (item = strsep(&rest, ",")) != NULL)
-        st = add_piece(name, item, min, max, out, err, errlen);
-    free(copy);
+    qd_status st = qd_range_expand(text, &range, reason, sizeof reason);
+    if (st != QD_OK) return qd_fail(st, err, errlen, "%s: %s", name, reason);
+    if (range.n > QD_INT_LIST_MAX)
+        st = qd_fail(QD_ERR_INPUT, err, errlen, "%s: more than %d values", name, QD_INT_LIST_MAX);
+    for (size_t i = 0; st == QD_OK && i < range.n; i++) {
+        if (!whole_number(range.values[i], min, max, &out->value[out->n++]))
+            st = qd_fail(QD_ERR_INPUT, err, errlen, "%s: '%s' is no whole number from %lld to %lld", name,
+                         range.values[i], (long long)min, (long long)max);
+    }
+    qd_range_free(&range);
     return st;
 }
 
@@ -122,10 +69,13 @@ qd_status qd_matrix_parse(const char *text, struct qd_matrix *out, char *err, si
     char *copy = strdup(text), *rest = copy, *item;
     if (copy == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "matrix: out of memory");
     qd_status st = QD_OK;
-    while (st == QD_OK && (item = strsep(&rest, ";")) != NULL) st = parse_axis(item, out, err, errlen);
+    while (st == QD_OK && (item = strsep(&rest, ";")) != NULL)
+        st = parse_axis(item, out, err, errlen);
     free(copy);
     if (st == QD_OK && (out->tp.n == 0 || out->dp.n == 0 || out->budget.n == 0))
         return qd_fail(QD_ERR_INPUT, err, errlen, "matrix: '%s' lacks %s", text,
-                       out->tp.n == 0 ? "tp" : out->dp.n == 0 ? "dp" : "budget");
+                       out->tp.n == 0   ? "tp"
+                       : out->dp.n == 0 ? "dp"
+                                        : "budget");
     return st;
 }

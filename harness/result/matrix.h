@@ -14,9 +14,8 @@ struct qd_int_list {
     int64_t value[QD_INT_LIST_MAX]; /* in the order written; no value twice */
 };
 
-/* Parses "1,2,4", "1-4" (step 1), "16-64+16" (step 16), "64-4096*2" (factor 2) and mixtures; values within
- * [min, max]. QD_ERR_INPUT names `name`, the piece and the reason: empty piece, not a number, out of range,
- * end before begin, step 0, factor below 2, a value twice, more than QD_INT_LIST_MAX values. */
+/* Whole numbers of a list or range (range.h), each within [min, max]. QD_ERR_INPUT names `name`, the value and
+ * the reason; more than QD_INT_LIST_MAX values are one. */
 qd_status qd_int_list_parse(const char *name, const char *text, int64_t min, int64_t max,
                             struct qd_int_list *out, char *err, size_t errlen);
 

@@ -205,6 +205,20 @@ static inline vf vf_pow2(vf n)
 
 #endif
 
+/* The first n < 8 of 8 lanes; the others are 0 when loaded and kept out of memory when stored. */
+static inline vf vf_load_bf16_part(const qd_bf16 *p, int64_t n)
+{
+    qd_bf16 half[VF_LANES] = {0};
+    memcpy(half, p, (size_t)n * sizeof *p);
+    return vf_load_bf16(half);
+}
+static inline void vf_store_bf16_part(qd_bf16 *p, vf v, int64_t n)
+{
+    qd_bf16 half[VF_LANES];
+    vf_store_bf16(half, v);
+    memcpy(p, half, (size_t)n * sizeof *p);
+}
+
 /* e^x, relative error below 2 ulp; 0 below -87.3, +inf from 88.73; NaN stays NaN. Cody-Waite reduction and the
  * degree-6 minimax polynomial of Cephes expf. */
 static inline vf vf_exp(vf x)

@@ -13,7 +13,7 @@
 enum {
     MAX_LEN = 768,
     MAX_CHUNK = 384,
-    REF_LEN = 100, /* the specification is slow: shorter prompts only */
+    REF_LEN = 40,  /* the specification is slow: shorter prompts only */
 };
 
 /* Judges all prompts of up to max_len tokens. */

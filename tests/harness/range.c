@@ -1,7 +1,7 @@
 /* Ranges of a sweep: what each form expands to, and what is refused. */
 #include "tests/support/test.h"
 
-#include "harness/cli/range.h"
+#include "harness/result/range.h"
 
 static void expect(const char *text, size_t n, const char *const *values)
 {

@@ -1,4 +1,4 @@
-#include "harness/cli/range.h"
+#include "harness/result/range.h"
 
 #include <ctype.h>
 #include <errno.h>

@@ -1,7 +1,7 @@
 /* Values a sweep ranges over: "1,2,4", "1-8*2" (1,2,4,8), "64-4096+64", "1-4", and any of these joined by
  * commas. */
-#ifndef QD_HARNESS_CLI_RANGE_H
-#define QD_HARNESS_CLI_RANGE_H
+#ifndef QD_HARNESS_RESULT_RANGE_H
+#define QD_HARNESS_RESULT_RANGE_H
 
 #include <stdbool.h>
 #include <stddef.h>
