@@ -110,14 +110,11 @@ bad_files_of_prompts_are_refused() {
 interrupt() {
     signal=$1
     shift
-    "$QDYNO" run --model "$TINY" --input-len 8 --num-warmups 0 --result-dir "$TMP/run" "$@" >"$OUT" 2>"$ERR" &
-    run=$!
+    start "$QDYNO" run --model "$TINY" --input-len 8 --num-warmups 0 --result-dir "$TMP/run" "$@"
     wait_for 20 grep -q 'weights:' "$ERR"
     sleep 0.3
-    kill "-$signal" "$run"
-    status=0
-    wait "$run" || status=$?
-    [ "$status" -eq 130 ] || fail "exit $status"
+    kill "-$signal" "$background"
+    ends 130
     result "$TMP/run"
     err_has "run: interrupted after $completed of $n requests"
     [ "$completed" -lt "$n" ] || fail "not interrupted"
