@@ -85,6 +85,13 @@ $(BUILD)/commit.h: FORCE
 	$(Q)printf '#define QD_COMMIT "%s"\n' "$$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)" >$@.new
 	$(Q)cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
+# The presets travel inside the binary: one C string a file.
+PRESETS := Qwen3-0.6B Qwen3-1.7B Qwen3-4B Qwen3-8B Qwen3-14B Qwen3-32B micro
+$(BUILD)/presets.inc: $(PRESETS:%=models/presets/%.json) Makefile
+	$(Q)mkdir -p $(@D)
+	$(Q)for name in $(PRESETS); do printf '{"%s",\n' $$name; sed 's/[\\"]/\\&/g; s/.*/"&\\n"/' models/presets/$$name.json; echo '},'; done >$@.new && mv $@.new $@
+$(BUILD)/models/presets.o: $(BUILD)/presets.inc
+
 define compile
 	@$(if $(V),,echo "  CC $@")
 	$(Q)mkdir -p $(@D)

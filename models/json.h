@@ -14,13 +14,15 @@
 #include <cjson/cJSON.h>
 
 #include "kernels/base/status.h"
+#include "models/utf8.h"
 
 /* Parses exactly one JSON value from text[0..len) (surrounding white space allowed).
  * QD_ERR_INPUT with byte offset and reason: invalid UTF-8, syntax, trailing data, deeper than max_depth,
- * a duplicate key (checked in objects of up to 4096 members; larger ones only where check_all is set,
- * which sorts the keys). The caller deletes *out with cJSON_Delete. */
+ * a number beyond the doubles, one whose double would pass for another integer up to 2^53 (9007199254740993),
+ * one of more than 63 bytes; with the key: a duplicate key. limits NULL: all zero. The caller deletes *out
+ * with cJSON_Delete. */
 struct qd_json_limits {
-    int max_depth;
+    int max_depth; /* 0: 512, which is also the most */
     bool allow_duplicate_keys;
 };
 qd_status qd_json_parse(const char *text, size_t len, const struct qd_json_limits *limits, cJSON **out,
@@ -50,8 +52,5 @@ qd_status qd_json_text(const cJSON *string, char **out, size_t *len);
 /* Writes text[0..len) (valid UTF-8, U+0000 allowed) as a JSON string literal, quotes included, characters
  * beyond ASCII as they are; NULL when out of memory; the caller frees it. */
 char *qd_json_quote(const char *text, size_t len);
-
-/* Offset of the first byte that is not part of well-formed UTF-8, or len. */
-size_t qd_utf8_check(const char *text, size_t len);
 
 #endif

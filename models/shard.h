@@ -13,7 +13,7 @@
 #define QD_MODELS_SHARD_H
 
 #include "kernels/device.h"
-#include "models/config.h"
+#include "models/tensors.h"
 
 /* What one rank holds. */
 struct qd_shard {
@@ -30,10 +30,33 @@ struct qd_shard {
 qd_status qd_shard_make(const struct qd_model_config *config, int tp, int rank, struct qd_shard *out,
                         char *err, size_t errlen);
 
+enum qd_interleave {
+    QD_INTERLEAVE_NONE = 0,
+    QD_INTERLEAVE_GATE, /* first half of each group of 8 + 8 */
+    QD_INTERLEAVE_UP,   /* second half */
+};
+
+/* The part of a Hugging Face tensor that a rank holds, and its place in the arranged weight. */
+struct qd_slice {
+    int64_t row_begin, n_rows; /* of the tensor; n_rows may be 0 */
+    int64_t col_begin, n_cols; /* of the tensor; n_cols is the arranged weight's row length */
+    int64_t dst_row;           /* arranged row of row_begin when not interleaved */
+    enum qd_interleave interleave;
+};
+
+/* The slice of a tensor for one rank. Norms and the embedding are whole. */
+struct qd_slice qd_shard_slice(const struct qd_model_config *config, const struct qd_shard *shard,
+                               const struct qd_tensor_spec *spec);
+
+/* Arranged row of the slice's row i, 0 <= i < n_rows. */
+int64_t qd_slice_dst_row(const struct qd_slice *slice, int64_t i);
+
 /* Shape facts for the device. */
 struct qd_model_shape qd_shard_shape(const struct qd_model_config *config, const struct qd_shard *shard);
 
-/* Bytes of one rank on a device, for doctor, for refusals and for sizing the pool. */
+/* Bytes of one rank on a device, for doctor, for refusals and for sizing the pool; of rank 0, which is never
+ * smaller than another. A device that does not execute needs nothing but (imagined) pages. QD_ERR_UNSUPPORTED when the model does
+ * not divide by tp, QD_ERR_TOO_LARGE when a size overflows. */
 struct qd_memory_need {
     size_t weight_bytes;      /* of this rank, embedding excluded when shared */
     size_t embedding_bytes;   /* read-only, once per process */

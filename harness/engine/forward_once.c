@@ -87,7 +87,8 @@ qd_status qd_forward_once(qd_group_t *group, const struct qd_step_limits *limits
         QD_TRY_GOTO(qd_group_wait(group, &result, err, errlen), st, done);
         size_t vocab = (size_t)result.vocab_size;
         for (int32_t i = 0; i < result.n_ids; i++)
-            args->row(args->arg, c.row + i, result.ids[i], result.logits + (size_t)i * vocab);
+            args->row(args->arg, c.row + i, result.ids[i],
+                      result.logits != NULL ? result.logits + (size_t)i * vocab : NULL);
     }
 done:
     free(step);

@@ -15,7 +15,7 @@ struct qd_forward {
     int32_t chunk;     /* tokens of a step, 1 .. limits->max_tokens */
     int32_t first_row; /* logits are wanted from this position on, n_cached .. n_tokens - 1 */
     /* Called for every wanted position in order: the largest logit's id, and all logits [vocab], valid during
-     * the call. */
+     * the call (NULL on a device that executes nothing). */
     void (*row)(void *arg, int32_t position, int32_t id, const float *logits);
     void *arg;
 };

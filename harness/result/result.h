@@ -56,4 +56,14 @@ qd_status qd_metrics_compute(const struct qd_request_record *records, uint64_t n
 /* numpy.percentile(values, p) with linear interpolation over values sorted ascending; 0 when n is 0. */
 double qd_percentile(const double *sorted, uint64_t n, double p);
 
+/* Sorts values[0..n) in place and describes them; everything is 0 when n is 0. */
+struct qd_distribution qd_distribution_of(double *values, uint64_t n);
+
+/* Whether a request counts as completed: it succeeded and handed out at least one token. A failed or empty
+ * request contributes to the number of failures and to nothing else. */
+static inline bool qd_request_completed(const struct qd_request_record *record)
+{
+    return record->success && record->output_len > 0;
+}
+
 #endif

@@ -47,6 +47,11 @@ struct qd_cpu_kernels {
     qd_status (*sample)(struct qd_cpu *cpu, const struct qd_sample_args *args);
     /* scratch bytes that any of the ops needs per team member for this configuration */
     size_t (*scratch_bytes)(const struct qd_device_config *config);
+    /* the limits of one thread, for host/probe.h: reads n_floats in several streams and returns their sum, each
+     * line asked for `ahead_bytes` early; does n_rounds of independent FMAs and returns how many operations that
+     * were. Sum and result exist so that no compiler drops the work. */
+    float (*probe_read)(const float *data, size_t n_floats, size_t ahead_bytes);
+    int64_t (*probe_fma)(int64_t n_rounds, float *result);
 };
 
 extern const struct qd_cpu_kernels qd_cpu_kernels_portable;

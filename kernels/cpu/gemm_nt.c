@@ -2,13 +2,15 @@
  *
  * Every output element is one chain acc = fma(a[m][k], w[n][k], acc) over rising k from 0, in every tile
  * below, so its bits depend neither on M nor on the number of threads. Threads split panels, and rows where
- * there are few panels; never k.
+ * panels are few; never k.
  *
  * `a` is widened to fp32 once, in strips of up to 6 rows; weights are widened in registers as they stream by,
  * so that they cross the memory bus once, as bf16. On Zen 3 the 6x16 tile runs at 92-97 % of the fp32 FMA peak,
  * the 1- and 2-row tiles at the read bandwidth of the machine.
  */
 #include "kernels/cpu/kernels.h"
+
+#include <stdatomic.h>
 
 #include "kernels/base/size.h"
 
@@ -21,6 +23,8 @@ enum {
     A_BLOCK_FLOATS = 1 << 20,
     /* panels that a strip of `a` meets while it is in the first cache; well inside a second-level cache */
     W_BLOCK_BYTES = 192 << 10,
+    /* so many that the last one to finish is late by a few per cent */
+    ITEMS_PER_MEMBER = 8,
     /* How far ahead weights are asked for, per stream: measured, DRAM at full speed, with one stream and with
      * several. */
     PREFETCH_BYTES = 2048,
@@ -54,7 +58,8 @@ struct gemm {
     int64_t k, n_panels;
     int64_t row0, n_rows, n_strips;
     float *a; /* strips of all rows, shared by the members; NULL: each member makes its own */
-    int row_parts, panel_parts;
+    int64_t group, row_parts, n_items; /* panels and shares of the strips that make an item */
+    _Atomic int64_t next;              /* item that nobody has taken */
     bool hf;
 };
 
@@ -196,44 +201,51 @@ static void strip_tile(const struct gemm *g, int64_t strip, int64_t panel, const
 }
 
 /* One or two rows need several panels at a time: for chains enough to hide the latency of an FMA, and as
- * separate streams from DRAM. Returns the first panel that is left. */
-static int64_t far_panels(const struct gemm *g, int64_t begin, int64_t end, const float *a)
+ * separate streams from DRAM. The shares of the members are fixed, so that each stream is long. */
+static void multiply_few(const struct gemm *g, int member, int n_members, const float *a)
 {
     enum { FAR_1 = VF_ACCUMULATORS / 3, FAR_2 = VF_ACCUMULATORS / 6 };
-    int64_t panels = g->n_rows == 1 ? FAR_1 : g->n_rows == 2 ? FAR_2 : 1, stride = (end - begin) / panels;
-    if (panels == 1) return begin;
+    int64_t panel, end, panels = g->n_rows == 1 ? FAR_1 : FAR_2;
+    qd_team_split(g->n_panels, 1, member, n_members, &panel, &end);
+    int64_t stride = (end - panel) / panels;
     for (int64_t i = 0; i < stride; i++) {
-        struct place at = {0, begin + i, stride};
+        struct place at = {0, panel + i, stride};
         if (g->n_rows == 1)
             tile(g, 1, FAR_1, at, a, FAR_PREFETCH_BYTES);
         else
             tile(g, 2, FAR_2, at, a, FAR_PREFETCH_BYTES);
     }
-    return begin + panels * stride;
+    for (panel += panels * stride; panel < end; panel++) strip_tile(g, 0, panel, a, PREFETCH_BYTES);
 }
 
-/* A member's part of the pass. */
+/* Item `item` of the pass: a group of panels by a share of the strips. */
+static void multiply_item(const struct gemm *g, int64_t item, const float *a)
+{
+    int64_t panel = item / g->row_parts * g->group, part = item % g->row_parts;
+    int64_t panel_end = panel + g->group < g->n_panels ? panel + g->group : g->n_panels;
+    int64_t first = g->n_strips * part / g->row_parts, end = g->n_strips * (part + 1) / g->row_parts;
+    for (int64_t strip = first; strip < end; strip++)
+        for (int64_t p = panel; p < panel_end; p++)
+            strip_tile(g, strip, p, a, strip == first ? PREFETCH_BYTES : 0);
+}
+
+/* A member's part of the pass. Members take items as they get to them: one that the system interrupts delays
+ * the others by an item, not by its whole share. */
 static void multiply(void *arg, int member, int n_members)
 {
-    (void)n_members; /* the grid may leave some without work */
-    const struct gemm *g = arg;
-    int64_t panel, panel_end, strip_from, strip_end;
-    if (member >= g->row_parts * g->panel_parts) return;
-    qd_team_split(g->n_panels, 1, member % g->panel_parts, g->panel_parts, &panel, &panel_end);
-    qd_team_split(g->n_strips, 1, member / g->panel_parts, g->row_parts, &strip_from, &strip_end);
+    struct gemm *g = arg;
     const float *a = g->a;
     if (a == NULL) {
         float *own = scratch_floats(g->cpu, member);
-        pack_strips(g, strip_from, strip_end, own);
+        pack_strips(g, 0, g->n_strips, own);
         a = own;
     }
-    panel = far_panels(g, panel, panel_end, a);
-    int64_t group = W_BLOCK_BYTES / (PANEL * (int64_t)sizeof(qd_bf16)) / g->k;
-    if (group < 1) group = 1;
-    for (; panel < panel_end; panel += group)
-        for (int64_t strip = strip_from; strip < strip_end; strip++)
-            for (int64_t p = panel; p < panel + group && p < panel_end; p++)
-                strip_tile(g, strip, p, a, strip == strip_from ? PREFETCH_BYTES : 0);
+    if (g->n_rows <= 2) {
+        multiply_few(g, member, n_members, a);
+        return;
+    }
+    for (int64_t item; (item = atomic_fetch_add_explicit(&g->next, 1, memory_order_relaxed)) < g->n_items;)
+        multiply_item(g, item, a);
 }
 
 static void share_a(void *arg, int member, int n_members)
@@ -244,19 +256,19 @@ static void share_a(void *arg, int member, int n_members)
     pack_strips(g, begin, end, g->a);
 }
 
-/* The grid of row parts x panel parts whose largest part is smallest; of equals the one with fewest row parts,
- * because each row part reads the weights. */
-static void choose_grid(struct gemm *g, int n_members)
+/* Items of panels that fit the cache, and several for each member; rows are split only where panels are too
+ * few, because each share of the rows reads the weights again. */
+static void choose_items(struct gemm *g, int n_members)
 {
-    int64_t best = INT64_MAX;
-    for (int row_parts = 1; row_parts <= n_members; row_parts++) {
-        int panel_parts = n_members / row_parts;
-        int64_t largest = qd_div_up(g->n_strips, row_parts) * qd_div_up(g->n_panels, panel_parts);
-        if (largest >= best) continue;
-        best = largest;
-        g->row_parts = row_parts;
-        g->panel_parts = panel_parts;
-    }
+    int64_t wanted = (int64_t)n_members * ITEMS_PER_MEMBER;
+    g->group = W_BLOCK_BYTES / (PANEL * (int64_t)sizeof(qd_bf16)) / g->k;
+    if (g->group > g->n_panels / wanted) g->group = g->n_panels / wanted;
+    if (g->group < 1) g->group = 1;
+    int64_t groups = qd_div_up(g->n_panels, g->group);
+    g->row_parts = groups < n_members ? qd_div_up(wanted, groups) : 1;
+    if (g->row_parts > g->n_strips) g->row_parts = g->n_strips;
+    g->n_items = groups * g->row_parts;
+    atomic_store_explicit(&g->next, 0, memory_order_relaxed);
 }
 
 /* Rows of a pass: as many as the scratch holds of fp32 `a`, within A_BLOCK_FLOATS. */
@@ -289,7 +301,7 @@ qd_status QD_CPU_FN(qd_cpu_gemm_nt)(struct qd_cpu *cpu, const struct qd_gemm_nt_
         g.n_rows = args->m - g.row0 < rows ? args->m - g.row0 : rows;
         g.n_strips = qd_div_up(g.n_rows, TILE_ROWS);
         g.a = NULL;
-        choose_grid(&g, qd_team_size(cpu->team));
+        choose_items(&g, qd_team_size(cpu->team));
         if (g.n_rows > PRIVATE_ROWS) {
             g.a = scratch_floats(cpu, 0);
             qd_team_run(cpu->team, share_a, &g);

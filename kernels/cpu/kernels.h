@@ -18,6 +18,9 @@ qd_status QD_CPU_FN(qd_cpu_reduce_add_rmsnorm)(struct qd_cpu *cpu,
                                                const void *const *partials, int n_ranks);
 qd_status QD_CPU_FN(qd_cpu_sample)(struct qd_cpu *cpu, const struct qd_sample_args *args);
 
+float QD_CPU_FN(qd_cpu_probe_read)(const float *data, size_t n_floats, size_t ahead_bytes);
+int64_t QD_CPU_FN(qd_cpu_probe_fma)(int64_t n_rounds, float *result);
+
 /* Bytes of cpu->scratch[member] that an op uses; ops without one use none. */
 size_t QD_CPU_FN(qd_cpu_gemm_nt_scratch)(const struct qd_device_config *config);
 size_t QD_CPU_FN(qd_cpu_attention_scratch)(const struct qd_device_config *config);

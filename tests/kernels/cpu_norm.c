@@ -12,8 +12,8 @@ static const int64_t dims[] = {1, 7, 8, 64, 72, 96, 128, 200, 1000, 1024};
 
 /* The fp32 sum of squares is off by at most dim * 2^-24 and the reciprocal root by half of that, so a
  * rounding moves where a value lies that close to a tie, by one bf16; in hf the inner rounding may move too.
- * Observed: OBSERVED_NORM. */
-static const struct tolerance norm = {.rel = 0x1p-7, .nmse = 1e-6, .same = 0.99};
+ * Observed: nmse 1.8e-8, 99.95 % equal. */
+static const struct tolerance norm = {.rel = 0x1p-7, .nmse = 1e-7, .same = 0.995};
 
 static struct qd_device open_cpu(const char *isa, int n_threads, enum qd_numerics numerics)
 {
@@ -143,7 +143,7 @@ static void reduce_add_rmsnorm(void **state)
 /* The bits of a row are the same alone, among others, and on any number of threads. */
 static void rows_and_threads_do_not_matter(void **state)
 {
-    enum { DIM = 200 };
+    enum { DIM = 1000 }; /* enough elements for the team */
     need_isa(*state);
     qd_bf16 *x = new_rows(ROWS, DIM, 3), *weight = new_norm_weight(DIM, 4), whole[ROWS * DIM],
             got[ROWS * DIM];

@@ -10,8 +10,8 @@ enum { MAX_TP = 8, N_ROWS = 3 };
 /* A device and a program that do nothing but meet: what is tested is how ranks start, step, fail and end. */
 struct world {
     _Atomic int n_open_devices, n_open_programs; /* both back to 0 when all is released */
-    _Atomic int max_open_devices;
-    int fail_open_rank, fail_program_rank; /* -1: none */
+    _Atomic int n_closed_early;                  /* ranks that saw another one's device closed in a step */
+    int fail_open_rank, fail_program_rank;       /* -1: none */
     int fail_step_rank;
     uint64_t fail_step;
     bool silent;      /* fail without a text */
@@ -40,7 +40,6 @@ static qd_status fake_open(const struct qd_device_config *config, const struct q
     rank->bootstrap = *bootstrap;
     rank->made_of = config->first_rank;
     atomic_fetch_add(&world->n_open_devices, 1);
-    atomic_fetch_add(&world->max_open_devices, 1);
     *ctx = rank;
     return QD_OK;
 }
@@ -82,6 +81,10 @@ static qd_status program_step(void *state, const struct qd_step *step, struct qd
     if (world->step_us > 0) usleep((useconds_t)world->step_us);
     if (b->rank == world->fail_step_rank && step->step_index == world->fail_step)
         return qd_fail(QD_ERR_INTERNAL, err, errlen, "the reason");
+    if (world->fail_step_rank >= 0 && step->step_index == world->fail_step) {
+        usleep(3000); /* this rank may still read the memory of the one that has failed by now */
+        if (world->n_open_devices != b->world) atomic_fetch_add(&world->n_closed_early, 1);
+    }
     world->written[b->rank] = (int64_t)step->step_index;
     QD_TRY(b->barrier(b->ctx, b->rank, err, errlen));
     for (int r = 0; r < b->world; r++)
@@ -288,6 +291,7 @@ static void a_rank_that_fails_in_a_step_ends_all(void **state)
         free(step);
         qd_group_close(group);
         assert_all_released(&world);
+        assert_int_equal(world.n_closed_early, 0);
     }
 }
 

@@ -45,7 +45,7 @@ struct qd_device device_open(const struct qd_device_ops *ops, struct setting set
         .cpu_isa = setting.isa,
         .numerics = setting.numerics,
         .shape = shape,
-        .limits = {.max_tokens = 1024, .max_seqs = 128, .max_blocks = 4096, .max_logit_rows = 1024},
+        .limits = {.max_tokens = 2048, .max_seqs = 128, .max_blocks = 4096, .max_logit_rows = 2048},
         .max_model_len = 2048};
     struct qd_device device = {.ops = ops};
     char err[QD_ERR_LEN] = "";

@@ -14,7 +14,7 @@ struct setting {
 /* A shape with room for every test that does not care: hidden 1024, ffn 1024, vocabulary 1031, 2 layers. */
 struct qd_model_shape test_shape(int32_t n_heads, int32_t n_kv_heads, int32_t head_dim);
 
-/* Opens one rank (tp 1) with limits of 1024 tokens, 128 sequences, kv_len up to 2048; fails the test when the
+/* Opens one rank (tp 1) with limits of 2048 tokens, 128 sequences, kv_len up to 2048; fails the test when the
  * device refuses. Close with device_close. */
 struct qd_device device_open(const struct qd_device_ops *ops, struct setting setting,
                              struct qd_model_shape shape);

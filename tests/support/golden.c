@@ -43,7 +43,7 @@ void golden_load(struct golden *golden, const char *dir)
     snprintf(golden->name, sizeof golden->name, "%s", slash != NULL ? slash + 1 : dir);
     snprintf(path, sizeof path, "%s/golden.json", dir);
     golden->root = parse_file(path);
-    golden->vocab_size = (int32_t)number(member(golden->root, "shape"), "vocab_size");
+    golden->vocab_size = (int32_t)number(member(golden->root, "shape"), "vocab");
     const cJSON *prompts = member(golden->root, "prompts"), *prompt, *id;
     golden->n_prompts = cJSON_GetArraySize(prompts);
     assert_true(golden->n_prompts > 0);

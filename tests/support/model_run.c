@@ -21,7 +21,7 @@ void model_run_open(struct model_run *run, qd_model_t *model, const struct qd_de
     struct qd_shard shard;
     *run = (struct model_run){
         .limits = {.max_tokens = options->max_tokens,
-                   .max_seqs = 1,
+                   .max_seqs = 8,
                    .max_blocks = n_blocks,
                    .max_logit_rows = options->max_logit_rows},
     };

@@ -1,0 +1,30 @@
+/* A run of this same program as a child process: its own process group, a time limit, its output kept. */
+#ifndef QD_HARNESS_CLI_CHILD_H
+#define QD_HARNESS_CLI_CHILD_H
+
+#include <signal.h>
+#include <stdbool.h>
+
+#include "kernels/base/status.h"
+
+enum { QD_CHILD_TAIL = 4096 };
+
+struct qd_child_result {
+    int exit_code;  /* -1 when it did not exit by itself */
+    int signal;     /* that ended it, 0: none */
+    bool timed_out; /* stopped after timeout_s */
+    bool interrupted;
+    char tail[QD_CHILD_TAIL]; /* the last bytes of its standard error, whole lines */
+};
+
+/* Runs argv (argv[0] is replaced by this program; NULL-terminated) with standard output closed to /dev/null,
+ * and waits. After timeout_s, or once *interrupted is non-zero, it gets SIGINT, and SIGKILL ten seconds later.
+ * `tick` is called a few times a second (NULL: never). QD_ERR_ENVIRONMENT when it cannot be started. */
+qd_status qd_child_run(char *const *argv, double timeout_s, const volatile sig_atomic_t *interrupted,
+                       void (*tick)(void *arg), void *tick_arg, struct qd_child_result *out, char *err,
+                       size_t errlen);
+
+/* The last line of a result's tail that is not empty, into line. */
+void qd_child_last_line(const struct qd_child_result *result, char *line, size_t len);
+
+#endif

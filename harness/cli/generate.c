@@ -1,0 +1,141 @@
+/* qdyno generate: text in, text out, streamed as it is made; the text alone on standard output. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness/cli/commands.h"
+#include "harness/cli/interrupt.h"
+#include "harness/cli/session.h"
+#include "harness/cli/stream.h"
+#include "models/chat.h"
+
+enum { MAX_PROMPT_BYTES = 64 << 20, EVENTS_PER_POLL = 64 };
+static const int64_t POLL_TIMEOUT_NS = 100000000;
+
+/* --prompt, or standard input whole (one line end at its end is not part of it). */
+static qd_status read_prompt(const struct qd_options *options, char **text, size_t *len, char *err,
+                             size_t errlen)
+{
+    if (options->prompt != NULL) {
+        *text = strdup(options->prompt);
+        if (*text == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "prompt");
+        *len = strlen(*text);
+        return QD_OK;
+    }
+    QD_TRY(qd_stream_read(stdin, MAX_PROMPT_BYTES, text, len, err, errlen));
+    if (*len > 0 && (*text)[*len - 1] == '\n') (*len)--;
+    return QD_OK;
+}
+
+static qd_status encode(const struct qd_options *options, const qd_tokenizer_t *tokenizer, int32_t **ids,
+                        size_t *n_ids, char *err, size_t errlen)
+{
+    char *text = NULL;
+    size_t len = 0;
+    QD_TRY(read_prompt(options, &text, &len, err, errlen));
+    if (options->chat) {
+        char *dressed = NULL;
+        size_t dressed_len = 0;
+        qd_status status = qd_chat_single(options->model, text, len, options->enable_thinking, &dressed,
+                                          &dressed_len, err, errlen);
+        free(text);
+        if (status != QD_OK) return status;
+        text = dressed;
+        len = dressed_len;
+    }
+    qd_status status = qd_tokenizer_encode(tokenizer, text, len, ids, n_ids, err, errlen);
+    free(text);
+    if (status == QD_OK && (*n_ids == 0 || *n_ids > INT32_MAX)) {
+        free(*ids);
+        *ids = NULL;
+        return qd_fail(QD_ERR_INPUT, err, errlen, "the prompt has %zu tokens", *n_ids);
+    }
+    return status;
+}
+
+/* Takes what a batch of events brings; *finish as in the last of them. */
+static qd_status print_events(const struct qd_event *events, size_t n, struct qd_detokenizer *stream,
+                              enum qd_finish *finish, char *err, size_t errlen)
+{
+    for (size_t i = 0; i < n; i++) {
+        const char *text = "";
+        size_t len = 0;
+        if (events[i].token >= 0)
+            QD_TRY(qd_detokenizer_push(stream, events[i].token, &text, &len, err, errlen));
+        fwrite(text, 1, len, stdout);
+        *finish = events[i].finish;
+    }
+    fflush(stdout);
+    return QD_OK;
+}
+
+static qd_status print_tokens(qd_engine_t *engine, struct qd_detokenizer *stream, uint64_t request, char *err,
+                              size_t errlen)
+{
+    const volatile sig_atomic_t *interrupted = qd_interrupt_install();
+    bool aborted = false;
+    for (enum qd_finish finish = QD_FINISH_NONE; finish == QD_FINISH_NONE;) {
+        struct qd_event events[EVENTS_PER_POLL];
+        if (*interrupted != 0 && !aborted) {
+            qd_engine_abort(engine, request);
+            aborted = true;
+        }
+        size_t n = qd_engine_poll_events(engine, events, EVENTS_PER_POLL, POLL_TIMEOUT_NS);
+        QD_TRY(print_events(events, n, stream, &finish, err, errlen));
+    }
+    const char *text = "";
+    size_t len = 0;
+    QD_TRY(qd_detokenizer_finish(stream, &text, &len, err, errlen));
+    fwrite(text, 1, len, stdout);
+    putchar('\n');
+    const char *failure = qd_engine_failure(engine);
+    if (failure != NULL) return qd_fail(QD_ERR_RANK, err, errlen, "%s", failure);
+    if (aborted) return qd_fail(QD_ERR_ABORTED, err, errlen, "interrupted");
+    return QD_OK;
+}
+
+static int run_generate(const struct qd_command *command, const struct qd_options *options)
+{
+    char err[QD_ERR_LEN] = "";
+    qd_tokenizer_t *tokenizer = NULL;
+    qd_instance_t *instance = NULL;
+    struct qd_detokenizer stream = {0};
+    int32_t *ids = NULL;
+    size_t n_ids = 0;
+    qd_status status;
+    QD_TRY_GOTO(qd_session_tokenizer(options, &tokenizer, err, sizeof err), status, cleanup);
+    QD_TRY_GOTO(encode(options, tokenizer, &ids, &n_ids, err, sizeof err), status, cleanup);
+    struct qd_instance_options instance_options = qd_session_instance_options(options);
+    QD_TRY_GOTO(qd_session_open(&instance_options, &instance, err, sizeof err), status, cleanup);
+    struct qd_request request = {
+        .prompt = ids,
+        .n_prompt = (int32_t)n_ids,
+        .max_tokens = (int32_t)options->max_tokens,
+        .ignore_eos = options->ignore_eos,
+        .temperature = (float)options->temperature,
+        .top_p = (float)options->top_p,
+        .top_k = (int32_t)options->top_k,
+        .seed = (uint64_t)options->seed,
+    };
+    uint64_t id;
+    QD_TRY_GOTO(qd_engine_submit(qd_instance_engine(instance), &request, &id, err, sizeof err), status, cleanup);
+    qd_detokenizer_init(&stream, tokenizer, true);
+    status = print_tokens(qd_instance_engine(instance), &stream, id, err, sizeof err);
+
+cleanup:
+    qd_detokenizer_free(&stream);
+    qd_instance_close(instance);
+    qd_tokenizer_free(tokenizer);
+    free(ids);
+    return status == QD_OK ? QD_EXIT_OK : qd_command_fail(command, status, err);
+}
+
+const struct qd_command qd_command_generate = {
+    .name = "generate",
+    .summary = "text in, text out",
+    .synopsis = "--model DIR [--prompt TEXT] [--max-tokens N] [--temperature T] [--seed N] [--chat] [OPTION...]",
+    .groups = QD_GROUP_MODEL | QD_GROUP_PARALLEL | QD_GROUP_ENGINE | QD_GROUP_SAMPLING | QD_GROUP_GENERATE |
+              QD_GROUP_CHAT,
+    .run = run_generate,
+};

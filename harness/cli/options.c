@@ -1,0 +1,422 @@
+#include "harness/cli/options.h"
+
+#include <errno.h>
+#include <float.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness/result/range.h"
+
+enum option_type { OPTION_FLAG, OPTION_INT, OPTION_SIZE, OPTION_REAL, OPTION_TEXT };
+
+struct option_row {
+    const char *name;     /* long name, vLLM's where vLLM has one */
+    const char *alias;    /* second long name, or NULL */
+    unsigned group;
+    enum option_type type;
+    size_t offset;        /* in struct qd_options */
+    double min, max;      /* of numbers */
+    const char *choices;  /* of text: "a|b", NULL: anything */
+    const char *argument; /* in the help */
+    const char *help;
+    const char *unset; /* how the help calls a default of 0 or NULL; NULL: print the value */
+};
+
+#define AT(field) offsetof(struct qd_options, field)
+#define TWO_POW_53 9007199254740992.0
+
+static const struct option_row option_rows[] = {
+    {"model", "m", QD_GROUP_MODEL | QD_GROUP_TOKENIZE, OPTION_TEXT, AT(model), 0, 0, NULL, "DIR|PRESET",
+     "model directory (Hugging Face files), or a preset with --load-format dummy", "none"},
+    {"load-format", NULL, QD_GROUP_MODEL, OPTION_TEXT, AT(load_format), 0, 0, "auto|dummy", NULL,
+     "dummy: random weights, no files read but config.json", NULL},
+    {"device", NULL, QD_GROUP_MODEL, OPTION_TEXT, AT(device), 0, 0, "cpu|null", NULL,
+     "cpu: real inference; null: scheduling only", NULL},
+    {"cpu-isa", NULL, QD_GROUP_MODEL, OPTION_TEXT, AT(cpu_isa), 0, 0, "auto|portable|avx2", NULL,
+     "instruction set of the cpu device", NULL},
+    {"numerics", NULL, QD_GROUP_MODEL, OPTION_TEXT, AT(numerics), 0, 0, "fused|hf", NULL,
+     "hf: round to bf16 wherever Hugging Face does", NULL},
+    {"seed", NULL, QD_GROUP_MODEL, OPTION_INT, AT(seed), 0, TWO_POW_53, NULL, "N",
+     "seed of prompts, sampling and dummy weights", NULL},
+
+    {"tensor-parallel-size", "tp", QD_GROUP_PARALLEL, OPTION_INT, AT(tp), 1, 8, NULL, "N",
+     "ranks of one replica: 1, 2, 4 or 8", NULL},
+    {"data-parallel-size", "dp", QD_GROUP_PARALLEL, OPTION_INT, AT(dp), 1, 64, NULL, "N",
+     "independent replicas", NULL},
+    {"threads", NULL, QD_GROUP_PARALLEL, OPTION_INT, AT(threads), 0, 1024, NULL, "N",
+     "cores of the process, divided over all ranks", "all cores"},
+
+    {"max-num-batched-tokens", "budget", QD_GROUP_ENGINE, OPTION_INT, AT(budget), 1, 1 << 20, NULL, "N",
+     "token budget of a step, per replica", "2048"},
+    {"max-num-seqs", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(max_num_seqs), 1, 1 << 16, NULL, "N",
+     "running requests per replica", "128, at most the budget"},
+    {"max-model-len", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(max_model_len), 2, 1 << 24, NULL, "N",
+     "longest prompt + output", "what the model and the memory allow"},
+    {"num-gpu-blocks-override", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(num_gpu_blocks), 1, 1 << 30, NULL, "N",
+     "KV pages of 16 tokens per replica", "from memory"},
+    {"kv-cache-memory-bytes", NULL, QD_GROUP_ENGINE, OPTION_SIZE, AT(kv_cache_bytes), 1, TWO_POW_53, NULL,
+     "SIZE", "KV pool per rank, e.g. 512M", "from memory"},
+    {"gpu-memory-utilization", NULL, QD_GROUP_ENGINE, OPTION_REAL, AT(memory_utilization), 0.01, 1.0, NULL,
+     "F", "share of the available memory that may be used", NULL},
+    {"memory-limit", NULL, QD_GROUP_ENGINE, OPTION_SIZE, AT(memory_limit), 1, TWO_POW_53, NULL, "SIZE",
+     "never use more than this, e.g. 8G", "none"},
+    {"null-step-us", NULL, QD_GROUP_ENGINE, OPTION_REAL, AT(null_step_us), 0, 1e9, NULL, "US",
+     "virtual duration of a step on the null device", NULL},
+
+    {"temperature", NULL, QD_GROUP_SAMPLING, OPTION_REAL, AT(temperature), 0, 100, NULL, "T", "0: greedy",
+     NULL},
+    {"top-p", NULL, QD_GROUP_SAMPLING, OPTION_REAL, AT(top_p), 1e-9, 1, NULL, "P", "1: off", NULL},
+    {"top-k", NULL, QD_GROUP_SAMPLING, OPTION_INT, AT(top_k), 0, 1 << 20, NULL, "K", "0: off", NULL},
+    {"ignore-eos", NULL, QD_GROUP_SAMPLING, OPTION_FLAG, AT(ignore_eos), 0, 0, NULL, NULL,
+     "end tokens do not end a request", NULL},
+
+    {"dataset-name", NULL, QD_GROUP_WORKLOAD, OPTION_TEXT, AT(dataset_name), 0, 0, "random|custom", NULL,
+     "random: runs of token ids; custom: JSONL with prompt and optional output_tokens", NULL},
+    {"dataset-path", NULL, QD_GROUP_WORKLOAD, OPTION_TEXT, AT(dataset_path), 0, 0, NULL, "FILE",
+     "of --dataset-name custom", "none"},
+    {"num-prompts", NULL, QD_GROUP_WORKLOAD, OPTION_INT, AT(num_prompts), 1, 1 << 24, NULL, "N",
+     "requests; a data set's first N", "16 random, all of a file"},
+    {"random-input-len", "input-len", QD_GROUP_WORKLOAD, OPTION_INT, AT(input_len), 1, 1 << 24, NULL, "N",
+     "prompt tokens of random requests", "1024"},
+    {"random-output-len", "output-len", QD_GROUP_WORKLOAD, OPTION_INT, AT(output_len), 1, 1 << 24, NULL, "N",
+     "output tokens of every request", "128 random, output_tokens or 256 custom"},
+    {"random-range-ratio", NULL, QD_GROUP_WORKLOAD, OPTION_REAL, AT(random_range_ratio), 0, 0.999999, NULL,
+     "R", "lengths uniform in [floor(L(1-R)), ceil(L(1+R))]", NULL},
+    {"random-prefix-len", NULL, QD_GROUP_WORKLOAD, OPTION_INT, AT(random_prefix_len), 0, 1 << 24, NULL, "N",
+     "tokens shared by all random prompts, before the drawn ones", NULL},
+    {"max-concurrency", NULL, QD_GROUP_WORKLOAD, OPTION_INT, AT(max_concurrency), 1, 1 << 20, NULL, "N",
+     "closed loop: at most N requests at once", "burst: all at once"},
+    {"num-warmups", NULL, QD_GROUP_WORKLOAD, OPTION_INT, AT(num_warmups), 0, 1 << 16, NULL, "N",
+     "requests with other prompts before the run, not counted", NULL},
+
+    {"result-dir", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(result_dir), 0, 0, NULL, "DIR",
+     "write result.json and requests.jsonl here", "nothing is written"},
+    {"result-filename", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(result_filename), 0, 0, NULL, "NAME",
+     "name of the result file in --result-dir", NULL},
+    {"label", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(label), 0, 0, NULL, "TEXT", "kept in the result",
+     "none"},
+    {"json", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(json), 0, 0, NULL, "FILE",
+     "also write the result as JSON there; -: to stdout instead of the table", "none"},
+
+    {"prompt", "p", QD_GROUP_GENERATE, OPTION_TEXT, AT(prompt), 0, 0, NULL, "TEXT", "the prompt",
+     "standard input"},
+    {"max-tokens", "n", QD_GROUP_GENERATE, OPTION_INT, AT(max_tokens), 1, 1 << 24, NULL, "N",
+     "longest output", NULL},
+
+    {"chat", NULL, QD_GROUP_CHAT, OPTION_FLAG, AT(chat), 0, 0, NULL, NULL,
+     "generate: the prompt is a user's message; tokenize: a JSON message list", NULL},
+    {"enable-thinking", NULL, QD_GROUP_CHAT, OPTION_TEXT, AT(enable_thinking), 0, 0, "true|false", NULL,
+     "of Qwen3's chat format", "not given"},
+    {"no-generation-prompt", NULL, QD_GROUP_TOKENIZE, OPTION_FLAG, AT(no_generation_prompt), 0, 0, NULL, NULL,
+     "chat text ends after the last message", NULL},
+    {"jsonl", NULL, QD_GROUP_TOKENIZE, OPTION_FLAG, AT(jsonl), 0, 0, NULL, NULL,
+     "a JSON value a line in and out", NULL},
+    {"decode", NULL, QD_GROUP_TOKENIZE, OPTION_FLAG, AT(decode), 0, 0, NULL, NULL, "ids to text", NULL},
+    {"skip-special-tokens", NULL, QD_GROUP_TOKENIZE, OPTION_FLAG, AT(skip_special_tokens), 0, 0, NULL, NULL,
+     "of --decode", NULL},
+
+    {"tokens", NULL, QD_GROUP_EVAL, OPTION_TEXT, AT(tokens), 0, 0, NULL, "FILE",
+     "{\"prompts\": [[ids...], ...]}; -: standard input", "none"},
+    {"top", NULL, QD_GROUP_EVAL, OPTION_INT, AT(top), 1, 1000, NULL, "K", "largest logits a position", NULL},
+    {"last", NULL, QD_GROUP_EVAL, OPTION_INT, AT(last), 1, 1 << 24, NULL, "N",
+     "print the last N positions of each prompt only", "all"},
+
+    {"results", "o", QD_GROUP_SWEEP, OPTION_TEXT, AT(results), 0, 0, NULL, "DIR",
+     "parent folder of experiments", NULL},
+    {"experiment", NULL, QD_GROUP_SWEEP, OPTION_TEXT, AT(experiment), 0, 0, NULL, "NAME",
+     "folder of this sweep", "date and time"},
+    {"num-runs", "repeats", QD_GROUP_SWEEP, OPTION_INT, AT(repeats), 1, 1000, NULL, "N",
+     "repeats of every cell, interleaved", NULL},
+    {"cell-timeout", NULL, QD_GROUP_SWEEP, OPTION_INT, AT(cell_timeout), 1, 1 << 24, NULL, "S",
+     "seconds before a run is stopped and recorded as timed out", NULL},
+    {"resume", NULL, QD_GROUP_SWEEP, OPTION_FLAG, AT(resume), 0, 0, NULL, NULL,
+     "continue --experiment: keep the runs it has, if they are of the same configuration", NULL},
+    {"dry-run", NULL, QD_GROUP_DRY_RUN, OPTION_FLAG, AT(dry_run), 0, 0, NULL, NULL,
+     "check and print what would run, then stop", NULL},
+
+    {"matrix", NULL, QD_GROUP_REPORT, OPTION_TEXT, AT(matrix), 0, 0, NULL, "tp=1,2;dp=1,2;budget=64,256",
+     "the cells that were to be measured", "inferred"},
+};
+
+enum { N_OPTIONS = sizeof option_rows / sizeof option_rows[0] };
+_Static_assert((int)N_OPTIONS <= (int)QD_MAX_OPTIONS, "qd_options.given has room for every option");
+
+static const struct qd_options option_defaults = {
+    .load_format = "auto",
+    .device = "cpu",
+    .cpu_isa = "auto",
+    .numerics = "fused",
+    .tp = 1,
+    .dp = 1,
+    .memory_utilization = 0.9,
+    .top_p = 1.0,
+    .dataset_name = "random",
+    .num_warmups = 1,
+    .result_filename = "result.json",
+    .max_tokens = 128,
+    .top = 8,
+    .results = "results",
+    .repeats = 3,
+    .cell_timeout = 3600,
+};
+
+static const struct option_row *find_row(unsigned groups, const char *name, size_t len)
+{
+    for (int i = 0; i < N_OPTIONS; i++) {
+        const struct option_row *row = &option_rows[i];
+        if ((row->group & groups) == 0) continue;
+        if (strlen(row->name) == len && memcmp(row->name, name, len) == 0) return row;
+        if (row->alias != NULL && strlen(row->alias) == len && memcmp(row->alias, name, len) == 0) return row;
+    }
+    return NULL;
+}
+
+bool qd_options_given(const struct qd_options *options, const char *name)
+{
+    for (int i = 0; i < options->n_given; i++)
+        if (strcmp(options->given[i].name, name) == 0) return true;
+    return false;
+}
+
+/* The multiplier of a size suffix: K, M, G, T (1024-based, optional "iB" or "B"); 0 when it is none. */
+static double size_factor(const char *suffix)
+{
+    static const char letters[] = "KMGT";
+    if (*suffix == '\0') return 1;
+    const char *letter = strchr(letters, *suffix >= 'a' ? *suffix - 'a' + 'A' : *suffix);
+    if (letter == NULL) return 0;
+    suffix++;
+    if (strcmp(suffix, "") != 0 && strcmp(suffix, "iB") != 0 && strcmp(suffix, "B") != 0) return 0;
+    return ldexp(1.0, 10 * (int)(letter - letters + 1));
+}
+
+static qd_status parse_number(const struct option_row *row, const char *text, double *out, char *err,
+                              size_t errlen)
+{
+    char *end;
+    errno = 0;
+    double value = strtod(text, &end);
+    if (row->type == OPTION_SIZE && end != text) {
+        double factor = size_factor(end);
+        if (factor > 0) {
+            value *= factor;
+            end = strchr(end, '\0');
+        }
+    }
+    /* strtod also reads hexadecimal, "inf" and "nan" and skips white space: none of them is a value here. */
+    if (end == text || *end != '\0' || strpbrk(text, " \t\nxXnN") != NULL || !isfinite(value))
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: \"%s\" is not a number", row->name, text);
+    if (row->type != OPTION_REAL && value != floor(value))
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: \"%s\" is not a whole number", row->name, text);
+    if (!(value >= row->min && value <= row->max))
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: %s is outside %.15g .. %.15g", row->name, text,
+                       row->min, row->max);
+    *out = value;
+    return QD_OK;
+}
+
+static bool is_choice(const char *choices, const char *text)
+{
+    size_t len = strlen(text);
+    for (const char *at = choices; at != NULL; at = strchr(at, '|')) {
+        if (*at == '|') at++;
+        if (strncmp(at, text, len) == 0 && (at[len] == '|' || at[len] == '\0')) return len > 0;
+    }
+    return false;
+}
+
+static qd_status store_value(const struct option_row *row, const char *text, struct qd_options *out,
+                             char *err, size_t errlen)
+{
+    void *field = (char *)out + row->offset;
+    double number;
+    switch (row->type) {
+    case OPTION_FLAG: *(bool *)field = true; break;
+    case OPTION_INT:
+    case OPTION_SIZE:
+        QD_TRY(parse_number(row, text, &number, err, errlen));
+        *(int64_t *)field = (int64_t)number;
+        break;
+    case OPTION_REAL:
+        QD_TRY(parse_number(row, text, &number, err, errlen));
+        *(double *)field = number;
+        break;
+    case OPTION_TEXT:
+        if (row->choices != NULL && !is_choice(row->choices, text))
+            return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: \"%s\" is none of %s", row->name, text,
+                           row->choices);
+        *(const char **)field = text;
+        break;
+    }
+    return QD_OK;
+}
+
+/* Checks every value of a list on its own; none is stored. */
+static qd_status check_list(const struct option_row *row, const char *text, const struct qd_options *options,
+                            char *err, size_t errlen)
+{
+    char reason[QD_ERR_LEN];
+    struct qd_range range;
+    qd_status status = qd_range_expand(text, &range, reason, sizeof reason);
+    if (status != QD_OK) return qd_fail(status, err, errlen, "--%s: %s", row->name, reason);
+    for (size_t i = 0; status == QD_OK && i < range.n; i++) {
+        struct qd_options scratch = *options;
+        status = store_value(row, range.values[i], &scratch, err, errlen);
+    }
+    qd_range_free(&range);
+    return status;
+}
+
+/* Stores a value, or a list where a sweep may range, and remembers that the option was given. */
+static qd_status take_option(const struct qd_command *command, const struct option_row *row, const char *text,
+                             struct qd_options *out, char *err, size_t errlen)
+{
+    if (qd_options_given(out, row->name))
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--%s is given twice", row->name);
+    bool numeric = row->type != OPTION_FLAG && row->type != OPTION_TEXT;
+    bool is_list = numeric && (command->groups & QD_GROUP_SWEEP) != 0 &&
+                   (row->group & QD_GROUP_SWEEP) == 0 && qd_range_is_list(text);
+    if (is_list)
+        QD_TRY(check_list(row, text, out, err, errlen));
+    else
+        QD_TRY(store_value(row, text, out, err, errlen));
+    struct qd_given_option *given = &out->given[out->n_given++];
+    *given = (struct qd_given_option){
+        .name = row->name, .alias = row->alias, .group = row->group, .value = text, .is_list = is_list};
+    snprintf(given->word, sizeof given->word, "--%s", row->name);
+    return QD_OK;
+}
+
+/* Rules across options, for whatever the command takes. */
+static qd_status options_check(const struct qd_command *command, const struct qd_options *o, char *err,
+                               size_t errlen)
+{
+    if ((command->groups & (QD_GROUP_MODEL | QD_GROUP_TOKENIZE)) != 0 && o->model == NULL &&
+        (command->groups & QD_GROUP_DOCTOR) == 0)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--model is missing");
+    if (o->tp != 1 && o->tp != 2 && o->tp != 4 && o->tp != 8)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--tensor-parallel-size: %" PRId64 " is none of 1, 2, 4, 8",
+                       o->tp);
+    if (o->budget > 0 && o->max_num_seqs > o->budget)
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "--max-num-batched-tokens %" PRId64 " is smaller than --max-num-seqs %" PRId64,
+                       o->budget, o->max_num_seqs);
+    if (strcmp(o->dataset_name, "custom") == 0 && o->dataset_path == NULL)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--dataset-name custom needs --dataset-path");
+    if (strcmp(o->dataset_name, "custom") != 0 && o->dataset_path != NULL)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--dataset-path is of --dataset-name custom");
+    if (o->num_gpu_blocks > 0 && o->kv_cache_bytes > 0)
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "--num-gpu-blocks-override and --kv-cache-memory-bytes both size the KV pool");
+    if (o->resume && o->experiment == NULL)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--resume needs --experiment");
+    return QD_OK;
+}
+
+/* One argument that starts with a dash; *used is how many further words of argv it takes. */
+static qd_status parse_option(const struct qd_command *command, const char *word, const char *next,
+                              struct qd_options *out, int *used, char *err, size_t errlen)
+{
+    const char *name = word[1] == '-' ? word + 2 : word + 1;
+    const char *equals = strchr(name, '=');
+    size_t len = equals != NULL ? (size_t)(equals - name) : strlen(name);
+    const struct option_row *row = find_row(command->groups, name, len);
+    bool single_dash = word[1] != '-';
+    if (row == NULL || (single_dash && len != 1) || (!single_dash && len == 1))
+        return qd_fail(QD_ERR_INPUT, err, errlen, "unknown option %.*s (see qdyno %s --help)",
+                       (int)(name - word) + (int)len, word, command->name);
+    *used = 0;
+    if (row->type == OPTION_FLAG) {
+        if (equals != NULL) return qd_fail(QD_ERR_INPUT, err, errlen, "--%s takes no value", row->name);
+        return take_option(command, row, NULL, out, err, errlen);
+    }
+    const char *value = equals != NULL ? equals + 1 : next;
+    if (value == NULL) return qd_fail(QD_ERR_INPUT, err, errlen, "--%s needs a value", row->name);
+    *used = equals == NULL;
+    return take_option(command, row, value, out, err, errlen);
+}
+
+qd_status qd_options_parse(const struct qd_command *command, int argc, char **argv, struct qd_options *out,
+                           char *err, size_t errlen)
+{
+    *out = option_defaults;
+    out->argc = argc;
+    out->argv = argv;
+    bool only_positional = false;
+    for (int i = 1; i < argc; i++) {
+        const char *word = argv[i];
+        if (!only_positional && strcmp(word, "--") == 0) {
+            only_positional = true;
+        } else if (!only_positional && (strcmp(word, "-h") == 0 || strcmp(word, "--help") == 0)) {
+            qd_options_help(command, stdout);
+            return QD_ERR_ABORTED;
+        } else if (!only_positional && word[0] == '-' && word[1] != '\0') {
+            int used = 0;
+            QD_TRY(parse_option(command, word, i + 1 < argc ? argv[i + 1] : NULL, out, &used, err, errlen));
+            i += used;
+        } else if (out->n_positional < command->max_positional) {
+            out->positional[out->n_positional++] = word;
+        } else {
+            return qd_fail(QD_ERR_INPUT, err, errlen, "unexpected argument \"%s\"", word);
+        }
+    }
+    return options_check(command, out, err, errlen);
+}
+
+static void print_default(const struct option_row *row, FILE *out)
+{
+    const void *field = (const char *)&option_defaults + row->offset;
+    if (row->type == OPTION_FLAG) return;
+    if (row->unset != NULL)
+        fprintf(out, " [%s]", row->unset);
+    else if (row->type == OPTION_TEXT)
+        fprintf(out, " [%s]", *(const char *const *)field);
+    else if (row->type == OPTION_REAL)
+        fprintf(out, " [%g]", *(const double *)field);
+    else
+        fprintf(out, " [%" PRId64 "]", *(const int64_t *)field);
+}
+
+void qd_options_help(const struct qd_command *command, FILE *out)
+{
+    fprintf(out, "usage: qdyno %s %s\n%s\n", command->name, command->synopsis, command->summary);
+    for (int i = 0; i < N_OPTIONS; i++) {
+        const struct option_row *row = &option_rows[i];
+        if ((row->group & command->groups) == 0) continue;
+        char names[96];
+        const char *argument = row->argument != NULL ? row->argument : row->choices;
+        int len = snprintf(names, sizeof names, "  --%s", row->name);
+        if (row->alias != NULL)
+            len += snprintf(names + len, sizeof names - (size_t)len, ", %s%s",
+                            row->alias[1] == '\0' ? "-" : "--", row->alias);
+        if (argument != NULL) snprintf(names + len, sizeof names - (size_t)len, " %s", argument);
+        fprintf(out, "%-44s %s", names, row->help);
+        print_default(row, out);
+        fputc('\n', out);
+    }
+}
+
+int qd_exit_code(qd_status status)
+{
+    switch (status) {
+    case QD_OK: return QD_EXIT_OK;
+    case QD_ERR_ARGUMENT:
+    case QD_ERR_INPUT:
+    case QD_ERR_UNSUPPORTED:
+    case QD_ERR_NOT_FOUND:
+    case QD_ERR_TOO_LARGE: return QD_EXIT_USAGE;
+    case QD_ERR_DOES_NOT_FIT:
+    case QD_ERR_NO_MEMORY:
+    case QD_ERR_IO:
+    case QD_ERR_ENVIRONMENT: return QD_EXIT_ENVIRONMENT;
+    case QD_ERR_ABORTED: return QD_EXIT_INTERRUPTED;
+    case QD_ERR_FULL:
+    case QD_ERR_TIMEOUT:
+    case QD_ERR_RANK:
+    case QD_ERR_INTERNAL: return QD_EXIT_PARTIAL;
+    }
+    return QD_EXIT_PARTIAL;
+}

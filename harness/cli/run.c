@@ -1,0 +1,262 @@
+/* qdyno run: one configuration, one workload, one result. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness/cli/commands.h"
+#include "harness/cli/interrupt.h"
+#include "harness/cli/progress.h"
+#include "harness/cli/run_table.h"
+#include "harness/cli/run_workload.h"
+#include "harness/cli/session.h"
+#include "harness/cli/version.h"
+#include "harness/result/files.h"
+#include "kernels/base/clock.h"
+
+enum { MAX_REQUESTS = 1 << 20 };
+
+/* Everything a run holds from its opening to its files. */
+struct run {
+    const struct qd_options *options;
+    qd_instance_t *instance;
+    qd_tokenizer_t *tokenizer; /* NULL: the workload needs none */
+    struct qd_workload workload;
+    struct qd_request_record *records;
+    struct qd_replica_stats *replicas; /* [dp] */
+    struct qd_progress progress;
+    const volatile sig_atomic_t *interrupted;
+    char hash[24], date[QD_DATE_LEN];
+    struct qd_run_result result;
+};
+
+static void draw(void *arg, size_t n_done, size_t n_requests, uint64_t n_tokens)
+{
+    struct run *run = arg;
+    char note[64];
+    snprintf(note, sizeof note, "%zu of %zu requests, %" PRIu64 " tokens", n_done, n_requests, n_tokens);
+    qd_progress_update(&run->progress, (double)n_done, (double)n_requests, note);
+}
+
+static struct qd_drive_options drive_options(struct run *run)
+{
+    const struct qd_options *o = run->options;
+    return (struct qd_drive_options){
+        .max_concurrency = o->max_concurrency,
+        .temperature = (float)o->temperature,
+        .top_p = (float)o->top_p,
+        .top_k = (int32_t)o->top_k,
+        .seed = (uint64_t)o->seed,
+        .interrupted = run->interrupted,
+        .progress = draw,
+        .progress_arg = run,
+    };
+}
+
+/* Requests of the run's own lengths, other ids: pages, threads and caches are touched, no prefix is shared. */
+static qd_status warm_up(struct run *run, char *err, size_t errlen)
+{
+    if (run->options->num_warmups == 0) return QD_OK;
+    struct qd_workload warmup = {0};
+    struct qd_request_record *records = NULL;
+    double duration_s = 0;
+    qd_status status;
+    QD_TRY_GOTO(qd_run_workload_warmup(run->options, qd_instance_config(run->instance), &run->workload, &warmup,
+                                       err, errlen),
+                status, cleanup);
+    QD_TRY_GOTO(qd_records_create(&warmup, &records, err, errlen), status, cleanup);
+    struct qd_drive_options drive = drive_options(run);
+    qd_progress_begin(&run->progress, "warm-up");
+    status = qd_workload_drive(qd_instance_engine(run->instance), &warmup, &drive, records, &duration_s, err,
+                               errlen);
+    qd_progress_end(&run->progress);
+    run->result.num_warmups = (int64_t)warmup.n;
+    run->result.warmup_ns = (int64_t)(duration_s * 1e9);
+    for (size_t i = 0; status == QD_OK && i < warmup.n; i++)
+        if (!records[i].success)
+            status = qd_fail(QD_ERR_INPUT, err, errlen, "warm-up request %zu: %s: %s", i, records[i].finish,
+                             records[i].error != NULL ? records[i].error : "");
+
+cleanup:
+    qd_records_free(records, warmup.n);
+    qd_workload_free(&warmup);
+    return status;
+}
+
+/* The measured part. */
+static qd_status measure(struct run *run, char *err, size_t errlen)
+{
+    qd_engine_t *engine = qd_instance_engine(run->instance);
+    struct qd_drive_options drive = drive_options(run);
+    double duration_s = 0;
+    qd_date_now(run->date);
+    qd_engine_reset_stats(engine);
+    qd_progress_begin(&run->progress, "run");
+    qd_machine_load_read(&run->result.load_before);
+    qd_status status =
+        qd_workload_drive(engine, &run->workload, &drive, run->records, &duration_s, err, errlen);
+    qd_machine_load_read(&run->result.load_after);
+    qd_progress_end(&run->progress);
+    for (int r = 0; r < run->result.dp; r++) run->replicas[r] = qd_engine_stats(engine, r);
+    qd_status computed = qd_metrics_compute(run->records, run->workload.n, duration_s,
+                                            run->result.tp * run->result.dp, &run->result.metrics);
+    if (computed != QD_OK) return qd_fail(computed, err, errlen, "metrics");
+    return status;
+}
+
+/* What is known of the run before it is measured. */
+static void describe(struct run *run)
+{
+    const struct qd_options *o = run->options;
+    const struct qd_instance_plan *plan = qd_instance_get_plan(run->instance);
+    struct qd_load_stats load = qd_instance_load_stats(run->instance);
+    struct qd_machine machine;
+    qd_machine_read(&machine);
+    snprintf(run->hash, sizeof run->hash, "%016" PRIx64, run->workload.hash);
+    run->result = (struct qd_run_result){
+        .date = run->date,
+        .label = o->label,
+        .model_id = o->model,
+        .tokenizer_id = run->tokenizer != NULL ? o->model : NULL,
+        .version = qd_version(),
+        .commit = qd_commit(),
+        .device = o->device,
+        .device_isa = qd_session_isa(o),
+        .numerics = o->numerics,
+        .load_format = o->load_format,
+        .argc = o->argc,
+        .argv = o->argv,
+        .seed = (uint64_t)o->seed,
+        .workload = o->max_concurrency > 0 ? "closed" : "burst",
+        .workload_hash = run->hash,
+        .num_prompts = (int64_t)run->workload.n,
+        .max_concurrency = o->max_concurrency,
+        .tp = (int)o->tp,
+        .dp = (int)o->dp,
+        .n_threads = plan->n_threads > 0 ? plan->n_threads : machine.n_cores,
+        .router = "round-robin",
+        .max_num_batched_tokens = plan->limits.max_tokens,
+        .max_num_seqs = plan->limits.max_seqs,
+        .max_model_len = plan->max_model_len,
+        .n_kv_blocks = plan->n_kv_blocks,
+        .records = run->records,
+        .n_records = run->workload.n,
+        .replicas = run->replicas,
+        .load_bytes = load.file_bytes,
+        .load_ns = load.duration_ns,
+        .machine = machine,
+    };
+}
+
+static qd_status write_files(const struct run *run, char *err, size_t errlen)
+{
+    const struct qd_options *o = run->options;
+    if (o->result_dir == NULL) return QD_OK;
+    char requests_name[512];
+    const char *dot = strrchr(o->result_filename, '.');
+    int stem = dot != NULL ? (int)(dot - o->result_filename) : (int)strlen(o->result_filename);
+    if (strcmp(o->result_filename, "result.json") == 0)
+        snprintf(requests_name, sizeof requests_name, "requests.jsonl");
+    else
+        snprintf(requests_name, sizeof requests_name, "%.*s.requests.jsonl", stem, o->result_filename);
+    char *result_path = qd_path_join(o->result_dir, o->result_filename);
+    char *requests_path = qd_path_join(o->result_dir, requests_name);
+    qd_status status = QD_OK;
+    if (result_path == NULL || requests_path == NULL) {
+        status = qd_fail(QD_ERR_NO_MEMORY, err, errlen, "names of the result files");
+        goto cleanup;
+    }
+    QD_TRY_GOTO(qd_folder_create(o->result_dir, err, errlen), status, cleanup);
+    QD_TRY_GOTO(qd_requests_write(run->records, run->workload.n, requests_path, err, errlen), status, cleanup);
+    status = qd_run_result_write(&run->result, result_path, err, errlen);
+
+cleanup:
+    free(result_path);
+    free(requests_path);
+    return status;
+}
+
+/* Files first, then the table, so that a closed pipe loses nothing. */
+static qd_status publish(struct run *run, char *err, size_t errlen)
+{
+    const char *json = run->options->json;
+    run->result.marks = qd_run_result_find_marks(&run->result);
+    QD_TRY(write_files(run, err, errlen));
+    if (json != NULL && strcmp(json, "-") != 0) QD_TRY(qd_run_result_write(&run->result, json, err, errlen));
+    if (json == NULL || strcmp(json, "-") != 0) {
+        qd_run_table_print(&run->result, stdout);
+        return QD_OK;
+    }
+    cJSON *tree = qd_run_result_to_json(&run->result);
+    char *text = tree != NULL ? cJSON_Print(tree) : NULL;
+    if (text != NULL) puts(text);
+    cJSON_free(text);
+    cJSON_Delete(tree);
+    return text != NULL ? QD_OK : qd_fail(QD_ERR_NO_MEMORY, err, errlen, "result as JSON");
+}
+
+static qd_status prepare(struct run *run, char *err, size_t errlen)
+{
+    struct qd_instance_options instance_options = qd_session_instance_options(run->options);
+    instance_options.max_requests = MAX_REQUESTS;
+    QD_TRY(qd_session_open(&instance_options, &run->instance, err, errlen));
+    if (qd_run_workload_needs_tokenizer(run->options))
+        QD_TRY(qd_session_tokenizer(run->options, &run->tokenizer, err, errlen));
+    QD_TRY(qd_run_workload_build(run->options, qd_instance_config(run->instance), run->tokenizer, &run->workload,
+                                 err, errlen));
+    QD_TRY(qd_records_create(&run->workload, &run->records, err, errlen));
+    run->replicas = calloc((size_t)run->options->dp, sizeof *run->replicas);
+    if (run->replicas == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "statistics");
+    describe(run);
+    return warm_up(run, err, errlen);
+}
+
+/* After an interrupt or a dead replica what was measured is still written. */
+static qd_status run_all(struct run *run, char *err, size_t errlen)
+{
+    QD_TRY(prepare(run, err, errlen));
+    qd_status measured = measure(run, err, errlen);
+    if (measured != QD_OK && measured != QD_ERR_ABORTED && measured != QD_ERR_RANK) return measured;
+    char reason[QD_ERR_LEN] = "";
+    qd_status published = publish(run, reason, sizeof reason);
+    if (published != QD_OK) return qd_fail(published, err, errlen, "%s", reason);
+    return measured;
+}
+
+static int dry_run(const struct qd_command *command, const struct qd_options *options)
+{
+    char err[QD_ERR_LEN] = "";
+    struct qd_instance_options instance_options = qd_session_instance_options(options);
+    struct qd_instance_plan plan;
+    qd_status status = qd_instance_plan_make(&instance_options, &plan, err, sizeof err);
+    if (status != QD_OK) return qd_command_fail(command, status, err);
+    printf("{\"tensor_parallel_size\": %d, \"data_parallel_size\": %d, \"max_num_batched_tokens\": %" PRId32
+           ", \"max_num_seqs\": %" PRId32 ", \"max_model_len\": %" PRId32 ", \"n_kv_blocks\": %" PRId32
+           ", \"weight_bytes\": %zu, \"activation_bytes\": %zu, \"kv_bytes\": %zu, \"usable_bytes\": %zu}\n",
+           plan.tp, plan.dp, plan.limits.max_tokens, plan.limits.max_seqs, plan.max_model_len, plan.n_kv_blocks,
+           plan.weight_bytes, plan.activation_bytes, plan.kv_bytes, plan.usable_bytes);
+    return QD_EXIT_OK;
+}
+
+static int run_run(const struct qd_command *command, const struct qd_options *options)
+{
+    if (options->dry_run) return dry_run(command, options);
+    char err[QD_ERR_LEN] = "";
+    struct run run = {.options = options, .interrupted = qd_interrupt_install()};
+    qd_status status = run_all(&run, err, sizeof err);
+    qd_instance_close(run.instance);
+    qd_tokenizer_free(run.tokenizer);
+    qd_records_free(run.records, run.workload.n);
+    qd_workload_free(&run.workload);
+    free(run.replicas);
+    return status == QD_OK ? QD_EXIT_OK : qd_command_fail(command, status, err);
+}
+
+const struct qd_command qd_command_run = {
+    .name = "run",
+    .summary = "one configuration, one workload: latencies and throughput",
+    .synopsis = "--model DIR [OPTION...]",
+    .groups = QD_GROUP_MODEL | QD_GROUP_PARALLEL | QD_GROUP_ENGINE | QD_GROUP_SAMPLING | QD_GROUP_WORKLOAD |
+              QD_GROUP_RESULT | QD_GROUP_DRY_RUN,
+    .run = run_run,
+};

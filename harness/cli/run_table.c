@@ -1,0 +1,45 @@
+#include "harness/cli/run_table.h"
+
+#include <inttypes.h>
+
+#include "harness/result/marks.h"
+
+static void print_latency(FILE *out, const char *name, const struct qd_distribution *d)
+{
+    if (d->n == 0)
+        fprintf(out, "  %-6s         -         -         -         -         -\n", name);
+    else
+        fprintf(out, "  %-6s %9.2f %9.2f %9.2f %9.2f %9.2f\n", name, d->mean, d->p50, d->p90, d->p95, d->p99);
+}
+
+static void print_marks(FILE *out, uint32_t marks)
+{
+    for (uint32_t mark = 1; mark != 0; mark <<= 1)
+        if ((marks & mark) != 0 && qd_mark_text(mark) != NULL) fprintf(out, "  mark: %s\n", qd_mark_text(mark));
+}
+
+void qd_run_table_print(const struct qd_run_result *run, FILE *out)
+{
+    const struct qd_metrics *m = &run->metrics;
+    fprintf(out, "%s on %s, TP %d, DP %d, budget %" PRId64 ", %s workload\n", run->model_id, run->device, run->tp,
+            run->dp, run->max_num_batched_tokens, run->workload);
+    fprintf(out, "  requests       %" PRIu64 " completed, %" PRIu64 " failed in %.3f s\n", m->n_completed,
+            m->n_failed, m->duration_s);
+    fprintf(out, "  tokens         %" PRIu64 " in, %" PRIu64 " out\n", m->n_input_tokens, m->n_output_tokens);
+    fprintf(out, "  output tok/s   %.2f (wall)\n", m->output_throughput);
+    fprintf(out, "  tok/s/GPU      %.2f (output tok/s / (TP x DP))\n", m->per_gpu_throughput);
+    fprintf(out, "  tok/s/user     %.2f (mean over requests)\n", m->per_user_throughput);
+    fprintf(out, "  latency ms       mean       p50       p90       p95       p99\n");
+    print_latency(out, "TTFT", &m->ttft);
+    print_latency(out, "ITL", &m->itl);
+    print_latency(out, "TPOT", &m->tpot);
+    print_latency(out, "E2EL", &m->e2el);
+    print_latency(out, "queue", &m->queue);
+    uint64_t n_steps = 0, n_preemptions = 0;
+    for (int r = 0; r < run->dp; r++) {
+        n_steps += run->replicas[r].n_steps;
+        n_preemptions += run->replicas[r].n_preemptions;
+    }
+    fprintf(out, "  steps          %" PRIu64 ", %" PRIu64 " preemptions\n", n_steps, n_preemptions);
+    print_marks(out, run->marks);
+}

@@ -1,0 +1,97 @@
+#include "harness/cli/run_workload.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "harness/result/files.h"
+
+enum { DEFAULT_RANDOM_PROMPTS = 16, DEFAULT_INPUT_LEN = 1024, DEFAULT_OUTPUT_LEN = 128, DEFAULT_CUSTOM_OUTPUT_LEN = 256 };
+
+/* Added to the seed of warm-up ids; any constant that users do not pick by accident. */
+static const uint64_t WARMUP_SEED = UINT64_C(0x77a4b0d1e5c39f26);
+
+static bool is_custom(const struct qd_options *options)
+{
+    return strcmp(options->dataset_name, "custom") == 0;
+}
+
+bool qd_run_workload_needs_tokenizer(const struct qd_options *options)
+{
+    if (is_custom(options)) return true;
+    char *path = qd_path_join(options->model, "tokenizer.json");
+    bool here = path != NULL && access(path, R_OK) == 0;
+    free(path);
+    return here;
+}
+
+/* The base vocabulary without special ids, as vLLM's random data set; *ids is freed by the caller. */
+static qd_status allowed_ids(const struct qd_model_config *config, const qd_tokenizer_t *tokenizer,
+                             int32_t **ids, int32_t *n, char *err, size_t errlen)
+{
+    int32_t size = qd_tokenizer_base_size(tokenizer);
+    if (size > config->vocab_size) size = (int32_t)config->vocab_size;
+    *ids = malloc((size_t)size * sizeof **ids);
+    if (*ids == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "vocabulary of random prompts");
+    *n = 0;
+    for (int32_t id = 0; id < size; id++)
+        if (!qd_tokenizer_is_special(tokenizer, id)) (*ids)[(*n)++] = id;
+    return QD_OK;
+}
+
+static qd_status build_random(const struct qd_options *options, const struct qd_model_config *config,
+                              const qd_tokenizer_t *tokenizer, struct qd_workload *out, char *err,
+                              size_t errlen)
+{
+    int32_t *allowed = NULL, n_allowed = (int32_t)config->vocab_size;
+    if (tokenizer != NULL) QD_TRY(allowed_ids(config, tokenizer, &allowed, &n_allowed, err, errlen));
+    struct qd_random_spec spec = {
+        .n = options->num_prompts > 0 ? options->num_prompts : DEFAULT_RANDOM_PROMPTS,
+        .input_len = options->input_len > 0 ? options->input_len : DEFAULT_INPUT_LEN,
+        .output_len = options->output_len > 0 ? options->output_len : DEFAULT_OUTPUT_LEN,
+        .prefix_len = options->random_prefix_len,
+        .range_ratio = options->random_range_ratio,
+        .seed = (uint64_t)options->seed,
+        .allowed = allowed,
+        .n_allowed = n_allowed,
+    };
+    qd_status status = qd_workload_random(&spec, out, err, errlen);
+    free(allowed);
+    return status;
+}
+
+qd_status qd_run_workload_build(const struct qd_options *options, const struct qd_model_config *config,
+                                const qd_tokenizer_t *tokenizer, struct qd_workload *out, char *err,
+                                size_t errlen)
+{
+    if (!is_custom(options)) return build_random(options, config, tokenizer, out, err, errlen);
+    struct qd_custom_spec spec = {
+        .path = options->dataset_path,
+        .n = options->num_prompts,
+        .output_len = options->output_len,
+        .default_output_len = DEFAULT_CUSTOM_OUTPUT_LEN,
+        .ignore_eos = options->ignore_eos,
+        .tokenizer = tokenizer,
+    };
+    return qd_workload_custom(&spec, out, err, errlen);
+}
+
+qd_status qd_run_workload_warmup(const struct qd_options *options, const struct qd_model_config *config,
+                                 const struct qd_workload *run, struct qd_workload *out, char *err,
+                                 size_t errlen)
+{
+    int64_t input_len = 1, output_len = 1;
+    size_t n = (size_t)options->num_warmups;
+    for (size_t i = 0; i < n && i < run->n; i++) {
+        if (run->requests[i].n_prompt > input_len) input_len = run->requests[i].n_prompt;
+        if (run->requests[i].max_tokens > output_len) output_len = run->requests[i].max_tokens;
+    }
+    struct qd_random_spec spec = {
+        .n = options->num_warmups,
+        .input_len = input_len,
+        .output_len = output_len,
+        .seed = (uint64_t)options->seed ^ WARMUP_SEED,
+        .n_allowed = (int32_t)config->vocab_size,
+    };
+    return qd_workload_random(&spec, out, err, errlen);
+}

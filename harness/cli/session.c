@@ -1,0 +1,105 @@
+#include "harness/cli/session.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "harness/cli/progress.h"
+#include "kernels/cpu/host/isa.h"
+
+void qd_session_say(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fputs("qdyno: ", stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+}
+
+int64_t qd_session_budget(const struct qd_options *options)
+{
+    return options->budget > 0 ? options->budget : QD_DEFAULT_BUDGET;
+}
+
+const char *qd_session_isa(const struct qd_options *options)
+{
+    const struct qd_cpu_kernels *kernels;
+    char why[QD_ERR_LEN];
+    if (strcmp(options->device, "cpu") != 0) return NULL;
+    return qd_cpu_isa_select(options->cpu_isa, &kernels, why, sizeof why) == QD_OK ? kernels->isa : NULL;
+}
+
+struct qd_instance_options qd_session_instance_options(const struct qd_options *options)
+{
+    return (struct qd_instance_options){
+        .model = options->model,
+        .load_format = strcmp(options->load_format, "dummy") == 0 ? QD_LOAD_DUMMY : QD_LOAD_AUTO,
+        .device = options->device,
+        .cpu_isa = options->cpu_isa,
+        .numerics = strcmp(options->numerics, "hf") == 0 ? QD_NUMERICS_HF : QD_NUMERICS_FUSED,
+        .seed = (uint64_t)options->seed,
+        .tp = (int)options->tp,
+        .dp = (int)options->dp,
+        .n_threads = (int)options->threads,
+        .max_num_batched_tokens = options->budget,
+        .max_num_seqs = options->max_num_seqs,
+        .max_model_len = options->max_model_len,
+        .n_kv_blocks = options->num_gpu_blocks,
+        .kv_cache_bytes = (size_t)options->kv_cache_bytes,
+        .memory_limit = (size_t)options->memory_limit,
+        .memory_utilization = options->memory_utilization,
+        .null_step_ns = (int64_t)(options->null_step_us * 1e3),
+        .max_requests = 16,
+    };
+}
+
+static void draw_loading(void *arg, uint64_t done_bytes, uint64_t total_bytes)
+{
+    char note[64];
+    snprintf(note, sizeof note, "%.2f of %.2f GB", (double)done_bytes * 1e-9, (double)total_bytes * 1e-9);
+    qd_progress_update(arg, (double)done_bytes, (double)total_bytes, note);
+}
+
+static void say_plan(const struct qd_instance_plan *plan)
+{
+    qd_session_say("%s on %s, TP %d x DP %d: budget %" PRId32 " tokens, %" PRId32 " sequences%s, max_model_len %" PRId32
+                   "%s, %" PRId32 " KV pages%s per replica",
+                   plan->config.name, plan->ops->name, plan->tp, plan->dp, plan->limits.max_tokens,
+                   plan->limits.max_seqs, plan->lowered_seqs ? " (lowered to the budget)" : "",
+                   plan->max_model_len, plan->shrunk_model_len ? " (shrunk to the pool)" : "", plan->n_kv_blocks,
+                   plan->shrunk_pool ? " (shrunk to the memory)" : "");
+}
+
+static void say_load(const struct qd_load_stats *load)
+{
+    double seconds = (double)load->duration_ns * 1e-9;
+    if (load->duration_ns > 0)
+        qd_session_say("weights: %.3f GB in %.2f s, %.2f GB/s", (double)load->file_bytes * 1e-9, seconds,
+                       (double)load->file_bytes * 1e-9 / seconds);
+    if (load->n_overflowed > 0)
+        qd_session_say("%" PRIu64 " weights are too large for bf16 and became infinite", load->n_overflowed);
+}
+
+qd_status qd_session_open(const struct qd_instance_options *options, qd_instance_t **out, char *err,
+                          size_t errlen)
+{
+    struct qd_progress progress;
+    struct qd_instance_options with_progress = *options;
+    qd_progress_begin(&progress, "loading");
+    with_progress.progress = draw_loading;
+    with_progress.progress_arg = &progress;
+    qd_status status = qd_instance_open(&with_progress, out, err, errlen);
+    qd_progress_end(&progress);
+    if (status != QD_OK) return status;
+    struct qd_load_stats load = qd_instance_load_stats(*out);
+    say_plan(qd_instance_get_plan(*out));
+    say_load(&load);
+    return QD_OK;
+}
+
+qd_status qd_session_tokenizer(const struct qd_options *options, qd_tokenizer_t **out, char *err, size_t errlen)
+{
+    return qd_tokenizer_load(options->model, out, err, errlen);
+}

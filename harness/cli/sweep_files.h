@@ -1,0 +1,27 @@
+/* What a sweep keeps on disk besides its runs: experiment.json, failed.json per cell, summaries. */
+#ifndef QD_HARNESS_CLI_SWEEP_FILES_H
+#define QD_HARNESS_CLI_SWEEP_FILES_H
+
+#include "harness/cli/child.h"
+#include "harness/cli/sweep_plan.h"
+#include "harness/result/failure.h"
+
+/* Creates results/experiment and its experiment.json. */
+qd_status qd_sweep_write_experiment(const char *folder, const struct qd_sweep_plan *plan, char *err,
+                                    size_t errlen);
+
+/* QD_ERR_INPUT unless the experiment there was started with the same options (repeats may differ). */
+qd_status qd_sweep_check_experiment(const char *folder, const struct qd_sweep_plan *plan, char *err,
+                                    size_t errlen);
+
+/* Whether run N of a cell is there, whole and readable. */
+bool qd_sweep_has_run(const char *folder, const char *cell_name, int run_number);
+
+/* Writes failed.json of a cell. */
+qd_status qd_sweep_write_failure(const char *folder, const char *cell_name, const struct qd_failure *failure,
+                                 char *err, size_t errlen);
+
+/* Removes an earlier failed.json: the cell is tried again. */
+void qd_sweep_clear_failure(const char *folder, const char *cell_name);
+
+#endif

@@ -1,0 +1,69 @@
+/* An instance: a model on a device with its replicas and the engine over them. The one place that turns options
+ * into something that runs, or into the arithmetic of why it cannot.
+ */
+#ifndef QD_HARNESS_ENGINE_INSTANCE_H
+#define QD_HARNESS_ENGINE_INSTANCE_H
+
+#include "harness/engine/engine.h"
+#include "harness/engine/memory.h"
+#include "models/model.h"
+
+enum { QD_DEFAULT_BUDGET = 2048, QD_DEFAULT_MAX_SEQS = 128 };
+
+/* 0 means "not given" wherever a number has a default. */
+struct qd_instance_options {
+    const char *model;  /* directory, or a preset's name with QD_LOAD_DUMMY */
+    enum qd_load_format load_format;
+    const char *device; /* as in --device */
+    const char *cpu_isa;
+    enum qd_numerics numerics;
+    uint64_t seed; /* of dummy weights */
+    int tp, dp, n_threads;
+    int64_t max_num_batched_tokens, max_num_seqs, max_model_len, n_kv_blocks;
+    size_t kv_cache_bytes;    /* KV pool per rank */
+    size_t memory_limit;      /* --memory-limit */
+    double memory_utilization; /* (0, 1] */
+    int64_t null_step_ns;
+    int32_t max_logit_rows;   /* more than max_num_seqs: for eval */
+    size_t max_requests;      /* alive or unpolled at once */
+    void (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes); /* of loading; NULL: silent */
+    void *progress_arg;
+};
+
+/* What will run, with every default and every shrinking applied. */
+struct qd_instance_plan {
+    struct qd_model_config config;
+    const struct qd_device_ops *ops;
+    int tp, dp, n_threads;          /* n_threads: 0 is all cores */
+    struct qd_step_limits limits;   /* budget and sequences among them */
+    int32_t max_model_len, n_kv_blocks;
+    bool shrunk_model_len, shrunk_pool, lowered_seqs;
+    struct qd_memory_need need;     /* of one rank */
+    size_t weight_bytes;            /* all ranks and the embedding, once */
+    size_t activation_bytes;        /* all ranks of all replicas */
+    size_t kv_bytes;                /* all ranks of all replicas */
+    size_t kv_block_bytes;          /* one page over the ranks of a replica */
+    struct qd_memory_limit memory;  /* what there is */
+    size_t usable_bytes;            /* memory times utilization */
+};
+
+/* The arithmetic only: reads config.json, loads and opens nothing. QD_ERR_DOES_NOT_FIT with the sum spelled out;
+ * QD_ERR_UNSUPPORTED, QD_ERR_INPUT, QD_ERR_NOT_FOUND. max_model_len and the pool shrink to what fits unless they
+ * were asked for. */
+qd_status qd_instance_plan_make(const struct qd_instance_options *options, struct qd_instance_plan *out,
+                                char *err, size_t errlen);
+
+typedef struct qd_instance qd_instance_t;
+
+/* Plans, loads the model, opens dp groups of tp ranks and the engine. On failure nothing is left. */
+qd_status qd_instance_open(const struct qd_instance_options *options, qd_instance_t **out, char *err,
+                           size_t errlen);
+void qd_instance_close(qd_instance_t *instance); /* accepts NULL */
+
+qd_engine_t *qd_instance_engine(qd_instance_t *instance);
+qd_group_t *qd_instance_group(qd_instance_t *instance, int replica); /* only while the engine is idle */
+const struct qd_instance_plan *qd_instance_get_plan(const qd_instance_t *instance);
+const struct qd_model_config *qd_instance_config(const qd_instance_t *instance);
+struct qd_load_stats qd_instance_load_stats(const qd_instance_t *instance);
+
+#endif

@@ -1,0 +1,26 @@
+/* How much memory this process may still use. */
+#ifndef QD_HARNESS_ENGINE_MEMORY_H
+#define QD_HARNESS_ENGINE_MEMORY_H
+
+#include <stddef.h>
+
+/* Where a limit came from, for the arithmetic that is printed. */
+enum qd_memory_source {
+    QD_MEMORY_SYSTEM = 0, /* MemAvailable of /proc/meminfo */
+    QD_MEMORY_CGROUP,     /* the control group's limit minus its use (file cache does not count as use) */
+    QD_MEMORY_OPTION,     /* --memory-limit */
+};
+
+struct qd_memory_limit {
+    size_t bytes;
+    enum qd_memory_source source;
+};
+
+/* "available memory", "cgroup limit", "--memory-limit". */
+const char *qd_memory_source_name(enum qd_memory_source source);
+
+/* The least of available memory, the control group's rest (version 2 or 1, every level up) and `option_bytes`
+ * (0: not given). A file that cannot be read sets no limit. */
+struct qd_memory_limit qd_memory_available(size_t option_bytes);
+
+#endif

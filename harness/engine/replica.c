@@ -1,0 +1,332 @@
+#include "harness/engine/replica.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness/engine/inbox.h"
+#include "harness/engine/prepare.h"
+#include "kernels/base/clock.h"
+
+enum { MIN_OUTBOX = 64 };
+
+struct qd_replica {
+    struct qd_replica_config config;
+    struct qd_step_limits limits;
+    struct qd_inbox inbox;
+    pthread_t thread;
+    bool started;
+
+    /* of the replica's thread */
+    qd_scheduler_t *scheduler;
+    struct qd_step *step;    /* qd_step_capacity(limits) bytes */
+    struct qd_event *outbox; /* [outbox_room] events of this step */
+    size_t n_outbox, outbox_room;
+    struct qd_live_request *ended; /* chain of requests whose last event is in the outbox */
+
+    struct qd_replica_stats stats; /* written by the thread, read by others while it is parked */
+    int64_t wall_begin_ns;
+
+    char failure[QD_ERR_LEN]; /* written once, before `dead` */
+    atomic_bool dead;
+};
+
+/* Hands out the events so far, all with one time stamp. Ended requests leave the table first: from then on no
+ * abort can find them, and whoever reads the events may free them. */
+static void flush_outbox(struct qd_replica *replica)
+{
+    if (replica->n_outbox == 0) return;
+    if (replica->ended != NULL) qd_inbox_forget(&replica->inbox, replica->ended);
+    int64_t now_ns = qd_clock_now_ns();
+    for (size_t i = 0; i < replica->n_outbox; i++) replica->outbox[i].time_ns = now_ns;
+    qd_events_push(replica->config.events, replica->outbox, replica->n_outbox, replica->ended);
+    replica->n_outbox = 0;
+    replica->ended = NULL;
+}
+
+/* token -1: an end without a token. */
+static void emit(struct qd_replica *replica, struct qd_live_request *request, int32_t token,
+                 enum qd_finish finish)
+{
+    int32_t n_output = request->sched.n_known - request->sched.n_prompt;
+    if (replica->n_outbox == replica->outbox_room) flush_outbox(replica);
+    replica->outbox[replica->n_outbox++] = (struct qd_event){
+        .request = request->sched.id,
+        .token = token,
+        .output_index = token >= 0 ? n_output - 1 : n_output,
+        .finish = finish,
+        .replica = replica->config.index,
+        .scheduled_ns = request->scheduled_ns,
+        .preemptions = request->sched.n_preemptions,
+    };
+    if (finish == QD_FINISH_NONE) return;
+    qd_scheduler_remove(replica->scheduler, &request->sched);
+    request->next = replica->ended;
+    replica->ended = request;
+    replica->stats.n_finished++;
+}
+
+static void apply_commands(struct qd_replica *replica, const struct qd_commands *commands)
+{
+    for (struct qd_live_request *request = commands->submitted, *next; request != NULL; request = next) {
+        next = request->next;
+        qd_scheduler_add(replica->scheduler, &request->sched);
+    }
+    for (struct qd_live_request *request = commands->aborted, *next; request != NULL; request = next) {
+        next = request->abort_next;
+        emit(replica, request, -1, QD_FINISH_ABORT);
+    }
+    flush_outbox(replica);
+}
+
+static void end_all_with_error(struct qd_replica *replica)
+{
+    struct qd_sched_request *request;
+    while ((request = qd_scheduler_oldest(replica->scheduler)) != NULL)
+        emit(replica, qd_live_request_of(request), -1, QD_FINISH_ERROR);
+    flush_outbox(replica);
+}
+
+static qd_status die(struct qd_replica *replica, qd_status st, const char *err)
+{
+    if (st == QD_ERR_RANK)
+        snprintf(replica->failure, sizeof replica->failure, "%s", err); /* names the replica already */
+    else
+        qd_fail(st, replica->failure, sizeof replica->failure, "replica %d: step %llu: %s",
+                replica->config.index, (unsigned long long)replica->stats.n_steps, err);
+    atomic_store(&replica->dead, true);
+    return st;
+}
+
+/* What the schedule says about tokens: computed for the first time or again, prompt or output. */
+static void count_schedule(struct qd_replica *replica, const struct qd_schedule *schedule, int64_t now_ns)
+{
+    struct qd_replica_stats *stats = &replica->stats;
+    for (int32_t i = 0; i < schedule->n_entries; i++) {
+        const struct qd_sched_entry *entry = &schedule->entries[i];
+        struct qd_live_request *request = qd_live_request_of(entry->request);
+        int32_t end = entry->begin + entry->n_tokens, known_before = request->n_computed_once;
+        int32_t again =
+            known_before <= entry->begin ? 0 : (end < known_before ? end : known_before) - entry->begin;
+        int32_t first_output =
+            known_before > request->sched.n_prompt ? known_before : request->sched.n_prompt;
+        if (entry->begin > first_output) first_output = entry->begin;
+        int32_t decode = end > first_output ? end - first_output : 0;
+        stats->n_recomputed_tokens += (uint64_t)again;
+        stats->n_decode_tokens += (uint64_t)decode;
+        stats->n_prefill_tokens += (uint64_t)(entry->n_tokens - decode);
+        if (end > known_before) request->n_computed_once = end;
+        if (request->scheduled_ns == 0) request->scheduled_ns = now_ns;
+    }
+    int32_t n_running = qd_scheduler_n_running(replica->scheduler);
+    int32_t n_waiting = qd_scheduler_n_waiting(replica->scheduler);
+    const struct qd_kv_pool *pool = qd_scheduler_pool(replica->scheduler);
+    int32_t n_used = qd_kv_pool_capacity(pool->n_blocks) - pool->n_free;
+    stats->n_steps++;
+    stats->n_preemptions += (uint64_t)schedule->n_preempted;
+    if (n_running > stats->peak_running) stats->peak_running = n_running;
+    if (n_waiting > stats->peak_waiting) stats->peak_waiting = n_waiting;
+    if (n_used > stats->peak_kv_blocks) stats->peak_kv_blocks = n_used;
+}
+
+static bool contains(const int32_t *ids, int32_t n, int32_t id)
+{
+    for (int32_t i = 0; i < n; i++)
+        if (ids[i] == id) return true;
+    return false;
+}
+
+/* Whether the request ends with the token it just got. A stop wins over a length that is reached with it, as
+ * in vLLM; max_tokens was cut to max_model_len at submission. */
+static enum qd_finish finish_of(const struct qd_replica *replica, const struct qd_live_request *request,
+                                int32_t token)
+{
+    if (!request->ignore_eos && contains(replica->config.eos_ids, replica->config.n_eos, token))
+        return QD_FINISH_STOP;
+    if (contains(request->stop_ids, request->n_stop_ids, token)) return QD_FINISH_STOP;
+    if (request->sched.n_known - request->sched.n_prompt == request->max_tokens) return QD_FINISH_LENGTH;
+    return QD_FINISH_NONE;
+}
+
+static qd_status check_result(const struct qd_replica *replica, const struct qd_schedule *schedule,
+                              const struct qd_group_result *result, char *err, size_t errlen)
+{
+    int32_t n_rows = 0;
+    for (int32_t i = 0; i < schedule->n_entries; i++) n_rows += schedule->entries[i].samples;
+    if (result->n_ids != n_rows)
+        return qd_fail(QD_ERR_INTERNAL, err, errlen, "%d sampled ids came back for %d rows", result->n_ids,
+                       n_rows);
+    for (int32_t i = 0; i < n_rows; i++)
+        if (result->ids[i] < 0 || result->ids[i] >= replica->config.vocab_size)
+            return qd_fail(QD_ERR_INTERNAL, err, errlen, "sampled id %d lies outside the vocabulary of %d",
+                           result->ids[i], replica->config.vocab_size);
+    return QD_OK;
+}
+
+static void deliver(struct qd_replica *replica, const struct qd_schedule *schedule, const int32_t *ids)
+{
+    for (int32_t i = 0, row = 0; i < schedule->n_entries; i++) {
+        if (!schedule->entries[i].samples) continue;
+        struct qd_live_request *request = qd_live_request_of(schedule->entries[i].request);
+        int32_t token = ids[row++];
+        request->tokens[request->sched.n_known] = token;
+        qd_scheduler_token(replica->scheduler, &request->sched);
+        emit(replica, request, token, finish_of(replica, request, token));
+    }
+    flush_outbox(replica);
+}
+
+/* One step; begin_ns is when its scheduling began. Every boundary is one stamp that ends a segment and begins
+ * the next. */
+static qd_status run_step(struct qd_replica *replica, int64_t begin_ns)
+{
+    struct qd_replica_stats *stats = &replica->stats;
+    struct qd_group_result result;
+    struct qd_schedule schedule;
+    char err[QD_ERR_LEN] = "";
+    qd_status st;
+
+    qd_scheduler_step(replica->scheduler, &schedule);
+    QD_ASSERT(schedule.n_entries > 0); /* submission refuses what could never run */
+    int64_t scheduled_ns = qd_clock_now_ns();
+    count_schedule(replica, &schedule, scheduled_ns);
+    st = qd_prepare_step(&schedule, &replica->limits, replica->step);
+    if (st != QD_OK) return die(replica, st, "the schedule exceeds the step buffer");
+    int64_t prepared_ns = qd_clock_now_ns();
+    st = qd_group_launch(replica->config.group, replica->step, err, sizeof err);
+    if (st != QD_OK) return die(replica, st, err);
+    int64_t launched_ns = qd_clock_now_ns();
+    st = qd_group_wait(replica->config.group, &result, err, sizeof err);
+    if (st == QD_OK) st = check_result(replica, &schedule, &result, err, sizeof err);
+    if (st != QD_OK) return die(replica, st, err);
+    int64_t waited_ns = qd_clock_now_ns();
+    deliver(replica, &schedule, result.ids);
+    int64_t end_ns = qd_clock_now_ns();
+
+    stats->schedule_ns += scheduled_ns - begin_ns;
+    stats->prepare_ns += prepared_ns - scheduled_ns;
+    stats->launch_ns += launched_ns - prepared_ns;
+    stats->wait_ns += waited_ns - launched_ns;
+    stats->output_ns += end_ns - waited_ns;
+    return QD_OK;
+}
+
+static void *replica_main(void *arg)
+{
+    struct qd_replica *replica = arg;
+    struct qd_commands commands;
+    for (;;) {
+        bool idle = qd_scheduler_oldest(replica->scheduler) == NULL;
+        int64_t begin_ns = qd_clock_now_ns();
+        if (!qd_inbox_take(&replica->inbox, idle, &commands)) break;
+        if (commands.idle_ns > 0) begin_ns = qd_clock_now_ns();
+        replica->stats.idle_ns += commands.idle_ns;
+        apply_commands(replica, &commands);
+        bool dead = atomic_load(&replica->dead);
+        if (!dead && qd_scheduler_oldest(replica->scheduler) != NULL)
+            dead = run_step(replica, begin_ns) != QD_OK;
+        else
+            replica->stats.schedule_ns += qd_clock_now_ns() - begin_ns;
+        if (dead) end_all_with_error(replica);
+    }
+    return NULL;
+}
+
+static qd_status allocate(struct qd_replica *replica, char *err, size_t errlen)
+{
+    const struct qd_replica_config *config = &replica->config;
+    QD_TRY(qd_inbox_init(&replica->inbox, config->max_requests, err, errlen));
+    QD_TRY(qd_scheduler_create(&config->scheduler, &replica->scheduler, err, errlen));
+    size_t step_bytes = qd_step_capacity(&replica->limits);
+    replica->outbox_room =
+        config->scheduler.max_num_seqs > MIN_OUTBOX ? (size_t)config->scheduler.max_num_seqs : MIN_OUTBOX;
+    replica->outbox = calloc(replica->outbox_room, sizeof *replica->outbox);
+    replica->step = step_bytes > 0 ? calloc(1, step_bytes) : NULL;
+    if (replica->outbox == NULL || replica->step == NULL)
+        return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "replica %d: no memory for a step of %d tokens",
+                       config->index, replica->limits.max_tokens);
+    return QD_OK;
+}
+
+qd_status qd_replica_open(const struct qd_replica_config *config, qd_replica_t **out, char *err,
+                          size_t errlen)
+{
+    *out = NULL;
+    struct qd_replica *replica = calloc(1, sizeof *replica);
+    if (replica == NULL)
+        return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for replica %d", config->index);
+    replica->config = *config;
+    replica->limits = qd_prepare_limits(&config->scheduler);
+    atomic_init(&replica->dead, false);
+    replica->wall_begin_ns = qd_clock_now_ns();
+    qd_status st = allocate(replica, err, errlen);
+    if (st == QD_OK) {
+        int error = pthread_create(&replica->thread, NULL, replica_main, replica);
+        replica->started = error == 0;
+        if (error != 0)
+            st = qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "replica %d: cannot start its thread: %s",
+                         config->index, strerror(error));
+    }
+    if (st != QD_OK) {
+        qd_replica_close(replica);
+        return st;
+    }
+    char name[16];
+    snprintf(name, sizeof name, "replica%d", config->index & 0xffff);
+    pthread_setname_np(replica->thread, name);
+    *out = replica;
+    return QD_OK;
+}
+
+void qd_replica_stop(qd_replica_t *replica)
+{
+    if (replica != NULL) qd_inbox_stop(&replica->inbox);
+}
+
+void qd_replica_close(qd_replica_t *replica)
+{
+    if (replica == NULL) return;
+    if (replica->started) {
+        qd_replica_stop(replica);
+        pthread_join(replica->thread, NULL);
+    }
+    qd_inbox_free(&replica->inbox);
+    qd_scheduler_destroy(replica->scheduler);
+    free(replica->step);
+    free(replica->outbox);
+    free(replica);
+}
+
+void qd_replica_submit(qd_replica_t *replica, struct qd_live_request *first, struct qd_live_request *last)
+{
+    qd_inbox_submit(&replica->inbox, first, last);
+}
+
+bool qd_replica_abort(qd_replica_t *replica, uint64_t id)
+{
+    return qd_inbox_abort(&replica->inbox, id);
+}
+
+const char *qd_replica_failure(const qd_replica_t *replica)
+{
+    return atomic_load(&replica->dead) ? replica->failure : NULL;
+}
+
+struct qd_replica_stats qd_replica_get_stats(qd_replica_t *replica)
+{
+    qd_inbox_lock_parked(&replica->inbox);
+    struct qd_replica_stats stats = replica->stats;
+    stats.idle_ns += qd_clock_now_ns() - replica->inbox.idle_begin_ns;
+    stats.wall_ns = qd_clock_now_ns() - replica->wall_begin_ns;
+    qd_inbox_unlock(&replica->inbox);
+    return stats;
+}
+
+void qd_replica_reset_stats(qd_replica_t *replica)
+{
+    qd_inbox_lock_parked(&replica->inbox);
+    replica->stats = (struct qd_replica_stats){0};
+    replica->wall_begin_ns = replica->inbox.idle_begin_ns = qd_clock_now_ns();
+    qd_inbox_unlock(&replica->inbox);
+}

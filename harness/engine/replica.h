@@ -1,0 +1,48 @@
+/* A replica: one data-parallel engine on a thread of its own, looping
+ * schedule -> prepare -> launch -> wait -> output over its scheduler, its KV pool and its group of ranks.
+ */
+#ifndef QD_HARNESS_ENGINE_REPLICA_H
+#define QD_HARNESS_ENGINE_REPLICA_H
+
+#include "harness/engine/events.h"
+#include "harness/engine/scheduler.h"
+
+typedef struct qd_replica qd_replica_t;
+
+struct qd_replica_config {
+    int index;
+    qd_group_t *group;
+    struct qd_scheduler_config scheduler;
+    int32_t vocab_size;
+    int32_t n_eos;
+    const int32_t *eos_ids; /* [n_eos], borrowed; n_eos is 0 where nothing executes */
+    size_t max_requests;
+    struct qd_events *events; /* borrowed */
+};
+
+/* Starts the thread. */
+qd_status qd_replica_open(const struct qd_replica_config *config, qd_replica_t **out, char *err,
+                          size_t errlen);
+
+/* Asks the thread to end after its current step, without waiting for it. Accepts NULL. */
+void qd_replica_stop(qd_replica_t *replica);
+
+/* Joins, frees living requests. Accepts NULL. The events must be closed first, or a full ring would keep it.
+ */
+void qd_replica_close(qd_replica_t *replica);
+
+/* Queues a chain of requests that enter the scheduler in one step. */
+void qd_replica_submit(qd_replica_t *replica, struct qd_live_request *first, struct qd_live_request *last);
+
+/* False when the request is not (or no longer) here. */
+bool qd_replica_abort(qd_replica_t *replica, uint64_t id);
+
+/* Why it died, or NULL; the text lives as long as the replica. A dead replica ends every request it has or
+ * gets with QD_FINISH_ERROR. */
+const char *qd_replica_failure(const qd_replica_t *replica);
+
+/* Both wait until the replica has nothing to do. */
+struct qd_replica_stats qd_replica_get_stats(qd_replica_t *replica);
+void qd_replica_reset_stats(qd_replica_t *replica);
+
+#endif

@@ -1,0 +1,45 @@
+/* What a report is written from: the cells of one experiment, whatever file they came from, with the cells
+ * that were expected and are not there. */
+#ifndef QD_HARNESS_REPORT_DATA_H
+#define QD_HARNESS_REPORT_DATA_H
+
+#include "harness/result/cells.h"
+#include "harness/result/matrix.h"
+
+enum qd_report_source { QD_REPORT_DIRECTORY = 0, QD_REPORT_CSV = 1 };
+
+/* Where the expected cells come from. */
+enum qd_matrix_source {
+    QD_MATRIX_INFERRED = 0, /* powers of two with TP x DP up to the largest seen, times the budgets seen */
+    QD_MATRIX_RECORDED,     /* experiment.json */
+    QD_MATRIX_GIVEN,        /* --matrix */
+};
+
+struct qd_report_data {
+    enum qd_report_source source;
+    enum qd_matrix_source matrix_source;
+    char path[512];
+    struct qd_origin origin;
+    struct qd_cell_list cells; /* sorted; expected cells that are not there have status QD_CELL_MISSING */
+    size_t n_expected;         /* cells of the expected matrix */
+    size_t n_expected_ok;      /* of those, measured */
+    int n_repeats;             /* asked for; 0: not known */
+};
+
+/* Reads a results directory or a summary CSV with the published report's columns. `matrix` is the text of
+ * --matrix, or NULL. QD_ERR_NOT_FOUND, QD_ERR_INPUT (file, line or field, reason), QD_ERR_TOO_LARGE. */
+qd_status qd_report_data_load(const char *path, const char *matrix, struct qd_report_data *out, char *err,
+                              size_t errlen);
+/* Harmless on an empty (zeroed) one. */
+void qd_report_data_free(struct qd_report_data *data);
+
+/* The cells of a CSV text with the published report's eleven columns (any order, further columns allowed;
+ * those of our summary.csv are read). `name` is for messages. */
+qd_status qd_report_csv_parse(const char *name, const char *text, size_t len, struct qd_cell_list *cells,
+                              char *err, size_t errlen);
+
+/* Adds the expected cells: of `matrix`, or inferred when it is NULL. */
+qd_status qd_report_data_expect(struct qd_report_data *data, const struct qd_matrix *matrix, char *err,
+                                size_t errlen);
+
+#endif

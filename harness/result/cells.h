@@ -1,0 +1,105 @@
+/* The cells of an experiment: every TP x DP x token-budget combination with the values of its runs, or with
+ * the reason why it has none. Readers of results directories make them; reports and summaries use them.
+ */
+#ifndef QD_HARNESS_RESULT_CELLS_H
+#define QD_HARNESS_RESULT_CELLS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <cjson/cJSON.h>
+
+#include "harness/result/marks.h"
+#include "kernels/base/status.h"
+
+enum qd_metric {
+    QD_METRIC_OUTPUT_TOK_S = 0,
+    QD_METRIC_TOK_S_PER_GPU,
+    QD_METRIC_TOK_S_PER_USER,
+    QD_METRIC_PER_REQUEST_TOK_S,
+    QD_METRIC_TTFT_P50,
+    QD_METRIC_TTFT_P99,
+    QD_METRIC_ITL_P50,
+    QD_METRIC_ITL_P99,
+    QD_METRIC_E2EL_P50,
+    QD_METRIC_E2EL_P99,
+    QD_N_METRICS
+};
+
+struct qd_metric_info {
+    const char *label; /* "TTFT p50" */
+    const char *unit;  /* "ms" */
+    bool higher_is_better;
+    const char *csv_column; /* in summary.csv; the published report's name where it has the column */
+    const char *json_path;  /* members of a run's JSON, separated by '/' */
+    const char *definition; /* one sentence */
+};
+
+const struct qd_metric_info *qd_metric_info(enum qd_metric metric);
+
+/* One metric over the runs of a cell. */
+struct qd_metric_value {
+    int n;                              /* runs that measured it; 0: not measured, the rest is 0 */
+    double median, mean, std, min, max; /* std: sample (n - 1), 0 when n < 2 */
+};
+
+enum qd_cell_status {
+    QD_CELL_OK = 0,  /* at least one run measured something */
+    QD_CELL_REFUSED, /* as in failed.json */
+    QD_CELL_CRASHED,
+    QD_CELL_TIMEOUT,
+    QD_CELL_EMPTY,   /* runs exist, but none completed a request: its zeros are no measurement */
+    QD_CELL_MISSING, /* expected, and nothing is recorded */
+};
+
+/* "ok", "refused", "crashed", "timeout", "empty", "missing". */
+const char *qd_cell_status_name(enum qd_cell_status status);
+
+struct qd_cell {
+    int64_t tp, dp, budget;
+    enum qd_cell_status status;
+    int n_runs;            /* runs that measured something */
+    int n_empty_runs;      /* runs without a completed request */
+    uint64_t n_failed;     /* failed requests over all runs */
+    int64_t n_preemptions; /* most in one run; -1: not known */
+    uint32_t marks;        /* of any run */
+    char reason[512];      /* why it failed, or why not all runs are there; "" when there is none */
+    struct qd_metric_value values[QD_N_METRICS];
+};
+
+/* Where the runs come from, for the head of a report. Values that differ between runs are joined by "; ",
+ * "" is not known. */
+struct qd_origin {
+    char model[256], device[256], host[384], commit[128], workload[384], dates[64], warmup[128], load[128];
+};
+
+struct qd_cell_list {
+    struct qd_cell *cells; /* [n], by TP, DP, budget once sorted */
+    size_t n, room;
+};
+
+/* Describes values[0..n) (sorted in place). */
+struct qd_metric_value qd_metric_value_of(double *values, int n);
+
+/* Reads the runs of one cell's folder, by run number, each with "run_number" added, into an array that the
+ * caller deletes; an empty array when there is none. QD_ERR_INPUT (file, field, reason) for a run that is not
+ * ours, is cut off, or is of another cell than the runs before it. */
+qd_status qd_cell_read_runs(const char *folder, cJSON **runs, char *err, size_t errlen);
+
+/* Reads every cell below an experiment's folder, from its runs and failed.json. QD_ERR_NOT_FOUND when there
+ * is no cell; QD_ERR_INPUT, also for two folders with the same cell. */
+qd_status qd_cells_read(const char *folder, struct qd_cell_list *cells, struct qd_origin *origin, char *err,
+                        size_t errlen);
+
+/* Makes room for one more cell and returns it zeroed, or NULL. */
+struct qd_cell *qd_cell_list_add(struct qd_cell_list *list);
+void qd_cell_list_sort(struct qd_cell_list *list);
+/* The cell of a sorted list, or NULL. */
+struct qd_cell *qd_cell_list_find(const struct qd_cell_list *list, int64_t tp, int64_t dp, int64_t budget);
+/* Harmless on an empty (zeroed) list. */
+void qd_cell_list_free(struct qd_cell_list *list);
+
+/* Writes summary.json of every cell below `folder` and summary.csv of all of them, from the runs. */
+qd_status qd_summary_write(const char *folder, char *err, size_t errlen);
+
+#endif

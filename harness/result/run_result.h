@@ -1,0 +1,80 @@
+/* Everything one run knows about itself, and the two files made of it: result.json (keys and units of vLLM's
+ * --save-result, ours under `qdyno`) and requests.jsonl. bench/METRICS.md defines every field.
+ */
+#ifndef QD_HARNESS_RESULT_RUN_RESULT_H
+#define QD_HARNESS_RESULT_RUN_RESULT_H
+
+#include <cjson/cJSON.h>
+
+#include "harness/engine/engine.h"
+#include "harness/result/machine.h"
+#include "harness/result/result.h"
+#include "harness/result/schema.h"
+
+/* Strings are borrowed; NULL becomes null. */
+struct qd_run_result {
+    /* what ran */
+    const char *date;         /* as qd_date_now writes it: when the run began */
+    const char *label;        /* the user's name for the run */
+    const char *model_id;     /* as given: directory or preset */
+    const char *tokenizer_id; /* NULL when no tokenizer was used */
+    const char *version, *commit;
+    const char *device;      /* as in --device */
+    const char *device_isa;  /* instruction set the kernels used; NULL where there is none */
+    const char *numerics;    /* "fused", "hf" */
+    const char *load_format; /* "auto", "dummy" */
+    int argc;
+    char *const *argv;
+    uint64_t seed;
+
+    /* the workload */
+    const char *workload;      /* e.g. "closed" */
+    const char *workload_hash; /* hash of prompts, lengths and arrivals */
+    int64_t num_prompts;
+    int64_t max_concurrency; /* 0: no limit */
+
+    /* the configuration, after every default and shrinking */
+    int tp, dp, n_threads;
+    const char *router;
+    int64_t max_num_batched_tokens, max_num_seqs, max_model_len, n_kv_blocks;
+
+    /* the measurement */
+    struct qd_metrics metrics;
+    const struct qd_request_record *records; /* [n_records] */
+    uint64_t n_records;
+    const struct qd_replica_stats *replicas; /* [dp] */
+
+    /* apart from it */
+    int64_t num_warmups, warmup_ns;
+    uint64_t load_bytes; /* weights read from files */
+    int64_t load_ns;     /* load and arrange */
+    struct qd_machine machine;
+    struct qd_machine_load load_before, load_after; /* around the measured part */
+    double probed_read_gbps;                        /* GB/s; 0: not probed */
+    uint32_t marks;                                 /* qd_run_result_find_marks */
+};
+
+enum { QD_DATE_LEN = 16 };
+
+/* Local time as "%Y%m%d-%H%M%S". */
+void qd_date_now(char out[QD_DATE_LEN]);
+
+/* Marks that follow from the rest of `run`. */
+uint32_t qd_run_result_find_marks(const struct qd_run_result *run);
+
+/* Largest over mean of the tokens (prefill and decode) that each replica computed; 1 is perfect balance, 0
+ * when nothing ran. */
+double qd_replica_imbalance(const struct qd_replica_stats *replicas, int dp);
+
+/* result.json as a tree, owned by the caller; NULL when out of memory. */
+cJSON *qd_run_result_to_json(const struct qd_run_result *run);
+
+/* Writes result.json to `path`, atomically. */
+qd_status qd_run_result_write(const struct qd_run_result *run, const char *path, char *err, size_t errlen);
+
+/* Writes one JSON line per request, in submission order, atomically. Times are ns since the earliest
+ * submission; inter-token gaps are [gap_ns, count] pairs, ascending and unique. */
+qd_status qd_requests_write(const struct qd_request_record *records, uint64_t n, const char *path, char *err,
+                            size_t errlen);
+
+#endif

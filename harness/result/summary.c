@@ -1,0 +1,124 @@
+#include "harness/result/cells.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "harness/result/csv.h"
+#include "harness/result/files.h"
+
+/* The published report's columns, in its order; TP, DP, PP and the budget stand before them. */
+static const enum qd_metric PUBLISHED[] = {
+    QD_METRIC_PER_REQUEST_TOK_S, QD_METRIC_E2EL_P50, QD_METRIC_E2EL_P99, QD_METRIC_TTFT_P50,
+    QD_METRIC_TTFT_P99,          QD_METRIC_ITL_P50,  QD_METRIC_ITL_P99,
+};
+static const enum qd_metric OURS[] = {QD_METRIC_OUTPUT_TOK_S, QD_METRIC_TOK_S_PER_GPU,
+                                      QD_METRIC_TOK_S_PER_USER};
+
+enum { N_PUBLISHED = sizeof PUBLISHED / sizeof PUBLISHED[0], N_OURS = sizeof OURS / sizeof OURS[0] };
+
+static void print_header(FILE *out)
+{
+    fputs("TP,DP,PP,max_num_batched_tokens", out);
+    for (int i = 0; i < N_PUBLISHED; i++)
+        fprintf(out, ",%s", qd_metric_info(PUBLISHED[i])->csv_column);
+    for (int i = 0; i < N_OURS; i++)
+        fprintf(out, ",%s", qd_metric_info(OURS[i])->csv_column);
+    fputs(",output_tok_s_mean,output_tok_s_std,output_tok_s_min,output_tok_s_max", out);
+    fputs(",runs,failed,preemptions,status,mark,reason\n", out);
+}
+
+/* ",value" with 17 digits, so that reading gives the same double; nothing behind the comma when unknown. */
+static void print_value(FILE *out, double value, bool known)
+{
+    if (known)
+        fprintf(out, ",%.17g", value);
+    else
+        fputc(',', out);
+}
+
+static void print_marks(FILE *out, uint32_t marks)
+{
+    char text[512] = "";
+    for (uint32_t mark = 1; qd_mark_text(mark) != NULL; mark <<= 1) {
+        if (!(marks & mark)) continue;
+        size_t used = strlen(text);
+        snprintf(text + used, sizeof text - used, "%s%s", used > 0 ? "; " : "", qd_mark_text(mark));
+    }
+    qd_csv_print(out, text);
+}
+
+static void print_cell(FILE *out, const struct qd_cell *cell)
+{
+    fprintf(out, "%lld,%lld,1,%lld", (long long)cell->tp, (long long)cell->dp, (long long)cell->budget);
+    for (int i = 0; i < N_PUBLISHED; i++)
+        print_value(out, cell->values[PUBLISHED[i]].median, cell->values[PUBLISHED[i]].n > 0);
+    for (int i = 0; i < N_OURS; i++)
+        print_value(out, cell->values[OURS[i]].median, cell->values[OURS[i]].n > 0);
+    const struct qd_metric_value *v = &cell->values[QD_METRIC_OUTPUT_TOK_S];
+    print_value(out, v->mean, v->n > 0);
+    print_value(out, v->std, v->n > 1);
+    print_value(out, v->min, v->n > 0);
+    print_value(out, v->max, v->n > 0);
+    fprintf(out, ",%d,%llu", cell->n_runs, (unsigned long long)cell->n_failed);
+    print_value(out, (double)cell->n_preemptions, cell->n_preemptions >= 0);
+    fprintf(out, ",%s,", qd_cell_status_name(cell->status));
+    print_marks(out, cell->marks);
+    fputc(',', out);
+    qd_csv_print(out, cell->reason);
+    fputc('\n', out);
+}
+
+static qd_status write_csv(const struct qd_cell_list *cells, const char *folder, char *err, size_t errlen)
+{
+    char *path = qd_path_join(folder, "summary.csv");
+    struct qd_atomic_file file;
+    if (path == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "%s: out of memory", folder);
+    qd_status st = qd_atomic_file_open(&file, path, err, errlen);
+    if (st == QD_OK) {
+        print_header(file.stream);
+        for (size_t i = 0; i < cells->n; i++)
+            print_cell(file.stream, &cells->cells[i]);
+        st = qd_atomic_file_commit(&file, err, errlen);
+    }
+    free(path);
+    return st;
+}
+
+/* summary.json of one folder, if it has runs. */
+static qd_status write_cell_summary(const char *parent, const char *name, char *err, size_t errlen)
+{
+    char *folder = qd_path_join(parent, name), *path = NULL;
+    cJSON *runs = NULL;
+    struct stat info;
+    qd_status st = QD_OK;
+    if (folder == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "%s: out of memory", parent);
+    if (stat(folder, &info) != 0 || !S_ISDIR(info.st_mode)) goto cleanup;
+    QD_TRY_GOTO(qd_cell_read_runs(folder, &runs, err, errlen), st, cleanup);
+    if (runs->child == NULL) goto cleanup;
+    path = qd_path_join(folder, "summary.json");
+    st = path != NULL ? qd_file_write_json(path, runs, err, errlen)
+                      : qd_fail(QD_ERR_NO_MEMORY, err, errlen, "%s: out of memory", folder);
+cleanup:
+    free(path);
+    cJSON_Delete(runs);
+    free(folder);
+    return st;
+}
+
+qd_status qd_summary_write(const char *folder, char *err, size_t errlen)
+{
+    struct qd_cell_list cells;
+    struct qd_origin origin;
+    QD_TRY(qd_cells_read(folder, &cells, &origin, err, errlen));
+    qd_status st = write_csv(&cells, folder, err, errlen);
+    qd_cell_list_free(&cells);
+    DIR *dir = opendir(folder);
+    if (st == QD_OK && dir == NULL) st = qd_fail(QD_ERR_IO, err, errlen, "%s: %s", folder, strerror(errno));
+    for (struct dirent *entry; st == QD_OK && (entry = readdir(dir)) != NULL;)
+        if (entry->d_name[0] != '.') st = write_cell_summary(folder, entry->d_name, err, errlen);
+    if (dir != NULL) closedir(dir);
+    return st;
+}

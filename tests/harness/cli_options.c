@@ -1,0 +1,143 @@
+/* The option parser: values, forms, ranges, and every kind of refusal; and the cells of a sweep. */
+#include "tests/support/test.h"
+
+#include "harness/cli/options.h"
+#include "harness/cli/sweep_plan.h"
+
+enum { RUN_GROUPS = QD_GROUP_MODEL | QD_GROUP_PARALLEL | QD_GROUP_ENGINE | QD_GROUP_SAMPLING | QD_GROUP_WORKLOAD };
+
+static const struct qd_command command_run = {.name = "run", .synopsis = "", .summary = "", .groups = RUN_GROUPS};
+static const struct qd_command command_sweep = {
+    .name = "sweep", .synopsis = "", .summary = "", .groups = RUN_GROUPS | QD_GROUP_SWEEP};
+static const struct qd_command command_report = {
+    .name = "report", .synopsis = "", .summary = "", .groups = QD_GROUP_REPORT, .max_positional = 1};
+
+static qd_status parse(const struct qd_command *command, struct qd_options *out, char *err, char **words)
+{
+    int argc = 0;
+    while (words[argc] != NULL) argc++;
+    return qd_options_parse(command, argc, words, out, err, QD_ERR_LEN);
+}
+
+#define PARSE(command, out, err, ...)                                                                        \
+    parse(command, out, err, (char *[]){(char *)(uintptr_t)(command)->name, __VA_ARGS__, NULL})
+
+static void values_and_defaults(void **state)
+{
+    (void)state;
+    struct qd_options o;
+    char err[QD_ERR_LEN] = "";
+    ASSERT_OK(PARSE(&command_run, &o, err, "--model", "m", "--tp=2", "--data-parallel-size", "4", "--budget",
+                    "64", "--memory-limit", "1.5G", "--temperature", "0.7", "--ignore-eos"),
+              err);
+    assert_string_equal(o.model, "m");
+    assert_int_equal(o.tp, 2);
+    assert_int_equal(o.dp, 4);
+    assert_int_equal(o.budget, 64);
+    assert_true(o.memory_limit == 3LL << 29);
+    assert_true(o.temperature == 0.7);
+    assert_true(o.ignore_eos);
+    assert_string_equal(o.device, "cpu");
+    assert_true(qd_options_given(&o, "max-num-batched-tokens"));
+    assert_false(qd_options_given(&o, "max-num-seqs"));
+}
+
+static void refuse(const struct qd_command *command, const char *reason, char **words)
+{
+    struct qd_options o;
+    char err[QD_ERR_LEN] = "";
+    assert_int_equal(parse(command, &o, err, words), QD_ERR_INPUT);
+    ASSERT_CONTAINS(err, reason);
+}
+
+#define REFUSE(command, reason, ...)                                                                         \
+    refuse(command, reason, (char *[]){(char *)(uintptr_t)(command)->name, __VA_ARGS__, NULL})
+
+static void bad_options_are_refused(void **state)
+{
+    (void)state;
+    REFUSE(&command_run, "--model is missing", "--tp", "1");
+    REFUSE(&command_run, "unknown option --nope", "--model", "m", "--nope", "1");
+    REFUSE(&command_run, "unknown option --mod", "--mod", "m");
+    REFUSE(&command_run, "needs a value", "--model");
+    REFUSE(&command_run, "takes no value", "--model", "m", "--ignore-eos=1");
+    REFUSE(&command_run, "given twice", "--model", "m", "--tp", "1", "--tp", "2");
+    REFUSE(&command_run, "not a number", "--model", "m", "--budget", "12x");
+    REFUSE(&command_run, "not a number", "--model", "m", "--budget", "0x10");
+    REFUSE(&command_run, "not a number", "--model", "m", "--budget", "nan");
+    REFUSE(&command_run, "not a number", "--model", "m", "--temperature", "inf");
+    REFUSE(&command_run, "not a number", "--model", "m", "--budget", "");
+    REFUSE(&command_run, "not a whole number", "--model", "m", "--budget", "1.5");
+    REFUSE(&command_run, "outside", "--model", "m", "--budget", "0");
+    REFUSE(&command_run, "outside", "--model", "m", "--budget", "-5");
+    REFUSE(&command_run, "not a number", "--model", "m", "--memory-limit", "8X");
+    REFUSE(&command_run, "none of", "--model", "m", "--device", "gpu");
+    REFUSE(&command_run, "none of 1, 2, 4, 8", "--model", "m", "--tp", "3");
+    REFUSE(&command_run, "smaller than --max-num-seqs", "--model", "m", "--budget", "64", "--max-num-seqs", "65");
+    REFUSE(&command_run, "needs --dataset-path", "--model", "m", "--dataset-name", "custom");
+    REFUSE(&command_run, "both size the KV pool", "--model", "m", "--num-gpu-blocks-override", "9",
+           "--kv-cache-memory-bytes", "1M");
+    REFUSE(&command_run, "unexpected argument", "--model", "m", "extra");
+    REFUSE(&command_run, "not a number", "--model", "m", "--budget", "1,2");
+}
+
+static void positional_words_stop_at_the_limit(void **state)
+{
+    (void)state;
+    struct qd_options o;
+    char err[QD_ERR_LEN] = "";
+    ASSERT_OK(PARSE(&command_report, &o, err, "--matrix", "tp=1", "path"), err);
+    assert_int_equal(o.n_positional, 1);
+    assert_string_equal(o.positional[0], "path");
+    ASSERT_OK(PARSE(&command_report, &o, err, "--", "--path"), err);
+    assert_string_equal(o.positional[0], "--path");
+    REFUSE(&command_report, "unexpected argument \"b\"", "a", "b");
+}
+
+static void a_sweep_is_the_product_of_its_lists(void **state)
+{
+    (void)state;
+    struct qd_options o;
+    char err[QD_ERR_LEN] = "", name[128];
+    ASSERT_OK(PARSE(&command_sweep, &o, err, "--model", "m", "--tp", "1,2", "--num-runs", "5", "--budget",
+                    "64-256*2", "--ignore-eos"),
+              err);
+    assert_int_equal(o.repeats, 5);
+    struct qd_sweep_plan plan;
+    ASSERT_OK(qd_sweep_plan_make(&o, &plan, err, sizeof err), err);
+    assert_int_equal(plan.n_cells, 6);
+    qd_sweep_plan_name(&plan, 0, name, sizeof name);
+    assert_string_equal(name, "tp=1-budget=64");
+    qd_sweep_plan_name(&plan, 5, name, sizeof name);
+    assert_string_equal(name, "tp=2-budget=256");
+
+    static const char *const expected[] = {"qdyno", "run", "--model", "m", "--tensor-parallel-size", "2",
+                                           "--max-num-batched-tokens", "128", "--ignore-eos", "--label", "x", NULL};
+    char **argv = qd_sweep_plan_argv(&plan, 4, (const char *const[]){"--label", "x", NULL});
+    assert_non_null(argv);
+    for (int i = 0; expected[i] != NULL; i++) assert_string_equal(argv[i], expected[i]);
+    assert_null(argv[11]);
+    free(argv);
+    qd_sweep_plan_free(&plan);
+}
+
+static void every_value_of_a_list_is_checked(void **state)
+{
+    (void)state;
+    REFUSE(&command_sweep, "outside", "--model", "m", "--budget", "64,0");
+    REFUSE(&command_sweep, "no range", "--model", "m", "--budget", "64-32");
+    REFUSE(&command_sweep, "not a number", "--model", "m", "--num-runs", "1,2");
+    REFUSE(&command_sweep, "none of", "--model", "m", "--device", "cpu,null");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(values_and_defaults),
+        cmocka_unit_test(bad_options_are_refused),
+        cmocka_unit_test(positional_words_stop_at_the_limit),
+        cmocka_unit_test(a_sweep_is_the_product_of_its_lists),
+        cmocka_unit_test(every_value_of_a_list_is_checked),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

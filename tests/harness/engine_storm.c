@@ -1,0 +1,140 @@
+/* Many threads at one engine: every request ends exactly once, with its tokens in order. Meant for the thread
+ * sanitizer as much as for itself. */
+#include "tests/support/test.h"
+
+#include <pthread.h>
+
+#include "kernels/base/random.h"
+#include "tests/support/fake_engine.h"
+
+enum { N_CLIENTS = 4, N_EACH = 400, MAX_TOKENS = 24, MAX_PROMPT = 40 };
+
+struct client {
+    struct fake_engine *fake;
+    pthread_t thread;
+    uint64_t key;
+    _Atomic int *n_failed;
+};
+
+static uint32_t draw(const struct client *client, uint64_t *counter, uint32_t n)
+{
+    return qd_philox(client->key, 0, (*counter)++).word[0] % n;
+}
+
+/* Submits one by one and in batches, aborts its own and other clients' requests. */
+static void *client_main(void *arg)
+{
+    struct client *client = arg;
+    qd_engine_t *engine = client->fake->engine;
+    int32_t prompt[MAX_PROMPT];
+    uint64_t counter = 0, ids[8] = {0};
+    char err[QD_ERR_LEN] = "";
+    for (size_t n_sent = 0; n_sent < N_EACH;) {
+        struct qd_request batch[8];
+        size_t n = 1 + draw(client, &counter, 8);
+        if (n > N_EACH - n_sent) n = N_EACH - n_sent;
+        for (size_t i = 0; i < n; i++)
+            batch[i] = fake_request(prompt, 1 + (int32_t)draw(client, &counter, MAX_PROMPT),
+                                    1 + (int32_t)draw(client, &counter, MAX_TOKENS), counter,
+                                    client->fake->config.vocab_size);
+        qd_status st = n == 1 ? qd_engine_submit(engine, batch, ids, err, sizeof err)
+                              : qd_engine_submit_batch(engine, batch, n, ids, err, sizeof err);
+        if (st != QD_OK) {
+            atomic_fetch_add(client->n_failed, 1);
+            break;
+        }
+        n_sent += n;
+        if (draw(client, &counter, 3) == 0) qd_engine_abort(engine, ids[draw(client, &counter, (uint32_t)n)]);
+        if (draw(client, &counter, 5) == 0)
+            qd_engine_abort(engine, draw(client, &counter, N_CLIENTS * N_EACH));
+        if (qd_engine_failure(engine) != NULL) atomic_fetch_add(client->n_failed, 1);
+        if (draw(client, &counter, 20) == 0) usleep(200);
+    }
+    return NULL;
+}
+
+static void storm(struct fake_engine *fake)
+{
+    _Atomic int n_failed = 0;
+    struct client clients[N_CLIENTS];
+    fake_engine_open(fake, NULL);
+    struct reply *replies = replies_make(N_CLIENTS * N_EACH, MAX_TOKENS);
+    for (int i = 0; i < N_CLIENTS; i++) {
+        clients[i] = (struct client){.fake = fake, .key = (uint64_t)i, .n_failed = &n_failed};
+        assert_int_equal(pthread_create(&clients[i].thread, NULL, client_main, &clients[i]), 0);
+    }
+    fake_engine_collect(fake, N_CLIENTS * N_EACH, replies, N_CLIENTS * N_EACH, 0, MAX_TOKENS);
+    for (int i = 0; i < N_CLIENTS; i++) pthread_join(clients[i].thread, NULL);
+    assert_int_equal(n_failed, 0);
+    uint64_t n_finished = 0, n_aborted = 0;
+    for (int r = 0; r < fake->config.dp; r++) n_finished += qd_engine_stats(fake->engine, r).n_finished;
+    assert_int_equal(n_finished, N_CLIENTS * N_EACH);
+    for (int i = 0; i < N_CLIENTS * N_EACH; i++) {
+        assert_int_equal(replies[i].n_finishes, 1);
+        assert_int_equal(replies[i].replica, i % fake->config.dp);
+        n_aborted += replies[i].finish == QD_FINISH_ABORT;
+        if (replies[i].finish != QD_FINISH_ABORT) assert_int_equal(replies[i].finish, QD_FINISH_LENGTH);
+    }
+    assert_true(n_aborted > 0);
+    fake_engine_close(fake);
+    replies_free(replies);
+}
+
+static void clients_storm_an_engine_that_does_nothing(void **state)
+{
+    (void)state;
+    for (int dp = 1; dp <= FAKE_MAX_DP; dp++) {
+        struct fake_engine fake = {.null_device = true, .config = {.dp = dp, .n_kv_blocks = 9}};
+        storm(&fake);
+    }
+}
+
+static void clients_storm_an_engine_that_checks_every_step(void **state)
+{
+    (void)state;
+    struct fake_engine fake = {.config = {.dp = 3, .n_kv_blocks = 9}};
+    storm(&fake);
+}
+
+static void thousands_wait_in_line(void **state)
+{
+    (void)state;
+    enum { N_QUEUED = 2500, LEN = 3 };
+    struct fake_engine fake = {.null_device = true, .config = {.dp = 2}};
+    int32_t prompt[4];
+    uint64_t id;
+    char err[QD_ERR_LEN] = "";
+    fake_engine_open(&fake, NULL);
+    struct reply *replies = replies_make(N_QUEUED, MAX_TOKENS);
+    struct qd_request *batch = calloc(N_QUEUED, sizeof *batch);
+    uint64_t *ids = calloc(N_QUEUED, sizeof *ids);
+    assert_non_null(batch);
+    assert_non_null(ids);
+    for (int i = 0; i < N_QUEUED; i++) batch[i] = fake_request(prompt, 4, LEN, 1, fake.config.vocab_size);
+    ASSERT_OK(qd_engine_submit_batch(fake.engine, batch, N_QUEUED, ids, err, sizeof err), err);
+    fake_engine_collect(&fake, N_QUEUED, replies, N_QUEUED, 0, MAX_TOKENS);
+    /* First come, first scheduled: all were there from the first step on. */
+    for (int i = 2; i < N_QUEUED; i++) {
+        assert_int_equal(replies[i].n_tokens, LEN);
+        assert_true(replies[i].scheduled_ns >= replies[i - 2].scheduled_ns);
+    }
+    struct qd_replica_stats stats = qd_engine_stats(fake.engine, 0);
+    assert_int_equal(stats.peak_running, fake.config.max_num_seqs);
+    assert_int_equal(stats.peak_waiting, N_QUEUED / 2 - fake.config.max_num_seqs);
+    ASSERT_OK(qd_engine_submit(fake.engine, batch, &id, err, sizeof err), err);
+    assert_int_equal(id, N_QUEUED);
+    fake_engine_close(&fake);
+    free(ids);
+    free(batch);
+    replies_free(replies);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(clients_storm_an_engine_that_does_nothing),
+        cmocka_unit_test(clients_storm_an_engine_that_checks_every_step),
+        cmocka_unit_test(thousands_wait_in_line),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

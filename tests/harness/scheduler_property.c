@@ -1,0 +1,173 @@
+/* Random workloads through the scheduler; after every step its promises are checked against the requests
+ * themselves: no page leaked or shared, the budget kept, arrival order kept, progress, an end for everybody.
+ */
+#include "tests/support/test.h"
+
+#include "harness/engine/scheduler.h"
+#include "kernels/base/random.h"
+#include "kernels/step.h"
+
+enum { N_CASES = 20000, MAX_REQUESTS = 12, MAX_LEN = 96, MAX_PAGES = MAX_LEN / QD_KV_BLOCK_SIZE };
+
+struct simulated {
+    struct qd_sched_request sched;
+    int32_t pages[MAX_PAGES];
+    int32_t max_tokens;
+    int32_t arrival_step;
+    bool arrived, ended, ran;
+};
+
+struct random_case {
+    uint64_t key, counter;
+    struct qd_scheduler_config config;
+    qd_scheduler_t *scheduler;
+    struct simulated requests[MAX_REQUESTS];
+    int n_requests, n_ended;
+};
+
+static int32_t draw(struct random_case *c, int32_t low, int32_t high)
+{
+    uint32_t word = qd_philox(c->key, 0, c->counter++).word[0];
+    return low + (int32_t)(word % (uint32_t)(high - low + 1));
+}
+
+static int32_t pages_of(int32_t n_tokens)
+{
+    return (n_tokens + QD_KV_BLOCK_SIZE - 1) / QD_KV_BLOCK_SIZE;
+}
+
+static void make_case(struct random_case *c, uint64_t key)
+{
+    memset(c, 0, sizeof *c);
+    c->key = key;
+    c->config.max_num_batched_tokens = draw(c, 0, 3) == 0 ? draw(c, 1, 4) : draw(c, 1, 80);
+    c->config.max_num_seqs = draw(c, 1, 6);
+    c->config.max_model_len = draw(c, 2, MAX_LEN);
+    int32_t longest = pages_of(c->config.max_model_len);
+    c->config.n_kv_blocks = 1 + longest + draw(c, 0, 2 * longest);
+    c->n_requests = draw(c, 1, MAX_REQUESTS);
+    int32_t arrival = 0;
+    for (int i = 0; i < c->n_requests; i++) {
+        struct simulated *request = &c->requests[i];
+        int32_t n_prompt = draw(c, 1, c->config.max_model_len - 1);
+        request->sched = (struct qd_sched_request){
+            .id = (uint64_t)i, .n_prompt = n_prompt, .n_known = n_prompt, .blocks = request->pages};
+        request->max_tokens = draw(c, 1, c->config.max_model_len - n_prompt);
+        if (draw(c, 0, 2) == 0) arrival += draw(c, 0, 12);
+        request->arrival_step = arrival;
+    }
+}
+
+static void end_request(struct random_case *c, struct simulated *request)
+{
+    qd_scheduler_remove(c->scheduler, &request->sched);
+    request->ended = true;
+    c->n_ended++;
+}
+
+static void check_pages(const struct random_case *c)
+{
+    const struct qd_kv_pool *pool = qd_scheduler_pool(c->scheduler);
+    uint8_t owners[1 + 3 * MAX_PAGES + 1] = {0};
+    int32_t n_held = 0;
+    for (int i = 0; i < c->n_requests; i++) {
+        const struct simulated *request = &c->requests[i];
+        if (request->sched.place != QD_SCHED_RUNNING)
+            assert_int_equal(request->sched.n_blocks, 0);
+        else
+            assert_int_equal(request->sched.n_blocks, pages_of(request->sched.n_computed));
+        for (int32_t k = 0; k < request->sched.n_blocks; k++) {
+            assert_in_range(request->pages[k], 1, c->config.n_kv_blocks - 1);
+            assert_int_equal(owners[request->pages[k]]++, 0);
+            assert_true(pool->in_use[request->pages[k]]);
+        }
+        n_held += request->sched.n_blocks;
+    }
+    assert_int_equal(n_held + pool->n_free, c->config.n_kv_blocks - 1);
+    for (int32_t i = 0; i < pool->n_free; i++) assert_int_equal(owners[pool->free_list[i]]++, 0);
+}
+
+/* `before`: what each request had computed before the step. */
+static void check_schedule(struct random_case *c, const struct qd_schedule *schedule,
+                           const struct qd_sched_request *before)
+{
+    bool seen[MAX_REQUESTS] = {false}, slots[8] = {false};
+    int32_t n_tokens = 0, n_blocks = 0;
+    assert_in_range(schedule->n_entries, 0, c->config.max_num_seqs);
+    for (int32_t i = 0; i < schedule->n_entries; i++) {
+        const struct qd_sched_entry *entry = &schedule->entries[i];
+        struct simulated *request = (struct simulated *)entry->request;
+        int id = (int)request->sched.id;
+        assert_false(seen[id]);
+        assert_false(slots[request->sched.slot]);
+        seen[id] = slots[request->sched.slot] = true;
+        assert_true(entry->n_tokens > 0);
+        assert_int_equal(entry->begin, before[id].place == QD_SCHED_RUNNING ? before[id].n_computed : 0);
+        assert_int_equal(request->sched.n_computed, entry->begin + entry->n_tokens);
+        assert_int_equal(entry->samples, request->sched.n_computed == request->sched.n_known);
+        request->ran = true;
+        for (int j = 0; j < id; j++) assert_true(c->requests[j].ran || c->requests[j].ended);
+        n_tokens += entry->n_tokens;
+        n_blocks += request->sched.n_blocks;
+    }
+    assert_int_equal(n_tokens, schedule->n_tokens);
+    assert_int_equal(n_blocks, schedule->n_blocks);
+    assert_true(n_tokens <= c->config.max_num_batched_tokens);
+    if (schedule->n_preempted > 0) assert_int_equal(schedule->n_admitted, 0);
+}
+
+static void run_case(uint64_t key, uint64_t *n_preemptions)
+{
+    struct random_case c;
+    char err[QD_ERR_LEN] = "";
+    make_case(&c, key);
+    ASSERT_OK(qd_scheduler_create(&c.config, &c.scheduler, err, sizeof err), err);
+    for (int32_t step = 0; c.n_ended < c.n_requests; step++) {
+        struct qd_schedule schedule;
+        struct qd_sched_request before[MAX_REQUESTS];
+        bool any_alive = false;
+        if (step > 100000) fail_msg("case %llu does not end", (unsigned long long)key);
+        for (int i = 0; i < c.n_requests; i++) {
+            struct simulated *request = &c.requests[i];
+            if (!request->arrived && request->arrival_step <= step) {
+                qd_scheduler_add(c.scheduler, &request->sched);
+                request->arrived = true;
+            }
+            before[i] = request->sched;
+            any_alive = any_alive || (request->arrived && !request->ended);
+        }
+        qd_scheduler_step(c.scheduler, &schedule);
+        check_schedule(&c, &schedule, before);
+        check_pages(&c);
+        *n_preemptions += (uint64_t)schedule.n_preempted;
+        /* The oldest running request is never a victim while it is not alone, so every step moves somebody.
+         */
+        assert_int_equal(schedule.n_entries > 0, any_alive);
+        for (int32_t i = 0; i < schedule.n_entries; i++) {
+            struct simulated *request = (struct simulated *)schedule.entries[i].request;
+            if (!schedule.entries[i].samples) continue;
+            qd_scheduler_token(c.scheduler, &request->sched);
+            if (request->sched.n_known == request->sched.n_prompt + request->max_tokens)
+                end_request(&c, request);
+        }
+        /* Now and then a client gives one up, wherever it is. */
+        struct simulated *unlucky = &c.requests[draw(&c, 0, c.n_requests - 1)];
+        if (draw(&c, 0, 40) == 0 && unlucky->arrived && !unlucky->ended) end_request(&c, unlucky);
+    }
+    check_pages(&c);
+    qd_scheduler_destroy(c.scheduler);
+}
+
+static void random_workloads_keep_every_promise(void **state)
+{
+    (void)state;
+    uint64_t n_preemptions = 0;
+    for (uint64_t i = 0; i < N_CASES; i++) run_case(i, &n_preemptions);
+    assert_true(n_preemptions > N_CASES / 10); /* the cases do reach what they are for */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(random_workloads_keep_every_promise)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

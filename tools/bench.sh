@@ -1,0 +1,6 @@
+#!/bin/sh
+# Speed of this machine's kernels against its probed limits; `make bench` builds what it needs. Tables on stdout.
+set -eu
+
+build=${BUILD:-build/release}
+"$build/bench/cpu"

@@ -1,0 +1,73 @@
+#!/bin/sh
+# The tests under sanitizers and the fuzzers: what `make check` runs. Last line as `make test`.
+#   FUZZ_SECONDS=30   how long each fuzz target runs after its fixed corpus
+set -u
+
+seconds=${FUZZ_SECONDS:-30}
+jobs=$(nproc)
+passed=0 failed=0 skipped=0
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+# Adds the counts of a run-tests.sh run whose output is in $log.
+add_counts() {
+    line=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$log" | tail -n 1)
+    if [ -z "$line" ]; then
+        echo "check: $1 did not build or run"
+        failed=$((failed + 1))
+        return
+    fi
+    # shellcheck disable=SC2086 # split into words on purpose
+    set -- $line
+    passed=$((passed + $1)) failed=$((failed + $3)) skipped=$((skipped + $5))
+}
+
+show() { grep -vE '^  (CC|LD) |^make|^[0-9]+ passed' "$log"; }
+
+echo "== AddressSanitizer and UndefinedBehaviorSanitizer, every test"
+{ make -j"$jobs" --no-print-directory SAN=address,undefined tests &&
+    make --no-print-directory SAN=address,undefined test; } >"$log" 2>&1
+show
+add_counts "the AddressSanitizer build"
+
+echo "== ThreadSanitizer, what has threads"
+threaded='tests/base/team tests/kernels/bootstrap tests/kernels/group tests/harness/engine'
+build=build/release-thread
+targets=
+for test in $threaded; do
+    for source in "$test".c "${test}"_*.c; do
+        [ -e "$source" ] && targets="$targets $build/${source%.c}"
+    done
+done
+# shellcheck disable=SC2086 # a list of targets
+{ make -j"$jobs" --no-print-directory SAN=thread $targets &&
+    BUILD=$build tools/run-tests.sh $targets; } >"$log" 2>&1
+show
+add_counts "the ThreadSanitizer build"
+
+echo "== fuzzers, $seconds s each"
+fuzz_build=build/fuzz
+mkdir -p "$fuzz_build"
+make -j"$jobs" --no-print-directory CC=clang SAN=fuzzer-no-link,address,undefined \
+    build/release-fuzzer-no-link-address-undefined-clang/libqdyno.a >"$log" 2>&1 || show
+for source in tests/fuzz/*.c; do
+    name=$(basename "$source" .c)
+    [ "$name" = driver ] && continue
+    corpus=$fuzz_build/$name.corpus
+    mkdir -p "$corpus"
+    if clang -std=c11 -D_GNU_SOURCE -g -O1 -I. -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+        -o "$fuzz_build/$name" "$source" build/release-fuzzer-no-link-address-undefined-clang/libqdyno.a \
+        -lcjson -lpcre2-8 -lutf8proc -lm -pthread >"$log" 2>&1 &&
+        "$fuzz_build/$name" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=4096 -artifact_prefix="$fuzz_build/" \
+            -print_final_stats=1 "$corpus" "tests/fuzz/corpus/$name" >"$log" 2>&1; then
+        passed=$((passed + 1))
+        echo "fuzz/$name: $(grep -o 'stat::number_of_executed_units: *[0-9]*' "$log" | grep -o '[0-9]*$') executions"
+    else
+        failed=$((failed + 1))
+        echo "fuzz/$name: FAILED (inputs in $fuzz_build/)"
+        tail -n 30 "$log"
+    fi
+done
+
+printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+[ "$failed" -eq 0 ]
