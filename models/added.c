@@ -26,7 +26,7 @@ qd_status qd_added_sort(struct qd_added *added, char *err, size_t errlen)
         const struct qd_added_token *token = &added->tokens[i];
         added->starts[(unsigned char)token->content[0]] = true;
         if (i > 0 && compare_tokens(token - 1, token) == 0)
-            return qd_fail(QD_ERR_INPUT, err, errlen, "\"%.*s\" occurs twice",
+            return qd_fail(QD_ERR_INPUT, err, errlen, "added_tokens: \"%.*s\" occurs twice",
                            token->len < 100 ? (int)token->len : 100, token->content);
     }
     return QD_OK;

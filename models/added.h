@@ -27,8 +27,8 @@ void qd_added_free(struct qd_added *added);
 /* Sorts, once all tokens are there. QD_ERR_INPUT names a content that occurs twice. */
 qd_status qd_added_sort(struct qd_added *added, char *err, size_t errlen);
 
-/* The first place at or behind `from` where a token stands, the longest where several start: leftmost-longest,
- * as in Hugging Face. NULL, and *at == len, when there is none. */
+/* The first place at or behind `from` where a token stands, the longest where several start:
+ * leftmost-longest, as in Hugging Face. NULL, and *at == len, when there is none. */
 const struct qd_added_token *qd_added_find(const struct qd_added *added, const char *text, size_t len,
                                            size_t from, size_t *at);
 

@@ -35,9 +35,11 @@ static uint64_t make_pair(int32_t left, int32_t right)
     return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
 }
 
-static qd_status grow(struct qd_bpe *bpe, char *err, size_t errlen)
+qd_status qd_bpe_reserve(struct qd_bpe *bpe, size_t n, char *err, size_t errlen)
 {
-    size_t n_slots = bpe->n_slots == 0 ? 1024 : 2 * bpe->n_slots;
+    size_t n_slots = bpe->n_slots == 0 ? 1024 : bpe->n_slots;
+    while (2 * n_slots < 3 * n) n_slots *= 2;
+    if (n_slots == bpe->n_slots) return QD_OK;
     struct qd_merge_slot *slots = malloc(n_slots * sizeof *slots);
     if (slots == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "hash table of %zu merges", n_slots);
     for (size_t i = 0; i < n_slots; i++) slots[i].pair = UINT64_MAX;
@@ -53,7 +55,7 @@ static qd_status grow(struct qd_bpe *bpe, char *err, size_t errlen)
 qd_status qd_bpe_add(struct qd_bpe *bpe, int32_t left, int32_t right, int32_t rank, int32_t id, char *err,
                      size_t errlen)
 {
-    if (3 * (bpe->n_merges + 1) > 2 * bpe->n_slots) QD_TRY(grow(bpe, err, errlen));
+    QD_TRY(qd_bpe_reserve(bpe, bpe->n_merges + 1, err, errlen));
     uint64_t pair = make_pair(left, right);
     struct qd_merge_slot *slot = &bpe->slots[find_slot(bpe->slots, bpe->n_slots, pair)];
     if (slot->pair == UINT64_MAX) bpe->n_merges++;
@@ -125,8 +127,8 @@ static void merge_at(const struct qd_bpe *bpe, struct qd_bpe_symbol *symbols, in
     if (left->prev >= 0) queue_pair(bpe, symbols, left->prev, heap, n_heap);
 }
 
-qd_status qd_bpe_encode(const struct qd_bpe *bpe, struct qd_bpe_scratch *scratch, const char *word, size_t len,
-                        int32_t *ids, size_t *n_ids, char *err, size_t errlen)
+qd_status qd_bpe_encode(const struct qd_bpe *bpe, struct qd_bpe_scratch *scratch, const char *word,
+                        size_t len, int32_t *ids, size_t *n_ids, char *err, size_t errlen)
 {
     QD_TRY(reserve(scratch, len, err, errlen));
     struct qd_bpe_symbol *symbols = scratch->symbols;

@@ -1,9 +1,10 @@
 #include "models/chat.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "models/directory.h"
 
 enum { MAX_TEMPLATE_BYTES = 1 << 24 };
 
@@ -22,7 +23,8 @@ static qd_status check_template_text(const char *path, const char *text, size_t 
     uint64_t hash = hash_text(text, len);
     if (hash == QWEN3_TEMPLATE_HASH) return QD_OK;
     return qd_fail(QD_ERR_UNSUPPORTED, err, errlen,
-                   "%s: the chat template (%zu bytes, FNV-1a %016" PRIx64 ") is not Qwen3's, and only that one "
+                   "%s: the chat template (%zu bytes, FNV-1a %016" PRIx64
+                   ") is not Qwen3's, and only that one "
                    "is implemented",
                    path, len, hash);
 }
@@ -45,11 +47,10 @@ static qd_status check_config(const char *path, char *err, size_t errlen)
 
 qd_status qd_chat_check_template(const char *dir, char *err, size_t errlen)
 {
-    char path[4096], *text;
+    char folder[QD_PATH_LEN], path[QD_PATH_LEN], *text;
     size_t len;
-    if (strlen(dir) > sizeof path - 64)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "%.200s...: the path is too long", dir);
-    snprintf(path, sizeof path, "%s/chat_template.jinja", dir);
+    QD_TRY(qd_model_dir_resolve(dir, folder, sizeof folder, err, errlen));
+    QD_TRY(qd_model_path(folder, "chat_template.jinja", path, sizeof path, err, errlen));
     qd_status status = qd_file_read(path, MAX_TEMPLATE_BYTES, &text, &len, err, errlen);
     if (status == QD_OK) {
         status = check_template_text(path, text, len, err, errlen);
@@ -57,7 +58,7 @@ qd_status qd_chat_check_template(const char *dir, char *err, size_t errlen)
         return status;
     }
     if (status != QD_ERR_NOT_FOUND) return status;
-    snprintf(path, sizeof path, "%s/tokenizer_config.json", dir);
+    QD_TRY(qd_model_path(folder, "tokenizer_config.json", path, sizeof path, err, errlen));
     return check_config(path, err, errlen);
 }
 
@@ -225,8 +226,8 @@ qd_status qd_chat_render(const struct qd_chat_message *messages, size_t n,
             put_tool(&writer, messages, i, n);
         } else {
             free(writer.text);
-            return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "message %zu: role \"%.100s\" is not implemented", i,
-                           message->role);
+            return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "message %zu: role \"%.100s\" is not implemented",
+                           i, message->role);
         }
     }
     if (!options->no_generation_prompt) {
@@ -298,13 +299,14 @@ qd_status qd_chat_parse_thinking(const char *text, enum qd_thinking *out, char *
     if (text == NULL) return QD_OK;
     bool on = strcmp(text, "true") == 0;
     if (!on && strcmp(text, "false") != 0)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "enable_thinking: \"%.100s\" is neither true nor false", text);
+        return qd_fail(QD_ERR_INPUT, err, errlen, "enable_thinking: \"%.100s\" is neither true nor false",
+                       text);
     *out = on ? QD_THINKING_ON : QD_THINKING_OFF;
     return QD_OK;
 }
 
-qd_status qd_chat_single(const char *dir, const char *content, size_t content_len, const char *enable_thinking,
-                         char **text, size_t *len, char *err, size_t errlen)
+qd_status qd_chat_single(const char *dir, const char *content, size_t content_len,
+                         const char *enable_thinking, char **text, size_t *len, char *err, size_t errlen)
 {
     struct qd_chat_message message = {.role = "user", .content = content, .content_len = content_len};
     struct qd_chat_options options = {0};

@@ -2,8 +2,8 @@
  *
  * The format is written in C from the rules of the template in tokenizer_config.json; the template's text is
  * never run, but recognised by its hash, and a model with another template is refused for chat.
- * Roles are system, user, assistant and tool. A list of tools and an assistant's tool_calls are not implemented
- * and refused; so is any other role, which the template would drop without a word.
+ * Roles are system, user, assistant and tool. A list of tools and an assistant's tool_calls are not
+ * implemented and refused; so is any other role, which the template would drop without a word.
  */
 #ifndef QD_MODELS_CHAT_H
 #define QD_MODELS_CHAT_H
@@ -37,14 +37,14 @@ struct qd_chat_options {
  * QD_ERR_NOT_FOUND: there is none; QD_ERR_UNSUPPORTED: another one; err names the file. */
 qd_status qd_chat_check_template(const char *dir, char *err, size_t errlen);
 
-/* Renders n >= 1 messages; the caller frees *text (which has a byte 0 beyond *len). Reasoning of answers before
- * the last question of the user is left out, as the template does. QD_ERR_INPUT, QD_ERR_NO_MEMORY. */
+/* Renders n >= 1 messages; the caller frees *text (which has a byte 0 beyond *len). Reasoning of answers
+ * before the last question of the user is left out, as the template does. QD_ERR_INPUT, QD_ERR_NO_MEMORY. */
 qd_status qd_chat_render(const struct qd_chat_message *messages, size_t n,
                          const struct qd_chat_options *options, char **text, size_t *len, char *err,
                          size_t errlen);
 
-/* The same from a JSON list of {"role", "content", "reasoning_content"?}, as Hugging Face's apply_chat_template
- * takes it. QD_ERR_INPUT or QD_ERR_UNSUPPORTED name the message by its index. */
+/* The same from a JSON list of {"role", "content", "reasoning_content"?}, as Hugging Face's
+ * apply_chat_template takes it. QD_ERR_INPUT or QD_ERR_UNSUPPORTED name the message by its index. */
 qd_status qd_chat_render_json(const cJSON *list, const struct qd_chat_options *options, char **text,
                               size_t *len, char *err, size_t errlen);
 
@@ -53,7 +53,7 @@ qd_status qd_chat_parse_thinking(const char *text, enum qd_thinking *out, char *
 
 /* One question of a user to the model in DIR, whose template is checked: what `generate --chat` does.
  * enable_thinking as for qd_chat_parse_thinking. */
-qd_status qd_chat_single(const char *dir, const char *content, size_t content_len, const char *enable_thinking,
-                         char **text, size_t *len, char *err, size_t errlen);
+qd_status qd_chat_single(const char *dir, const char *content, size_t content_len,
+                         const char *enable_thinking, char **text, size_t *len, char *err, size_t errlen);
 
 #endif

@@ -197,6 +197,12 @@ static bool is_exactly(const char *text, int64_t expected)
     return exponent >= 0 && scale_by_ten(&digits, exponent) && digits == expected;
 }
 
+/* Digits only, few enough for an exact double: nearly all numbers of a vocabulary. */
+static bool is_short_integer(const char *text, size_t len)
+{
+    return len <= 15 && count_digits(text, len) == len;
+}
+
 /* A terminated copy: the text around a number may end right behind it. */
 static void copy_number(const struct qd_json_reader *reader, const struct qd_json_token *token,
                         char copy[MAX_NUMBER_LEN + 1])
@@ -207,6 +213,12 @@ static void copy_number(const struct qd_json_reader *reader, const struct qd_jso
 
 double qd_json_number(const struct qd_json_reader *reader, const struct qd_json_token *token)
 {
+    const char *text = reader->text + token->begin;
+    if (is_short_integer(text, token->len)) {
+        int64_t value = 0;
+        for (size_t i = 0; i < token->len; i++) value = 10 * value + (text[i] - '0');
+        return (double)value;
+    }
     char copy[MAX_NUMBER_LEN + 1];
     copy_number(reader, token, copy);
     return strtod(copy, NULL);
@@ -236,8 +248,7 @@ static qd_status read_number(struct qd_json_reader *reader, struct qd_json_token
     token->len = number_len(reader->text + reader->pos, reader->len - reader->pos);
     if (token->len == 0) return fail_at(token->begin, "malformed number", err, errlen);
     if (token->len > MAX_NUMBER_LEN) return fail_at(token->begin, "number longer than 63 bytes", err, errlen);
-    /* Few-digit integers, nearly all numbers of a vocabulary, need no check. */
-    if (token->len > 15 || count_digits(reader->text + token->begin, token->len) != token->len)
+    if (!is_short_integer(reader->text + token->begin, token->len))
         QD_TRY(check_number(reader, token, err, errlen));
     reader->pos += token->len;
     value_done(reader);

@@ -323,7 +323,7 @@ int qd_model_get_tp(const qd_model_t *model)
 
 const struct qd_rank_weights *qd_model_rank_weights(const qd_model_t *model, int rank)
 {
-    return &model->weights.ranks[rank];
+    return model->weights.layers != NULL ? &model->weights.ranks[rank] : NULL;
 }
 
 const struct qd_shard *qd_model_shard(const qd_model_t *model, int rank)

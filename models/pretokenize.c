@@ -22,7 +22,8 @@ struct qd_splitter {
 
 /* Unicode's White_Space, which is Oniguruma's \s. */
 #define WHITE_SPACE                                                                                          \
-    "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+    "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{" \
+    "3000}"
 
 _Static_assert(sizeof "[^" WHITE_SPACE "]" <= 2 * MAX_GROWTH, "\\s outgrows the translation's buffer");
 
@@ -136,7 +137,8 @@ static qd_status compile(qd_splitter_t *splitter, const char *pattern, size_t le
     if (splitter->code == NULL) {
         PCRE2_UCHAR reason[128];
         pcre2_get_error_message(code, reason, sizeof reason);
-        return qd_fail(QD_ERR_INPUT, err, errlen, "the expression does not compile: %s", (const char *)reason);
+        return qd_fail(QD_ERR_INPUT, err, errlen, "the expression does not compile: %s",
+                       (const char *)reason);
     }
     uint32_t matches_nothing = 0;
     pcre2_pattern_info(splitter->code, PCRE2_INFO_MATCHEMPTY, &matches_nothing);

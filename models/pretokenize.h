@@ -24,8 +24,8 @@ struct qd_split_walk {
     void *match, *limits; /* PCRE2's */
     const char *text;
     size_t len;
-    size_t at;                      /* everything before is handed out */
-    size_t match_begin, match_end;  /* the next match, where match_end > at */
+    size_t at;                     /* everything before is handed out */
+    size_t match_begin, match_end; /* the next match, where match_end > at */
 };
 
 /* QD_ERR_NO_MEMORY. qd_split_walk_free is due in any case. */
@@ -38,6 +38,7 @@ void qd_split_walk_start(struct qd_split_walk *walk, const char *text, size_t le
 
 /* The next piece: a match, or what lies between two ("isolated"); never empty but at the end of the text,
  * where *end == *begin. QD_ERR_INPUT when matching takes more steps than the limit. */
-qd_status qd_split_walk_next(struct qd_split_walk *walk, size_t *begin, size_t *end, char *err, size_t errlen);
+qd_status qd_split_walk_next(struct qd_split_walk *walk, size_t *begin, size_t *end, char *err,
+                             size_t errlen);
 
 #endif

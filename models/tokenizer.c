@@ -68,8 +68,8 @@ static qd_status reserve_ids(struct encoder *encoder, size_t n, char *err, size_
     return QD_OK;
 }
 
-/* Most words are one token of the vocabulary, which the vocabulary's hash table says faster than merging does.
- * Being in the vocabulary is not enough: the merges must lead there, which is tried once per token. */
+/* Most words are one token of the vocabulary, which the vocabulary's hash table says faster than merging
+ * does. Being in the vocabulary is not enough: the merges must lead there, which is tried once per token. */
 static qd_status encode_word(struct encoder *encoder, const char *word, size_t len, char *err, size_t errlen)
 {
     const qd_tokenizer_t *tokenizer = encoder->tokenizer;
@@ -85,7 +85,8 @@ static qd_status encode_word(struct encoder *encoder, const char *word, size_t l
     QD_TRY(qd_bpe_encode(&tokenizer->bpe, &encoder->scratch, word, len, ids, &n, err, errlen));
     if (id >= 0)
         atomic_store_explicit(&tokenizer->word_state[id],
-                              n == 1 && ids[0] == id ? TOKEN_IS_WORD : TOKEN_IS_NO_WORD, memory_order_relaxed);
+                              n == 1 && ids[0] == id ? TOKEN_IS_WORD : TOKEN_IS_NO_WORD,
+                              memory_order_relaxed);
     encoder->n_ids += n;
     return QD_OK;
 }

@@ -1,9 +1,9 @@
 /* Text to token ids and back, as Hugging Face does it for byte-level BPE tokenizers of Qwen's kind
  * (tokenizer.json: NFC, a regular expression that cuts words, BPE on bytes, added and special tokens).
  *
- * Ids equal Hugging Face's on any text of code points assigned in Unicode 14; beyond, this machine's PCRE2 and
- * utf8proc decide. Other kinds of tokenizer are refused, naming the field. After loading a tokenizer is read
- * only: any number of threads may encode and decode with it at once.
+ * Ids equal Hugging Face's on any text of code points assigned in Unicode 14; beyond, this machine's PCRE2
+ * and utf8proc decide. Other kinds of tokenizer are refused, naming the field. After loading a tokenizer is
+ * read only: any number of threads may encode and decode with it at once.
  */
 #ifndef QD_MODELS_TOKENIZER_H
 #define QD_MODELS_TOKENIZER_H
@@ -16,8 +16,8 @@
 
 typedef struct qd_tokenizer qd_tokenizer_t;
 
-/* Reads DIR/tokenizer.json. QD_ERR_NOT_FOUND, QD_ERR_IO, QD_ERR_INPUT, QD_ERR_UNSUPPORTED, QD_ERR_NO_MEMORY;
- * err names file, field and reason. */
+/* Reads DIR/tokenizer.json; DIR as qd_model_dir_resolve takes it. QD_ERR_NOT_FOUND, QD_ERR_IO, QD_ERR_INPUT,
+ * QD_ERR_UNSUPPORTED, QD_ERR_NO_MEMORY; err names file, field and reason. */
 qd_status qd_tokenizer_load(const char *dir, qd_tokenizer_t **out, char *err, size_t errlen);
 
 /* The same from the bytes of a tokenizer.json, which are not kept. */
@@ -32,9 +32,9 @@ void qd_tokenizer_free(qd_tokenizer_t *tokenizer);
 qd_status qd_tokenizer_encode(const qd_tokenizer_t *tokenizer, const char *text, size_t len, int32_t **ids,
                               size_t *n_ids, char *err, size_t errlen);
 
-/* Ids to text: the bytes of all tokens, read as UTF-8 once; each maximal ill-formed part gives one U+FFFD. Ids
- * without a token give nothing; with skip_special neither do special tokens. The caller frees *text, which
- * has a byte 0 beyond *len. QD_ERR_NO_MEMORY only. */
+/* Ids to text: the bytes of all tokens, read as UTF-8 once; each maximal ill-formed part gives one U+FFFD.
+ * Ids without a token give nothing; with skip_special neither do special tokens. The caller frees *text,
+ * which has a byte 0 beyond *len. QD_ERR_NO_MEMORY only. */
 qd_status qd_tokenizer_decode(const qd_tokenizer_t *tokenizer, const int32_t *ids, size_t n_ids,
                               bool skip_special, char **text, size_t *len, char *err, size_t errlen);
 
@@ -47,15 +47,15 @@ int32_t qd_tokenizer_base_size(const qd_tokenizer_t *tokenizer);
 /* Whether the id is an added token marked special. */
 bool qd_tokenizer_is_special(const qd_tokenizer_t *tokenizer, int32_t id);
 
-/* The bytes that a token stands for (not always UTF-8 on their own), owned by the tokenizer; false when the id
- * has no token. */
+/* The bytes that a token stands for (not always UTF-8 on their own), owned by the tokenizer; false when the
+ * id has no token. */
 bool qd_tokenizer_get(const qd_tokenizer_t *tokenizer, int32_t id, const char **bytes, size_t *len);
 
 /* The id of the added token with this content, e.g. "<|im_end|>", or -1. */
 int32_t qd_tokenizer_find_added(const qd_tokenizer_t *tokenizer, const char *content);
 
-/* Decoding as tokens arrive. What push and finish give, joined, equals qd_tokenizer_decode of all ids; no UTF-8
- * sequence is ever split. */
+/* Decoding as tokens arrive. What push and finish give, joined, equals qd_tokenizer_decode of all ids; no
+ * UTF-8 sequence is ever split. */
 struct qd_detokenizer {
     const qd_tokenizer_t *tokenizer;
     bool skip_special;
@@ -74,7 +74,8 @@ void qd_detokenizer_free(struct qd_detokenizer *detokenizer);
 qd_status qd_detokenizer_push(struct qd_detokenizer *detokenizer, int32_t id, const char **text, size_t *len,
                               char *err, size_t errlen);
 
-/* The end: a sequence still waiting for its rest becomes U+FFFD. The detokenizer is ready for the next text. */
+/* The end: a sequence still waiting for its rest becomes U+FFFD. The detokenizer is ready for the next text.
+ */
 qd_status qd_detokenizer_finish(struct qd_detokenizer *detokenizer, const char **text, size_t *len, char *err,
                                 size_t errlen);
 

@@ -15,8 +15,8 @@ struct qd_tokenizer {
     int32_t base_size;     /* largest id of the base vocabulary + 1 */
     struct qd_bpe bpe;
     struct qd_added added;
-    bool *special;         /* [vocab.size] */
-    bool normalise;        /* to NFC */
+    bool *special;  /* [vocab.size] */
+    bool normalise; /* to NFC */
     qd_splitter_t *splitter;
     /* [base_size] what byte-pair encoding makes of the bytes of a token: 0 not tried yet, TOKEN_IS_WORD the
      * token itself, TOKEN_IS_NO_WORD something else. Filled as words are met; every thread finds the same. */

@@ -1,10 +1,11 @@
-/* tokenizer.json to a tokenizer. The vocabulary and the merges (nearly all of the file) are read token by token
- * into hash tables; everything else becomes small trees, checked field by field: a setting that is not
+/* tokenizer.json to a tokenizer. The vocabulary and the merges (nearly all of the file) are read token by
+ * token into hash tables; everything else becomes small trees, checked field by field: a setting that is not
  * implemented is refused by name. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "models/directory.h"
 #include "models/json.h"
 #include "models/json_scan.h"
 #include "models/tokenizer_fields.h"
@@ -12,20 +13,23 @@
 
 enum { MAX_FILE_BYTES = 1 << 28, MAX_DEPTH = 64 };
 
+/* What a token and its merge take in Qwen3's file; only room is guessed from it. */
+enum { FILE_BYTES_PER_TOKEN = 75 };
+
 /* The file while it is read. */
 struct loader {
     qd_tokenizer_t *tokenizer;
     struct qd_json_reader reader;
     struct qd_json_reader merges; /* stands inside the list of merges, where has_merges */
     bool has_vocab, has_merges;
-    cJSON *fields;  /* the top level but "model" */
-    cJSON *model;   /* "model" but "vocab" and "merges" */
-    char *buffer;   /* [reader.len] room for any string of the file */
+    cJSON *fields; /* the top level but "model" */
+    cJSON *model;  /* "model" but "vocab" and "merges" */
+    char *buffer;  /* [reader.len] room for any string of the file */
     char *left, *right;
 };
 
-static qd_status read_token(struct qd_json_reader *reader, struct qd_json_token *token, enum qd_json_kind kind,
-                            const char *what, char *err, size_t errlen)
+static qd_status read_token(struct qd_json_reader *reader, struct qd_json_token *token,
+                            enum qd_json_kind kind, const char *what, char *err, size_t errlen)
 {
     QD_TRY(qd_json_read(reader, token, err, errlen));
     if (token->kind != kind)
@@ -44,9 +48,9 @@ static qd_status token_bytes(const struct loader *loader, const struct qd_json_t
         text = loader->buffer;
     }
     if (qd_byte_level_decode(text, len, out, n)) return QD_OK;
-    return qd_fail(QD_ERR_UNSUPPORTED, err, errlen,
-                   "byte %zu: \"%.*s\" is not in the byte-level alphabet", token->begin,
-                   token->len < 100 ? (int)token->len : 100, loader->reader.text + token->begin);
+    return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "byte %zu: \"%.*s\" is not in the byte-level alphabet",
+                   token->begin, token->len < 100 ? (int)token->len : 100,
+                   loader->reader.text + token->begin);
 }
 
 static qd_status read_vocab(struct loader *loader, char *err, size_t errlen)
@@ -55,6 +59,7 @@ static qd_status read_vocab(struct loader *loader, char *err, size_t errlen)
     struct qd_json_reader *reader = &loader->reader;
     QD_TRY(read_token(reader, &token, QD_JSON_OBJECT, "an object (model.vocab)", err, errlen));
     loader->has_vocab = true;
+    QD_TRY(qd_vocab_reserve(&loader->tokenizer->vocab, reader->len / FILE_BYTES_PER_TOKEN, err, errlen));
     for (;;) {
         QD_TRY(qd_json_read(reader, &token, err, errlen));
         if (token.kind == QD_JSON_OBJECT_END) return QD_OK;
@@ -103,9 +108,22 @@ static qd_status read_pair(struct loader *loader, const struct qd_json_token *fi
     return token_bytes(loader, &right, loader->right, n_right, err, errlen);
 }
 
+/* The id of a token's bytes. Vocabularies number tokens in the order of their merges, so that the one after the
+ * last is tried before the hash table, whose places are all over memory. */
+static int32_t find_merged(const struct qd_vocab *vocab, int32_t last, const char *bytes, size_t len)
+{
+    const char *next;
+    size_t n;
+    if (qd_vocab_get(vocab, last + 1, &next, &n) && n == len && memcmp(next, bytes, len) == 0) return last + 1;
+    return qd_vocab_find(vocab, bytes, len);
+}
+
 static qd_status read_merges(struct loader *loader, char *err, size_t errlen)
 {
     const struct qd_vocab *vocab = &loader->tokenizer->vocab;
+    /* Nearly every token but the single bytes is made by one merge. */
+    QD_TRY(qd_bpe_reserve(&loader->tokenizer->bpe, (size_t)vocab->n_tokens, err, errlen));
+    int32_t merged = -1;
     for (int32_t rank = 0;; rank++) {
         struct qd_json_token token;
         size_t n_left, n_right;
@@ -115,7 +133,7 @@ static qd_status read_merges(struct loader *loader, char *err, size_t errlen)
         int32_t left = qd_vocab_find(vocab, loader->left, n_left);
         int32_t right = qd_vocab_find(vocab, loader->right, n_right);
         memcpy(loader->left + n_left, loader->right, n_right);
-        int32_t merged = qd_vocab_find(vocab, loader->left, n_left + n_right);
+        merged = find_merged(vocab, merged, loader->left, n_left + n_right);
         if (left < 0 || right < 0 || merged < 0)
             return merge_error(token.begin, "a token that is not in model.vocab", err, errlen);
         QD_TRY(qd_bpe_add(&loader->tokenizer->bpe, left, right, rank, merged, err, errlen));
@@ -342,11 +360,11 @@ qd_status qd_tokenizer_parse(const char *json, size_t len, qd_tokenizer_t **out,
 
 qd_status qd_tokenizer_load(const char *dir, qd_tokenizer_t **out, char *err, size_t errlen)
 {
-    char path[4096], reason[QD_ERR_LEN], *text;
+    char folder[QD_PATH_LEN], path[QD_PATH_LEN], reason[QD_ERR_LEN], *text;
     size_t len;
     *out = NULL;
-    if ((size_t)snprintf(path, sizeof path, "%s/tokenizer.json", dir) >= sizeof path)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "%.200s...: the path is too long", dir);
+    QD_TRY(qd_model_dir_resolve(dir, folder, sizeof folder, err, errlen));
+    QD_TRY(qd_model_path(folder, "tokenizer.json", path, sizeof path, err, errlen));
     QD_TRY(qd_file_read(path, MAX_FILE_BYTES, &text, &len, err, errlen));
     qd_status status = qd_tokenizer_parse(text, len, out, reason, sizeof reason);
     free(text);

@@ -11,8 +11,7 @@
 void qd_vocab_free(struct qd_vocab *vocab)
 {
     free(vocab->bytes);
-    free(vocab->begin);
-    free(vocab->len);
+    free(vocab->tokens);
     free(vocab->slots);
     *vocab = (struct qd_vocab){0};
 }
@@ -35,9 +34,9 @@ static uint32_t hash_bytes(const char *bytes, size_t len)
 
 bool qd_vocab_get(const struct qd_vocab *vocab, int32_t id, const char **bytes, size_t *len)
 {
-    if (id < 0 || id >= vocab->size || vocab->len[id] == NO_TOKEN) return false;
-    *bytes = vocab->bytes + vocab->begin[id];
-    *len = vocab->len[id];
+    if (id < 0 || id >= vocab->size || vocab->tokens[id].len == NO_TOKEN) return false;
+    *bytes = vocab->bytes + vocab->tokens[id].begin;
+    *len = vocab->tokens[id].len;
     return true;
 }
 
@@ -48,9 +47,9 @@ static size_t find_slot(const struct qd_vocab *vocab, uint32_t hash, const char 
     for (size_t i = hash & mask;; i = (i + 1) & mask) {
         const struct qd_vocab_slot *slot = &vocab->slots[i];
         if (slot->id < 0) return i;
-        if (slot->hash == hash && vocab->len[slot->id] == len &&
-            memcmp(vocab->bytes + vocab->begin[slot->id], bytes, len) == 0)
-            return i;
+        if (slot->hash != hash) continue;
+        struct qd_vocab_token token = vocab->tokens[slot->id];
+        if (token.len == len && memcmp(vocab->bytes + token.begin, bytes, len) == 0) return i;
     }
 }
 
@@ -60,9 +59,8 @@ int32_t qd_vocab_find(const struct qd_vocab *vocab, const char *bytes, size_t le
     return vocab->slots[find_slot(vocab, hash_bytes(bytes, len), bytes, len)].id;
 }
 
-static qd_status grow_slots(struct qd_vocab *vocab, char *err, size_t errlen)
+static qd_status resize_slots(struct qd_vocab *vocab, size_t n_slots, char *err, size_t errlen)
 {
-    size_t n_slots = vocab->n_slots == 0 ? 1024 : 2 * vocab->n_slots;
     struct qd_vocab_slot *slots = malloc(n_slots * sizeof *slots);
     if (slots == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "hash table of %zu tokens", n_slots);
     for (size_t i = 0; i < n_slots; i++) slots[i].id = -1;
@@ -78,19 +76,24 @@ static qd_status grow_slots(struct qd_vocab *vocab, char *err, size_t errlen)
     return QD_OK;
 }
 
+qd_status qd_vocab_reserve(struct qd_vocab *vocab, size_t n, char *err, size_t errlen)
+{
+    size_t n_slots = vocab->n_slots == 0 ? 1024 : vocab->n_slots;
+    while (2 * n_slots < 3 * n) n_slots *= 2;
+    return n_slots == vocab->n_slots ? QD_OK : resize_slots(vocab, n_slots, err, errlen);
+}
+
 /* Room for ids up to `id`, the new ones without a token. */
 static qd_status grow_ids(struct qd_vocab *vocab, int32_t id, char *err, size_t errlen)
 {
     if (id >= vocab->ids_room) {
         size_t room = qd_round_up((size_t)id + 1 + (size_t)id / 2, 1024);
-        uint32_t *begin = realloc(vocab->begin, room * sizeof *begin);
-        if (begin != NULL) vocab->begin = begin;
-        uint32_t *len = realloc(vocab->len, room * sizeof *len);
-        if (len != NULL) vocab->len = len;
-        if (begin == NULL || len == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "%zu ids", room);
+        struct qd_vocab_token *tokens = realloc(vocab->tokens, room * sizeof *tokens);
+        if (tokens == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "%zu ids", room);
+        vocab->tokens = tokens;
         vocab->ids_room = (int32_t)room;
     }
-    for (; vocab->size <= id; vocab->size++) vocab->len[vocab->size] = NO_TOKEN;
+    for (; vocab->size <= id; vocab->size++) vocab->tokens[vocab->size].len = NO_TOKEN;
     return QD_OK;
 }
 
@@ -115,18 +118,18 @@ qd_status qd_vocab_add(struct qd_vocab *vocab, int32_t id, const char *bytes, si
 {
     if (id < 0 || id > QD_VOCAB_MAX_ID)
         return qd_fail(QD_ERR_INPUT, err, errlen, "id %d is outside 0 .. %d", id, QD_VOCAB_MAX_ID);
-    if (id < vocab->size && vocab->len[id] != NO_TOKEN)
+    if (id < vocab->size && vocab->tokens[id].len != NO_TOKEN)
         return qd_fail(QD_ERR_INPUT, err, errlen, "id %d is given twice", id);
-    if (3 * ((size_t)vocab->n_tokens + 1) > 2 * vocab->n_slots) QD_TRY(grow_slots(vocab, err, errlen));
+    QD_TRY(qd_vocab_reserve(vocab, (size_t)vocab->n_tokens + 1, err, errlen));
     uint32_t hash = hash_bytes(bytes, len);
     size_t slot = find_slot(vocab, hash, bytes, len);
     if (findable && vocab->slots[slot].id >= 0)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "ids %d and %d are the same token", vocab->slots[slot].id, id);
+        return qd_fail(QD_ERR_INPUT, err, errlen, "ids %d and %d are the same token", vocab->slots[slot].id,
+                       id);
     QD_TRY(grow_ids(vocab, id, err, errlen));
     size_t begin = vocab->n_bytes;
     QD_TRY(append_bytes(vocab, bytes, len, err, errlen));
-    vocab->begin[id] = (uint32_t)begin;
-    vocab->len[id] = (uint32_t)len;
+    vocab->tokens[id] = (struct qd_vocab_token){(uint32_t)begin, (uint32_t)len};
     vocab->n_tokens++;
     if (findable) vocab->slots[slot] = (struct qd_vocab_slot){hash, id};
     return QD_OK;

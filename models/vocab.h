@@ -19,11 +19,15 @@ struct qd_vocab_slot {
     int32_t id;    /* -1: free */
 };
 
+struct qd_vocab_token {
+    uint32_t begin, len; /* place in the bytes; len UINT32_MAX: an id without a token */
+};
+
 struct qd_vocab {
-    char *bytes;                 /* all tokens, one behind the other */
+    char *bytes; /* all tokens, one behind the other */
     size_t n_bytes, bytes_room;
-    uint32_t *begin, *len;       /* [size] place of each id in bytes; len NO_TOKEN: an id without a token */
-    int32_t size, ids_room;      /* largest id + 1 */
+    struct qd_vocab_token *tokens; /* [size] */
+    int32_t size, ids_room;        /* largest id + 1 */
     int32_t n_tokens;
     struct qd_vocab_slot *slots; /* [n_slots] open addressing, a power of two, at most 2/3 used */
     size_t n_slots;
@@ -31,6 +35,9 @@ struct qd_vocab {
 
 /* An empty vocabulary is all zero. */
 void qd_vocab_free(struct qd_vocab *vocab);
+
+/* Room for about n tokens, so that adding them moves nothing. QD_ERR_NO_MEMORY. */
+qd_status qd_vocab_reserve(struct qd_vocab *vocab, size_t n, char *err, size_t errlen);
 
 /* Adds a token. QD_ERR_INPUT when the id is taken, negative or above QD_VOCAB_MAX_ID; with `findable`, also
  * when another token has the same bytes. Tokens that are not findable only decode. */

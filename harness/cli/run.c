@@ -14,6 +14,8 @@
 #include "harness/result/files.h"
 #include "kernels/base/clock.h"
 
+enum { MAX_REQUESTS = 1 << 20 };
+
 /* Everything a run holds from its opening to its files. */
 struct run {
     const struct qd_options *options;
@@ -108,6 +110,8 @@ static void describe(struct run *run)
     const struct qd_options *o = run->options;
     const struct qd_instance_plan *plan = qd_instance_get_plan(run->instance);
     struct qd_load_stats load = qd_instance_load_stats(run->instance);
+    struct qd_machine machine;
+    qd_machine_read(&machine);
     snprintf(run->hash, sizeof run->hash, "%016" PRIx64, run->workload.hash);
     run->result = (struct qd_run_result){
         .date = run->date,
@@ -117,7 +121,7 @@ static void describe(struct run *run)
         .version = qd_version(),
         .commit = qd_commit(),
         .device = o->device,
-        .device_isa = qd_instance_isa(run->instance),
+        .device_isa = qd_session_isa(o),
         .numerics = o->numerics,
         .load_format = o->load_format,
         .argc = o->argc,
@@ -129,7 +133,7 @@ static void describe(struct run *run)
         .max_concurrency = o->max_concurrency,
         .tp = (int)o->tp,
         .dp = (int)o->dp,
-        .n_threads = plan->n_threads,
+        .n_threads = plan->n_threads > 0 ? plan->n_threads : machine.n_cores,
         .router = "round-robin",
         .max_num_batched_tokens = plan->limits.max_tokens,
         .max_num_seqs = plan->limits.max_seqs,
@@ -140,8 +144,8 @@ static void describe(struct run *run)
         .replicas = run->replicas,
         .load_bytes = load.file_bytes,
         .load_ns = load.duration_ns,
+        .machine = machine,
     };
-    qd_machine_read(&run->result.machine);
 }
 
 static qd_status write_files(const struct run *run, char *err, size_t errlen)
@@ -194,6 +198,7 @@ static qd_status publish(struct run *run, char *err, size_t errlen)
 static qd_status prepare(struct run *run, char *err, size_t errlen)
 {
     struct qd_instance_options instance_options = qd_session_instance_options(run->options);
+    instance_options.max_requests = MAX_REQUESTS;
     QD_TRY(qd_session_open(&instance_options, &run->instance, err, errlen));
     if (qd_run_workload_needs_tokenizer(run->options))
         QD_TRY(qd_session_tokenizer(run->options, &run->tokenizer, err, errlen));
@@ -225,7 +230,11 @@ static int dry_run(const struct qd_command *command, const struct qd_options *op
     struct qd_instance_plan plan;
     qd_status status = qd_instance_plan_make(&instance_options, &plan, err, sizeof err);
     if (status != QD_OK) return qd_command_fail(command, status, err);
-    qd_session_print_plan(&plan, stdout);
+    printf("{\"tensor_parallel_size\": %d, \"data_parallel_size\": %d, \"max_num_batched_tokens\": %" PRId32
+           ", \"max_num_seqs\": %" PRId32 ", \"max_model_len\": %" PRId32 ", \"n_kv_blocks\": %" PRId32
+           ", \"weight_bytes\": %zu, \"activation_bytes\": %zu, \"kv_bytes\": %zu, \"usable_bytes\": %zu}\n",
+           plan.tp, plan.dp, plan.limits.max_tokens, plan.limits.max_seqs, plan.max_model_len, plan.n_kv_blocks,
+           plan.weight_bytes, plan.activation_bytes, plan.kv_bytes, plan.usable_bytes);
     return QD_EXIT_OK;
 }
 

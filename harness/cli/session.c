@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "harness/cli/progress.h"
+#include "kernels/cpu/host/isa.h"
 
 void qd_session_say(const char *format, ...)
 {
@@ -20,6 +21,14 @@ void qd_session_say(const char *format, ...)
 int64_t qd_session_budget(const struct qd_options *options)
 {
     return options->budget > 0 ? options->budget : QD_DEFAULT_BUDGET;
+}
+
+const char *qd_session_isa(const struct qd_options *options)
+{
+    const struct qd_cpu_kernels *kernels;
+    char why[QD_ERR_LEN];
+    if (strcmp(options->device, "cpu") != 0) return NULL;
+    return qd_cpu_isa_select(options->cpu_isa, &kernels, why, sizeof why) == QD_OK ? kernels->isa : NULL;
 }
 
 struct qd_instance_options qd_session_instance_options(const struct qd_options *options)

@@ -17,6 +17,9 @@ qd_status qd_session_open(const struct qd_instance_options *options, qd_instance
 qd_status qd_session_tokenizer(const struct qd_options *options, qd_tokenizer_t **out, char *err,
                                size_t errlen);
 
+/* The instruction set that the kernels of a run use; NULL where there is none. */
+const char *qd_session_isa(const struct qd_options *options);
+
 /* The token budget that the options lead to. */
 int64_t qd_session_budget(const struct qd_options *options);
 

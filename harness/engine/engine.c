@@ -137,8 +137,10 @@ static qd_status make_chain(const struct qd_engine *engine, const struct qd_requ
             if (n == 1) return qd_fail(st, err, errlen, "%s", why);
             return qd_fail(st, err, errlen, "request %zu of %zu: %s", i, n, why);
         }
-        if (out->last != NULL) out->last->next = request;
-        else out->first = request;
+        if (out->last != NULL)
+            out->last->next = request;
+        else
+            out->first = request;
         out->last = request;
     }
     return QD_OK;
@@ -161,8 +163,10 @@ static void route(struct qd_engine *engine, struct qd_live_request *first, uint6
         request->next = NULL;
         request->sched.id = *ids++ = engine->next_id++;
         struct chain *chain = &engine->chains[qd_router_pick(engine->config.router, request->sched.id, dp)];
-        if (chain->last != NULL) chain->last->next = request;
-        else chain->first = request;
+        if (chain->last != NULL)
+            chain->last->next = request;
+        else
+            chain->first = request;
         chain->last = request;
     }
     for (int i = 0; i < dp; i++)
@@ -170,8 +174,8 @@ static void route(struct qd_engine *engine, struct qd_live_request *first, uint6
             qd_replica_submit(engine->replicas[i], engine->chains[i].first, engine->chains[i].last);
 }
 
-qd_status qd_engine_submit_batch(qd_engine_t *engine, const struct qd_request *requests, size_t n, uint64_t *ids,
-                                 char *err, size_t errlen)
+qd_status qd_engine_submit_batch(qd_engine_t *engine, const struct qd_request *requests, size_t n,
+                                 uint64_t *ids, char *err, size_t errlen)
 {
     struct chain chain;
     QD_TRY(make_chain(engine, requests, n, &chain, err, errlen));
@@ -181,8 +185,8 @@ qd_status qd_engine_submit_batch(qd_engine_t *engine, const struct qd_request *r
     if (all_dead(engine))
         st = qd_fail(QD_ERR_RANK, err, errlen, "no replica is left: %s", qd_engine_failure(engine));
     else if (n > engine->config.max_requests || held > engine->config.max_requests - n)
-        st = qd_fail(QD_ERR_FULL, err, errlen, "%zu requests are held and %zu more exceed the room for %zu", held, n,
-                     engine->config.max_requests);
+        st = qd_fail(QD_ERR_FULL, err, errlen, "%zu requests are held and %zu more exceed the room for %zu",
+                     held, n, engine->config.max_requests);
     if (st == QD_OK) {
         atomic_fetch_add(&engine->n_held, n);
         route(engine, chain.first, ids);

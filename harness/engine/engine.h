@@ -25,20 +25,20 @@ struct qd_engine_config {
     int32_t n_kv_blocks;            /* pages per replica, the null page included (see kv_pool.h) */
     int32_t vocab_size;
     int32_t n_eos;
-    const int32_t *eos_ids;         /* [n_eos], copied */
+    const int32_t *eos_ids; /* [n_eos], copied */
     enum qd_router router;
-    bool executes; /* false on null: no EOS, virtual arrivals later */
+    bool executes;       /* false on null: no EOS, virtual arrivals later */
     size_t max_requests; /* room reserved before timing starts: requests alive or unpolled at once */
 };
 
 /* One request; arrays are copied. */
 struct qd_request {
-    const int32_t *prompt;  /* [n_prompt] */
-    int32_t n_prompt;       /* >= 1 */
-    int32_t max_tokens;     /* >= 1; cut so that prompt + output <= max_model_len */
+    const int32_t *prompt; /* [n_prompt] */
+    int32_t n_prompt;      /* >= 1 */
+    int32_t max_tokens;    /* >= 1; cut so that prompt + output <= max_model_len */
     bool ignore_eos;
     const int32_t *stop_ids; /* [n_stop_ids] further ids that end the request */
-    int32_t n_stop_ids;     /* <= 16 */
+    int32_t n_stop_ids;      /* <= 16 */
     float temperature, top_p;
     int32_t top_k;
     uint64_t seed;
@@ -49,19 +49,19 @@ enum qd_finish {
     QD_FINISH_LENGTH, /* max_tokens or max_model_len */
     QD_FINISH_STOP,   /* EOS or a stop id; that id is delivered as a token too */
     QD_FINISH_ABORT,
-    QD_FINISH_ERROR,  /* the replica died */
+    QD_FINISH_ERROR, /* the replica died */
 };
 
 /* One token, or the end without one (abort, error). The last token of a request carries its finish. */
 struct qd_event {
-    uint64_t request;    /* as submit returned it */
-    int32_t token;       /* -1: none */
+    uint64_t request;     /* as submit returned it */
+    int32_t token;        /* -1: none */
     int32_t output_index; /* 0 for the first output token; tokens so far when token is -1 */
     enum qd_finish finish;
     int replica;
-    int64_t time_ns;     /* the engine handed it out (monotonic clock) */
+    int64_t time_ns;      /* the engine handed it out (monotonic clock) */
     int64_t scheduled_ns; /* with output_index 0: first time the request was scheduled */
-    int32_t preemptions; /* of this request so far */
+    int32_t preemptions;  /* of this request so far */
 };
 
 /* Totals of one replica since open or the last reset. */
@@ -95,8 +95,9 @@ qd_status qd_engine_submit_batch(qd_engine_t *engine, const struct qd_request *r
 /* Asks for a request's end; a finish event follows. Unknown or ended ids are ignored. */
 void qd_engine_abort(qd_engine_t *engine, uint64_t id);
 
-/* Takes up to max events, oldest first (a reader that falls far behind makes the replicas wait); waits up to timeout_ns (0: not at all, < 0: until there is one) when
- * there is none. Returns their number. After a replica died its requests end with QD_FINISH_ERROR. */
+/* Takes up to max events, oldest first (a reader that falls far behind makes the replicas wait); waits up to
+ * timeout_ns (0: not at all, < 0: until there is one) when there is none. Returns their number. After a
+ * replica died its requests end with QD_FINISH_ERROR. */
 size_t qd_engine_poll_events(qd_engine_t *engine, struct qd_event *events, size_t max, int64_t timeout_ns);
 
 /* Error text of a dead replica, or NULL when all live. */

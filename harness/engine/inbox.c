@@ -10,7 +10,8 @@ qd_status qd_inbox_init(struct qd_inbox *inbox, size_t max_requests, char *err, 
     while (inbox->n_buckets < max_requests && inbox->n_buckets < (size_t)1 << 24) inbox->n_buckets *= 2;
     inbox->table = calloc(inbox->n_buckets, sizeof *inbox->table);
     if (inbox->table == NULL)
-        return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for a table of %zu requests", inbox->n_buckets);
+        return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for a table of %zu requests",
+                       inbox->n_buckets);
     pthread_mutex_init(&inbox->mutex, NULL);
     pthread_cond_init(&inbox->command, NULL);
     pthread_cond_init(&inbox->parked_cond, NULL);
@@ -48,8 +49,10 @@ void qd_inbox_submit(struct qd_inbox *inbox, struct qd_live_request *first, stru
         request->hash_next = *bucket;
         *bucket = request;
     }
-    if (inbox->submitted_last != NULL) inbox->submitted_last->next = first;
-    else inbox->submitted = first;
+    if (inbox->submitted_last != NULL)
+        inbox->submitted_last->next = first;
+    else
+        inbox->submitted = first;
     inbox->submitted_last = last;
     pthread_cond_signal(&inbox->command);
     pthread_mutex_unlock(&inbox->mutex);

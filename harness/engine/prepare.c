@@ -39,7 +39,8 @@ static struct qd_sampling sampling_of(const struct qd_live_request *request)
     return sampling;
 }
 
-qd_status qd_prepare_step(const struct qd_schedule *schedule, const struct qd_step_limits *limits, struct qd_step *step)
+qd_status qd_prepare_step(const struct qd_schedule *schedule, const struct qd_step_limits *limits,
+                          struct qd_step *step)
 {
     int32_t n_rows = 0, n_tokens = 0, n_blocks = 0;
     for (int32_t i = 0; i < schedule->n_entries; i++) n_rows += schedule->entries[i].samples;

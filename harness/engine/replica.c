@@ -20,8 +20,8 @@ struct qd_replica {
 
     /* of the replica's thread */
     qd_scheduler_t *scheduler;
-    struct qd_step *step;           /* qd_step_capacity(limits) bytes */
-    struct qd_event *outbox;        /* [outbox_room] events of this step */
+    struct qd_step *step;    /* qd_step_capacity(limits) bytes */
+    struct qd_event *outbox; /* [outbox_room] events of this step */
     size_t n_outbox, outbox_room;
     struct qd_live_request *ended; /* chain of requests whose last event is in the outbox */
 
@@ -32,8 +32,8 @@ struct qd_replica {
     atomic_bool dead;
 };
 
-/* Hands out the events so far, all with one time stamp. Ended requests leave the table first: from then on no abort can find them, and
- * whoever reads the events may free them. */
+/* Hands out the events so far, all with one time stamp. Ended requests leave the table first: from then on no
+ * abort can find them, and whoever reads the events may free them. */
 static void flush_outbox(struct qd_replica *replica)
 {
     if (replica->n_outbox == 0) return;
@@ -46,7 +46,8 @@ static void flush_outbox(struct qd_replica *replica)
 }
 
 /* token -1: an end without a token. */
-static void emit(struct qd_replica *replica, struct qd_live_request *request, int32_t token, enum qd_finish finish)
+static void emit(struct qd_replica *replica, struct qd_live_request *request, int32_t token,
+                 enum qd_finish finish)
 {
     int32_t n_output = request->sched.n_known - request->sched.n_prompt;
     if (replica->n_outbox == replica->outbox_room) flush_outbox(replica);
@@ -92,8 +93,8 @@ static qd_status die(struct qd_replica *replica, qd_status st, const char *err)
     if (st == QD_ERR_RANK)
         snprintf(replica->failure, sizeof replica->failure, "%s", err); /* names the replica already */
     else
-        qd_fail(st, replica->failure, sizeof replica->failure, "replica %d: step %llu: %s", replica->config.index,
-                (unsigned long long)replica->stats.n_steps, err);
+        qd_fail(st, replica->failure, sizeof replica->failure, "replica %d: step %llu: %s",
+                replica->config.index, (unsigned long long)replica->stats.n_steps, err);
     atomic_store(&replica->dead, true);
     return st;
 }
@@ -106,8 +107,10 @@ static void count_schedule(struct qd_replica *replica, const struct qd_schedule 
         const struct qd_sched_entry *entry = &schedule->entries[i];
         struct qd_live_request *request = qd_live_request_of(entry->request);
         int32_t end = entry->begin + entry->n_tokens, known_before = request->n_computed_once;
-        int32_t again = known_before <= entry->begin ? 0 : (end < known_before ? end : known_before) - entry->begin;
-        int32_t first_output = known_before > request->sched.n_prompt ? known_before : request->sched.n_prompt;
+        int32_t again =
+            known_before <= entry->begin ? 0 : (end < known_before ? end : known_before) - entry->begin;
+        int32_t first_output =
+            known_before > request->sched.n_prompt ? known_before : request->sched.n_prompt;
         if (entry->begin > first_output) first_output = entry->begin;
         int32_t decode = end > first_output ? end - first_output : 0;
         stats->n_recomputed_tokens += (uint64_t)again;
@@ -134,8 +137,8 @@ static bool contains(const int32_t *ids, int32_t n, int32_t id)
     return false;
 }
 
-/* Whether the request ends with the token it just got. A stop wins over a length that is reached with it, as in
- * vLLM; max_tokens was cut to max_model_len at submission. */
+/* Whether the request ends with the token it just got. A stop wins over a length that is reached with it, as
+ * in vLLM; max_tokens was cut to max_model_len at submission. */
 static enum qd_finish finish_of(const struct qd_replica *replica, const struct qd_live_request *request,
                                 int32_t token)
 {
@@ -152,7 +155,8 @@ static qd_status check_result(const struct qd_replica *replica, const struct qd_
     int32_t n_rows = 0;
     for (int32_t i = 0; i < schedule->n_entries; i++) n_rows += schedule->entries[i].samples;
     if (result->n_ids != n_rows)
-        return qd_fail(QD_ERR_INTERNAL, err, errlen, "%d sampled ids came back for %d rows", result->n_ids, n_rows);
+        return qd_fail(QD_ERR_INTERNAL, err, errlen, "%d sampled ids came back for %d rows", result->n_ids,
+                       n_rows);
     for (int32_t i = 0; i < n_rows; i++)
         if (result->ids[i] < 0 || result->ids[i] >= replica->config.vocab_size)
             return qd_fail(QD_ERR_INTERNAL, err, errlen, "sampled id %d lies outside the vocabulary of %d",
@@ -245,11 +249,13 @@ static qd_status allocate(struct qd_replica *replica, char *err, size_t errlen)
     return QD_OK;
 }
 
-qd_status qd_replica_open(const struct qd_replica_config *config, qd_replica_t **out, char *err, size_t errlen)
+qd_status qd_replica_open(const struct qd_replica_config *config, qd_replica_t **out, char *err,
+                          size_t errlen)
 {
     *out = NULL;
     struct qd_replica *replica = calloc(1, sizeof *replica);
-    if (replica == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for replica %d", config->index);
+    if (replica == NULL)
+        return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for replica %d", config->index);
     replica->config = *config;
     replica->limits = qd_prepare_limits(&config->scheduler);
     atomic_init(&replica->dead, false);

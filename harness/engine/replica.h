@@ -21,12 +21,14 @@ struct qd_replica_config {
 };
 
 /* Starts the thread. */
-qd_status qd_replica_open(const struct qd_replica_config *config, qd_replica_t **out, char *err, size_t errlen);
+qd_status qd_replica_open(const struct qd_replica_config *config, qd_replica_t **out, char *err,
+                          size_t errlen);
 
 /* Asks the thread to end after its current step, without waiting for it. Accepts NULL. */
 void qd_replica_stop(qd_replica_t *replica);
 
-/* Joins, frees living requests. Accepts NULL. The events must be closed first, or a full ring would keep it. */
+/* Joins, frees living requests. Accepts NULL. The events must be closed first, or a full ring would keep it.
+ */
 void qd_replica_close(qd_replica_t *replica);
 
 /* Queues a chain of requests that enter the scheduler in one step. */
@@ -35,8 +37,8 @@ void qd_replica_submit(qd_replica_t *replica, struct qd_live_request *first, str
 /* False when the request is not (or no longer) here. */
 bool qd_replica_abort(qd_replica_t *replica, uint64_t id);
 
-/* Why it died, or NULL; the text lives as long as the replica. A dead replica ends every request it has or gets
- * with QD_FINISH_ERROR. */
+/* Why it died, or NULL; the text lives as long as the replica. A dead replica ends every request it has or
+ * gets with QD_FINISH_ERROR. */
 const char *qd_replica_failure(const qd_replica_t *replica);
 
 /* Both wait until the replica has nothing to do. */

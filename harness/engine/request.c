@@ -6,19 +6,20 @@
 
 #include "kernels/base/size.h"
 
-static qd_status check_prompt(const struct qd_request *request, const struct qd_request_limits *limits, char *err,
-                              size_t errlen)
+static qd_status check_prompt(const struct qd_request *request, const struct qd_request_limits *limits,
+                              char *err, size_t errlen)
 {
     if (request->prompt == NULL || request->n_prompt < 1)
         return qd_fail(QD_ERR_INPUT, err, errlen, "prompt is empty");
     if (request->n_prompt >= limits->max_model_len)
         return qd_fail(QD_ERR_INPUT, err, errlen,
-                       "prompt of %d tokens leaves no room for output: max_model_len is %d", request->n_prompt,
-                       limits->max_model_len);
+                       "prompt of %d tokens leaves no room for output: max_model_len is %d",
+                       request->n_prompt, limits->max_model_len);
     for (int32_t i = 0; i < request->n_prompt; i++)
         if (request->prompt[i] < 0 || request->prompt[i] >= limits->vocab_size)
-            return qd_fail(QD_ERR_INPUT, err, errlen, "prompt token %d is id %d, outside the vocabulary of %d", i,
-                           request->prompt[i], limits->vocab_size);
+            return qd_fail(QD_ERR_INPUT, err, errlen,
+                           "prompt token %d is id %d, outside the vocabulary of %d", i, request->prompt[i],
+                           limits->vocab_size);
     return QD_OK;
 }
 
@@ -51,14 +52,16 @@ qd_status qd_live_request_create(const struct qd_request *request, const struct 
     int32_t n_tokens = request->n_prompt + max_tokens;
     int32_t n_pages = (int32_t)qd_div_up(n_tokens - 1, QD_KV_BLOCK_SIZE);
     if (n_pages > qd_kv_pool_capacity(limits->n_kv_blocks))
-        return qd_fail(QD_ERR_INPUT, err, errlen,
-                       "request can never fit the KV pool: ceil((%d prompt + %d output - 1) / %d) = %d pages > %d",
-                       request->n_prompt, max_tokens, QD_KV_BLOCK_SIZE, n_pages,
-                       qd_kv_pool_capacity(limits->n_kv_blocks));
+        return qd_fail(
+            QD_ERR_INPUT, err, errlen,
+            "request can never fit the KV pool: ceil((%d prompt + %d output - 1) / %d) = %d pages > %d",
+            request->n_prompt, max_tokens, QD_KV_BLOCK_SIZE, n_pages,
+            qd_kv_pool_capacity(limits->n_kv_blocks));
 
     struct qd_live_request *live =
         malloc(sizeof *live + ((size_t)n_tokens + (size_t)n_pages) * sizeof(int32_t));
-    if (live == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for a request of %d tokens", n_tokens);
+    if (live == NULL)
+        return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for a request of %d tokens", n_tokens);
     *live = (struct qd_live_request){.max_tokens = max_tokens, .ignore_eos = request->ignore_eos};
     live->tokens = (int32_t *)(live + 1);
     memcpy(live->tokens, request->prompt, (size_t)request->n_prompt * sizeof(int32_t));

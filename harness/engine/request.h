@@ -1,5 +1,6 @@
-/* A request inside the engine: its tokens, its sampling, its place in the scheduler. Made by the client's thread
- * with all the memory it will ever need, then owned by one replica, then freed by a client's thread again.
+/* A request inside the engine: its tokens, its sampling, its place in the scheduler. Made by the client's
+ * thread with all the memory it will ever need, then owned by one replica, then freed by a client's thread
+ * again.
  */
 #ifndef QD_HARNESS_ENGINE_REQUEST_H
 #define QD_HARNESS_ENGINE_REQUEST_H
@@ -15,10 +16,10 @@ struct qd_live_request {
     struct qd_sched_request sched; /* first, so that a scheduled request is a live request */
     int32_t *tokens;               /* [n_prompt + max_tokens] prompt, then what was sampled */
     int32_t max_tokens;            /* cut to max_model_len */
-    int32_t n_computed_once;       /* positions that some step has computed; more than sched.n_computed after a
-                                    * preemption */
-    int64_t scheduled_ns;          /* first time in a schedule; 0: not yet */
-    struct qd_sampling sampling;   /* slot and output_index are filled in per step */
+    int32_t n_computed_once;     /* positions that some step has computed; more than sched.n_computed after a
+                                  * preemption */
+    int64_t scheduled_ns;        /* first time in a schedule; 0: not yet */
+    struct qd_sampling sampling; /* slot and output_index are filled in per step */
     bool ignore_eos;
     int32_t n_stop_ids;
     int32_t stop_ids[QD_MAX_STOP_IDS];

@@ -1,6 +1,6 @@
-/* The scheduler of one replica: vLLM V1 semantics (one token budget, running first in admission order, chunked
- * prefill, full-prompt admission, preemption by recompute), as a pure data structure without threads or clocks,
- * so that tests can step it by hand.
+/* The scheduler of one replica: vLLM V1 semantics (one token budget, running first in admission order,
+ * chunked prefill, full-prompt admission, preemption by recompute), as a pure data structure without threads
+ * or clocks, so that tests can step it by hand.
  */
 #ifndef QD_HARNESS_ENGINE_SCHEDULER_H
 #define QD_HARNESS_ENGINE_SCHEDULER_H
@@ -14,13 +14,13 @@ enum qd_sched_place { QD_SCHED_NOWHERE = 0, QD_SCHED_WAITING, QD_SCHED_RUNNING }
 /* What the scheduler knows of a request; owned by the replica, linked into the scheduler's lists. */
 struct qd_sched_request {
     uint64_t id;
-    int32_t n_prompt;        /* prompt tokens */
-    int32_t n_known;         /* prompt + sampled tokens */
-    int32_t n_computed;      /* tokens whose K and V are in the pool (advanced when scheduled) */
+    int32_t n_prompt;   /* prompt tokens */
+    int32_t n_known;    /* prompt + sampled tokens */
+    int32_t n_computed; /* tokens whose K and V are in the pool (advanced when scheduled) */
     int32_t n_preemptions;
-    int32_t slot;            /* in [0, max_num_seqs) while running, else -1 */
-    int32_t n_blocks;        /* pages held */
-    int32_t *blocks;         /* [n_blocks], room for the longest the request can become */
+    int32_t slot;     /* in [0, max_num_seqs) while running, else -1 */
+    int32_t n_blocks; /* pages held */
+    int32_t *blocks;  /* [n_blocks], room for the longest the request can become */
     enum qd_sched_place place;
     struct qd_sched_request *prev, *next; /* list links */
 };
@@ -28,17 +28,17 @@ struct qd_sched_request {
 /* One row of a schedule: n_tokens of a request from position begin on. */
 struct qd_sched_entry {
     struct qd_sched_request *request;
-    int32_t begin;    /* position of the first token of the chunk */
+    int32_t begin; /* position of the first token of the chunk */
     int32_t n_tokens;
-    int32_t samples;  /* 1: the chunk reaches the last known token, so its logits are sampled */
+    int32_t samples; /* 1: the chunk reaches the last known token, so its logits are sampled */
 };
 
 struct qd_schedule {
     struct qd_sched_entry *entries; /* [n_entries], room for max_num_seqs */
     int32_t n_entries;
     int32_t n_tokens;
-    int32_t n_blocks;      /* block table entries of all rows */
-    int32_t n_preempted;   /* in this step */
+    int32_t n_blocks;    /* block table entries of all rows */
+    int32_t n_preempted; /* in this step */
     int32_t n_admitted;
 };
 
@@ -64,9 +64,10 @@ void qd_scheduler_add(qd_scheduler_t *scheduler, struct qd_sched_request *reques
 /* Takes a request out, wherever it is, and frees its pages. */
 void qd_scheduler_remove(qd_scheduler_t *scheduler, struct qd_sched_request *request);
 
-/* Fills the next step; n_computed of every scheduled request advances at once. Running requests come first, in
- * admission order, then those admitted now. An empty schedule means that nothing can run. The entries are valid
- * until the next call. Costs O(1) per request touched and per page taken or given back; never allocates. */
+/* Fills the next step; n_computed of every scheduled request advances at once. Running requests come first,
+ * in admission order, then those admitted now. An empty schedule means that nothing can run. The entries are
+ * valid until the next call. Costs O(1) per request touched and per page taken or given back; never
+ * allocates. */
 void qd_scheduler_step(qd_scheduler_t *scheduler, struct qd_schedule *out);
 
 /* A token was sampled for the running request (n_known grows by one). */

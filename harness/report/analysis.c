@@ -65,8 +65,8 @@ static double mean_rank_of(const struct qd_report_data *data, const struct qd_ce
     return sum / n;
 }
 
-const struct qd_cell *qd_find_balanced(const struct qd_report_data *data, const enum qd_metric *metrics, int n,
-                                       double *mean_rank)
+const struct qd_cell *qd_find_balanced(const struct qd_report_data *data, const enum qd_metric *metrics,
+                                       int n, double *mean_rank)
 {
     const struct qd_cell *best = NULL;
     size_t n_ranked = 0;
@@ -96,7 +96,8 @@ size_t qd_pair_end(const struct qd_report_data *data, size_t i)
 {
     const struct qd_cell *cells = data->cells.cells;
     size_t end = i + 1;
-    while (end < data->cells.n && cells[end].tp == cells[i].tp && cells[end].dp == cells[i].dp) end++;
+    while (end < data->cells.n && cells[end].tp == cells[i].tp && cells[end].dp == cells[i].dp)
+        end++;
     return end;
 }
 

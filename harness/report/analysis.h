@@ -30,8 +30,8 @@ const struct qd_cell *qd_find_next(const struct qd_report_data *data, enum qd_me
 
 /* The candidate with the lowest mean rank over metrics[0..n) among those that measured all of them; NULL when
  * there are fewer than two. */
-const struct qd_cell *qd_find_balanced(const struct qd_report_data *data, const enum qd_metric *metrics, int n,
-                                       double *mean_rank);
+const struct qd_cell *qd_find_balanced(const struct qd_report_data *data, const enum qd_metric *metrics,
+                                       int n, double *mean_rank);
 
 /* (max - min) / median of the runs in percent; 0 with one run. */
 double qd_spread_percent(const struct qd_metric_value *value);

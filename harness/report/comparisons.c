@@ -64,19 +64,21 @@ static void add_split_row(struct qd_table *table, const struct qd_report_data *d
 static void print_split_counts(const struct qd_report_data *data, enum qd_metric metric, FILE *out)
 {
     struct qd_split_counts c = qd_count_splits(data, metric);
-    fprintf(out,
-            "- %s, %d comparisons: the split with the most data parallelism leads in %d, with the most tensor "
-            "parallelism in %d, one between in %d, tied in %d.\n",
-            qd_metric_info(metric)->label, c.n_groups, c.n_most_dp, c.n_most_tp, c.n_between, c.n_unclear);
+    fprintf(
+        out,
+        "- %s, %d comparisons: the split with the most data parallelism leads in %d, with the most tensor "
+        "parallelism in %d, one between in %d, tied in %d.\n",
+        qd_metric_info(metric)->label, c.n_groups, c.n_most_dp, c.n_most_tp, c.n_between, c.n_unclear);
 }
 
 qd_status qd_section_splits(const struct qd_report_data *data, FILE *out)
 {
-    struct qd_report_metrics metrics = qd_report_analysed(data);
+    struct qd_report_metrics metrics = qd_report_analysed(data, true);
     enum qd_metric headline = qd_report_headline(data);
     fputs("## Data parallelism against tensor parallelism\n\n", out);
     if (qd_count_splits(data, headline).n_groups == 0) {
-        fputs("No two unmarked cells share the number of GPUs (TP x DP) and the budget with another split: nothing "
+        fputs("No two unmarked cells share the number of GPUs (TP x DP) and the budget with another split: "
+              "nothing "
               "can be said.\n\n",
               out);
         return QD_OK;
@@ -89,13 +91,15 @@ qd_status qd_section_splits(const struct qd_report_data *data, FILE *out)
     qd_table_add(&table, "GPUs");
     qd_table_add(&table, "Budget");
     qd_table_add(&table, "Splits");
-    for (int i = 0; i < metrics.n; i++) qd_table_add(&table, "%s", qd_metric_info(metrics.metric[i])->label);
+    for (int i = 0; i < metrics.n; i++)
+        qd_table_add(&table, "%s", qd_metric_info(metrics.metric[i])->label);
     for (size_t i = 0; i < data->cells.n; i++) {
         struct qd_split_group group;
         if (qd_split_group_at(data, headline, i, &group)) add_split_row(&table, data, &metrics, &group);
     }
     QD_TRY(qd_table_print(&table, out));
-    for (int i = 0; i < metrics.n; i++) print_split_counts(data, metrics.metric[i], out);
+    for (int i = 0; i < metrics.n; i++)
+        print_split_counts(data, metrics.metric[i], out);
     if (!qd_has_repeats(data))
         fputs("\nWithout repeats, single comparisons cannot be separated from noise; only how often one side "
               "leads carries weight.\n",
@@ -122,12 +126,15 @@ static void add_budget_row(struct qd_table *table, const struct qd_report_data *
             qd_table_add(table, "n/a");
     }
     enum qd_comparison c = qd_compare_values(&smallest->values[headline], &largest->values[headline]);
-    qd_table_add(table, "%s", c == QD_CMP_SEPARATED ? "beyond spread" : c == QD_CMP_TIED ? "within spread" : "no repeats");
+    qd_table_add(table, "%s",
+                 c == QD_CMP_SEPARATED ? "beyond spread"
+                 : c == QD_CMP_TIED    ? "within spread"
+                                       : "no repeats");
 }
 
 qd_status qd_section_budgets(const struct qd_report_data *data, FILE *out)
 {
-    struct qd_report_metrics metrics = qd_report_analysed(data);
+    struct qd_report_metrics metrics = qd_report_analysed(data, true);
     enum qd_metric headline = qd_report_headline(data);
     fputs("## Effect of the token budget (max_num_batched_tokens)\n\n", out);
     struct qd_budget_counts counts = qd_count_budget_changes(data, headline);
@@ -143,7 +150,8 @@ qd_status qd_section_budgets(const struct qd_report_data *data, FILE *out)
     qd_table_add(&table, "TP");
     qd_table_add(&table, "DP");
     qd_table_add(&table, "Budget");
-    for (int i = 0; i < metrics.n; i++) qd_table_add(&table, "%s", qd_metric_info(metrics.metric[i])->label);
+    for (int i = 0; i < metrics.n; i++)
+        qd_table_add(&table, "%s", qd_metric_info(metrics.metric[i])->label);
     qd_table_add(&table, "%s is", qd_metric_info(headline)->label);
     for (size_t i = 0, end; i < data->cells.n; i = end) {
         end = qd_pair_end(data, i);
@@ -152,10 +160,12 @@ qd_status qd_section_budgets(const struct qd_report_data *data, FILE *out)
     QD_TRY(qd_table_print(&table, out));
     for (int i = 0; i < metrics.n; i++) {
         struct qd_budget_counts c = qd_count_budget_changes(data, metrics.metric[i]);
-        fprintf(out, "- %s: better with the largest budget in %d of %d pairs, worse in %d (%+.2f %% to %+.2f %%)",
+        fprintf(out,
+                "- %s: better with the largest budget in %d of %d pairs, worse in %d (%+.2f %% to %+.2f %%)",
                 qd_metric_info(metrics.metric[i])->label, c.n_better, c.n_pairs, c.n_worse, c.lowest_percent,
                 c.highest_percent);
-        if (qd_has_repeats(data)) fprintf(out, "; %d of the changes are beyond the runs' spread", c.n_separated);
+        if (qd_has_repeats(data))
+            fprintf(out, "; %d of the changes are beyond the runs' spread", c.n_separated);
         fputs(".\n", out);
     }
     fputc('\n', out);

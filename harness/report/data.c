@@ -46,7 +46,8 @@ static qd_status expect_matrix(struct qd_report_data *data, const struct qd_cell
     for (int t = 0; t < m->tp.n; t++)
         for (int d = 0; d < m->dp.n; d++)
             for (int b = 0; b < m->budget.n; b++) {
-                struct qd_cell key = {.tp = m->tp.value[t], .dp = m->dp.value[d], .budget = m->budget.value[b]};
+                struct qd_cell key = {
+                    .tp = m->tp.value[t], .dp = m->dp.value[d], .budget = m->budget.value[b]};
                 if (m->max_gpus > 0 && key.tp * key.dp > m->max_gpus) continue;
                 QD_TRY(expect_cell(data, seen, &key, err, errlen));
             }

@@ -3,15 +3,17 @@
 #include "harness/report/sections.h"
 #include "harness/report/table.h"
 
-struct qd_report_metrics qd_report_analysed(const struct qd_report_data *data)
+struct qd_report_metrics qd_report_analysed(const struct qd_report_data *data, bool at_equal_gpus)
 {
-    static const enum qd_metric ALL[] = {QD_METRIC_OUTPUT_TOK_S,      QD_METRIC_TOK_S_PER_GPU,
-                                         QD_METRIC_TOK_S_PER_USER,    QD_METRIC_PER_REQUEST_TOK_S,
-                                         QD_METRIC_TTFT_P50,          QD_METRIC_ITL_P50,
+    static const enum qd_metric ALL[] = {QD_METRIC_OUTPUT_TOK_S,   QD_METRIC_TOK_S_PER_GPU,
+                                         QD_METRIC_TOK_S_PER_USER, QD_METRIC_PER_REQUEST_TOK_S,
+                                         QD_METRIC_TTFT_P50,       QD_METRIC_ITL_P50,
                                          QD_METRIC_E2EL_P50};
     struct qd_report_metrics found = {0};
-    for (size_t i = 0; i < sizeof ALL / sizeof ALL[0]; i++)
+    for (size_t i = 0; i < sizeof ALL / sizeof ALL[0]; i++) {
+        if (at_equal_gpus && ALL[i] == QD_METRIC_TOK_S_PER_GPU) continue;
         if (qd_has_metric(data, ALL[i])) found.metric[found.n++] = ALL[i];
+    }
     return found;
 }
 
@@ -65,20 +67,21 @@ size_t qd_count_marked(const struct qd_report_data *data, uint32_t mark)
 static size_t count_measured(const struct qd_report_data *data)
 {
     size_t n = 0;
-    for (size_t i = 0; i < data->cells.n; i++) n += data->cells.cells[i].status == QD_CELL_OK;
+    for (size_t i = 0; i < data->cells.n; i++)
+        n += data->cells.cells[i].status == QD_CELL_OK;
     return n;
 }
 
 static void print_matrix_source(const struct qd_report_data *data, FILE *out)
 {
     static const char *const TEXTS[] = {
-        "The expected matrix is inferred: powers of two with TP x DP up to the largest seen, times the budgets "
-        "seen",
-        "The expected matrix is the one recorded in experiment.json",
-        "The expected matrix is the one given with --matrix",
+        "inferred: powers of two with TP x DP up to the largest seen, times the budgets seen",
+        "the one recorded in experiment.json",
+        "the one given with --matrix",
     };
-    fprintf(out, "%s: %zu cells, of which %zu are measured and %zu are not.\n", TEXTS[data->matrix_source],
-            data->n_expected, data->n_expected_ok, data->n_expected - data->n_expected_ok);
+    fprintf(out, "The expected matrix is %s: %zu cells, of which %zu are measured and %zu are not.\n",
+            TEXTS[data->matrix_source], data->n_expected, data->n_expected_ok,
+            data->n_expected - data->n_expected_ok);
     size_t beyond = count_measured(data) - data->n_expected_ok;
     if (beyond > 0) fprintf(out, "%zu measured cells are outside of it.\n", beyond);
     fputc('\n', out);
@@ -112,7 +115,20 @@ static bool is_close(enum qd_metric metric, const struct qd_cell *best, const st
     const struct qd_metric_value *a = &best->values[metric], *b = &cell->values[metric];
     enum qd_comparison c = qd_compare_values(a, b);
     double percent = qd_change_percent(a->median, b->median);
-    return c == QD_CMP_TIED || (c == QD_CMP_NO_REPEATS && percent < CLOSE_PERCENT && percent > -CLOSE_PERCENT);
+    return c == QD_CMP_TIED ||
+           (c == QD_CMP_NO_REPEATS && percent < CLOSE_PERCENT && percent > -CLOSE_PERCENT);
+}
+
+static void print_close(const struct qd_report_data *data, enum qd_metric metric, const struct qd_cell *best,
+                        const char *lead, FILE *out)
+{
+    int n = 0;
+    for (size_t i = 0; i < data->cells.n; i++) {
+        const struct qd_cell *cell = &data->cells.cells[i];
+        if (cell == best || !qd_is_candidate(cell, metric) || !is_close(metric, best, cell)) continue;
+        fprintf(out, "%s%s (%s)", n++ == 0 ? lead : "; ", qd_format_cell(cell).s,
+                qd_format_value(cell, metric).s);
+    }
 }
 
 /* How far the best is from the rest: every tie by name, else the next best and the distance. */
@@ -122,16 +138,15 @@ static void print_certainty(const struct qd_report_data *data, enum qd_metric me
     const struct qd_cell *next = best != NULL ? qd_find_next(data, metric, best) : NULL;
     if (next == NULL) return;
     enum qd_comparison c = qd_compare_values(&best->values[metric], &next->values[metric]);
-    double percent = qd_change_percent(best->values[metric].median, next->values[metric].median);
-    fprintf(out, "- %s: next is %s with %s (%+.1f %%); %s", qd_metric_info(metric)->label, qd_format_cell(next).s,
-            qd_format_value(next, metric).s, percent, qd_comparison_text(c));
-    int n_close = 0;
-    for (size_t i = 0; i < data->cells.n; i++) {
-        const struct qd_cell *cell = &data->cells.cells[i];
-        if (cell == best || !qd_is_candidate(cell, metric) || !is_close(metric, best, cell)) continue;
-        const char *lead = c == QD_CMP_NO_REPEATS ? ". Within 2 %, too close to call: " : ". Tied with the best: ";
-        fprintf(out, "%s%s (%s)", n_close++ == 0 ? lead : "; ", qd_format_cell(cell).s,
-                qd_format_value(cell, metric).s);
+    fprintf(out, "- %s: ", qd_metric_info(metric)->label);
+    if (c == QD_CMP_TIED) {
+        print_close(data, metric, best, "tied within the runs' spread with ", out);
+    } else {
+        double percent = qd_change_percent(best->values[metric].median, next->values[metric].median);
+        fprintf(out, "next is %s with %s (%+.1f %%); %s", qd_format_cell(next).s,
+                qd_format_value(next, metric).s, percent, qd_comparison_text(c));
+        print_close(data, metric, best,
+                    c == QD_CMP_NO_REPEATS ? ". Within 2 %, too close to call: " : ". Tied: ", out);
     }
     fputs(".\n", out);
 }
@@ -148,7 +163,7 @@ static void print_marked_note(const struct qd_report_data *data, FILE *out)
 
 qd_status qd_section_summary(const struct qd_report_data *data, FILE *out)
 {
-    struct qd_report_metrics metrics = qd_report_analysed(data);
+    struct qd_report_metrics metrics = qd_report_analysed(data, false);
     fputs("## Summary\n\n", out);
     print_matrix_source(data, out);
     print_marked_note(data, out);
@@ -158,12 +173,17 @@ qd_status qd_section_summary(const struct qd_report_data *data, FILE *out)
     }
     struct qd_table table;
     qd_table_init(&table, "lrlrrrrr");
-    static const char *const HEADER[] = {"Best (by)", "Value", "Unit", "TP", "DP", "Budget", "Runs", "Spread"};
-    for (int i = 0; i < 8; i++) qd_table_add(&table, "%s", HEADER[i]);
-    for (int i = 0; i < metrics.n; i++) add_best_row(&table, data, metrics.metric[i]);
+    static const char *const HEADER[] = {"Best (by)", "Value",  "Unit", "TP",
+                                         "DP",        "Budget", "Runs", "Spread"};
+    for (int i = 0; i < 8; i++)
+        qd_table_add(&table, "%s", HEADER[i]);
+    for (int i = 0; i < metrics.n; i++)
+        add_best_row(&table, data, metrics.metric[i]);
     QD_TRY(qd_table_print(&table, out));
-    for (int i = 0; i < metrics.n; i++) print_certainty(data, metrics.metric[i], out);
-    fputs("\nValues are medians over runs. Spread is (largest - smallest run) / median. Two cells are tied when "
+    for (int i = 0; i < metrics.n; i++)
+        print_certainty(data, metrics.metric[i], out);
+    fputs("\nValues are medians over runs. Spread is (largest - smallest run) / median. Two cells are tied "
+          "when "
           "the ranges of their runs overlap.\n\n",
           out);
     return QD_OK;
@@ -175,16 +195,19 @@ static void print_definitions(const struct qd_report_data *data, FILE *out)
     fputs("What the columns mean:\n\n", out);
     for (int m = 0; m < QD_N_METRICS; m++) {
         const struct qd_metric_info *info = qd_metric_info((enum qd_metric)m);
-        if (qd_has_metric(data, (enum qd_metric)m)) fprintf(out, "- %s: %s.\n", info->label, info->definition);
+        if (qd_has_metric(data, (enum qd_metric)m))
+            fprintf(out, "- %s: %s.\n", info->label, info->definition);
     }
     if (data->source == QD_REPORT_CSV && qd_has_metric(data, QD_METRIC_PER_REQUEST_TOK_S))
-        fputs("- The file calls per-request tok/s \"overall_throughput_tokens_per_sec\". It is no throughput: it "
+        fputs("- The file calls per-request tok/s \"overall_throughput_tokens_per_sec\". It is no "
+              "throughput: it "
               "says how fast one user is served, not how many tokens the machine makes.\n",
               out);
     if (!qd_has_metric(data, QD_METRIC_OUTPUT_TOK_S))
-        fputs("- output tok/s, tok/s/GPU and tok/s/user are not in the file and cannot be computed from it, so "
-              "nothing is said about how much the machine produces per GPU.\n",
-              out);
+        fputs(
+            "- output tok/s, tok/s/GPU and tok/s/user are not in the file and cannot be computed from it, so "
+            "nothing is said about how much the machine produces per GPU.\n",
+            out);
     fputs("- TP: tensor-parallel ranks per replica; DP: replicas; budget: max_num_batched_tokens, the most "
           "tokens a step computes per replica. Requests that failed count in no other number.\n\n",
           out);
@@ -225,7 +248,8 @@ static struct qd_text format_marks(uint32_t marks)
     return text;
 }
 
-static void add_result_row(struct qd_table *table, const struct qd_report_data *data, const struct qd_cell *cell)
+static void add_result_row(struct qd_table *table, const struct qd_report_data *data,
+                           const struct qd_cell *cell)
 {
     qd_table_add(table, "%lld", (long long)cell->tp);
     qd_table_add(table, "%lld", (long long)cell->dp);
@@ -261,8 +285,10 @@ qd_status qd_section_results(const struct qd_report_data *data, FILE *out)
 {
     char align[QD_N_METRICS + 10];
     int n_columns = has_details(data) ? 8 : 3;
-    for (int m = 0; m < QD_N_METRICS; m++) n_columns += qd_has_metric(data, (enum qd_metric)m);
-    for (int i = 0; i < n_columns; i++) align[i] = 'r';
+    for (int m = 0; m < QD_N_METRICS; m++)
+        n_columns += qd_has_metric(data, (enum qd_metric)m);
+    for (int i = 0; i < n_columns; i++)
+        align[i] = 'r';
     align[n_columns] = '\0';
     fputs("## Results\n\n", out);
     struct qd_table table;
@@ -297,7 +323,7 @@ qd_status qd_section_setting(const struct qd_report_data *data, FILE *out)
     add_setting(&table, "Device", o->device);
     add_setting(&table, "Commit", o->commit);
     add_setting(&table, "Workload", o->workload);
-    add_setting(&table, "Warm-up", o->warmup);
+    add_setting(&table, "Warm-ups", o->warmup);
     add_setting(&table, "Weights", o->load);
     add_setting(&table, "Dates", o->dates);
     char repeats[32] = "";
@@ -323,7 +349,8 @@ static void add_missing_row(struct qd_table *table, const struct qd_cell *cell)
 qd_status qd_section_missing(const struct qd_report_data *data, FILE *out)
 {
     size_t n = 0;
-    for (size_t i = 0; i < data->cells.n; i++) n += lacks_runs(&data->cells.cells[i]);
+    for (size_t i = 0; i < data->cells.n; i++)
+        n += lacks_runs(&data->cells.cells[i]);
     fputs("## Missing configurations\n\n", out);
     fprintf(out, "%zu of %zu expected cells are missing.\n\n", data->n_expected - data->n_expected_ok,
             data->n_expected);
@@ -331,7 +358,8 @@ qd_status qd_section_missing(const struct qd_report_data *data, FILE *out)
     struct qd_table table;
     qd_table_init(&table, "rrrll");
     static const char *const HEADER[] = {"TP", "DP", "Budget", "Status", "Reason"};
-    for (int i = 0; i < 5; i++) qd_table_add(&table, "%s", HEADER[i]);
+    for (int i = 0; i < 5; i++)
+        qd_table_add(&table, "%s", HEADER[i]);
     for (size_t i = 0; i < data->cells.n; i++)
         if (lacks_runs(&data->cells.cells[i])) add_missing_row(&table, &data->cells.cells[i]);
     return qd_table_print(&table, out);
@@ -356,7 +384,8 @@ qd_status qd_report_write(const char *path, const char *matrix, FILE *out, char 
     struct qd_report_data data;
     QD_TRY(qd_report_data_load(path, matrix, &data, err, errlen));
     qd_status st = qd_report_markdown(&data, out);
-    if (st != QD_OK) qd_fail(st, err, errlen, "%s: the report cannot be written: %s", path, qd_status_str(st));
+    if (st != QD_OK)
+        qd_fail(st, err, errlen, "%s: the report cannot be written: %s", path, qd_status_str(st));
     qd_report_data_free(&data);
     return st;
 }

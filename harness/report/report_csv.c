@@ -52,22 +52,23 @@ static qd_status bad_field(const struct place *at, int column, const char *reaso
                    qd_csv_field(at->csv, at->row, (size_t)column), reason);
 }
 
-static qd_status read_int(const struct place *at, int column, int64_t min, int64_t max, int64_t *out, char *err,
-                          size_t errlen)
+static qd_status read_int(const struct place *at, int column, int64_t min, int64_t max, int64_t *out,
+                          char *err, size_t errlen)
 {
     const char *text = qd_csv_field(at->csv, at->row, (size_t)column);
     char *end;
     errno = 0;
     *out = strtoll(text, &end, 10);
-    if (!isdigit((unsigned char)text[0]) || *end != '\0') return bad_field(at, column, "is not a whole number", err, errlen);
+    if (!isdigit((unsigned char)text[0]) || *end != '\0')
+        return bad_field(at, column, "is not a whole number", err, errlen);
     if (errno != 0 || *out < min || *out > max) return bad_field(at, column, "is out of range", err, errlen);
     return QD_OK;
 }
 
 /* A measured value: zero and below are no measurements (a failed cell must not pass for a fast one). An
  * empty field is "not measured", which only files with a status column may say. */
-static qd_status read_value(const struct place *at, int column, bool may_be_empty, struct qd_metric_value *out,
-                            char *err, size_t errlen)
+static qd_status read_value(const struct place *at, int column, bool may_be_empty,
+                            struct qd_metric_value *out, char *err, size_t errlen)
 {
     const char *text = qd_csv_field(at->csv, at->row, (size_t)column);
     *out = (struct qd_metric_value){0};
@@ -143,7 +144,8 @@ static qd_status read_row(const struct place *at, const struct columns *c, struc
     QD_TRY(read_int(at, c->tp, 1, QD_MAX_PARALLEL, &cell->tp, err, errlen));
     QD_TRY(read_int(at, c->dp, 1, QD_MAX_PARALLEL, &cell->dp, err, errlen));
     QD_TRY(read_int(at, c->pp, 1, QD_MAX_PARALLEL, &pp, err, errlen));
-    if (pp != 1) return bad_field(at, c->pp, "is not 1: pipeline parallelism is not part of this report", err, errlen);
+    if (pp != 1)
+        return bad_field(at, c->pp, "is not 1: pipeline parallelism is not part of this report", err, errlen);
     QD_TRY(read_int(at, c->budget, 1, QD_MAX_BUDGET, &cell->budget, err, errlen));
     QD_TRY(read_own_columns(at, c, cell, err, errlen));
     for (int m = 0; m < QD_N_METRICS; m++)
@@ -153,7 +155,8 @@ static qd_status read_row(const struct place *at, const struct columns *c, struc
 }
 
 /* Whether a row (already found valid) is the cell's. */
-static bool is_row_of(const struct qd_csv *csv, const struct columns *c, size_t row, const struct qd_cell *cell)
+static bool is_row_of(const struct qd_csv *csv, const struct columns *c, size_t row,
+                      const struct qd_cell *cell)
 {
     return strtoll(qd_csv_field(csv, row, (size_t)c->tp), NULL, 10) == cell->tp &&
            strtoll(qd_csv_field(csv, row, (size_t)c->dp), NULL, 10) == cell->dp &&
@@ -186,7 +189,8 @@ static qd_status read_rows(const struct qd_csv *csv, struct qd_cell_list *cells,
 {
     struct columns c;
     QD_TRY(find_columns(csv, &c, err, errlen));
-    if (csv->n_rows == 0) return qd_fail(QD_ERR_INPUT, err, errlen, "%s: has a header but no rows", csv->name);
+    if (csv->n_rows == 0)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "%s: has a header but no rows", csv->name);
     for (size_t row = 0; row < csv->n_rows; row++) {
         struct qd_cell *cell = qd_cell_list_add(cells);
         if (cell == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "%s: out of memory", csv->name);

@@ -6,12 +6,13 @@
 
 #include "harness/report/analysis.h"
 
-/* Metrics the analysis is about, in the order of the report; those nobody measured are left out. */
+/* Metrics the analysis is about, in the order of the report; those nobody measured are left out, and at equal
+ * GPUs tok/s/GPU too, which then ranks as output tok/s does. */
 struct qd_report_metrics {
     int n;
     enum qd_metric metric[QD_N_METRICS];
 };
-struct qd_report_metrics qd_report_analysed(const struct qd_report_data *data);
+struct qd_report_metrics qd_report_analysed(const struct qd_report_data *data, bool at_equal_gpus);
 
 /* Output tok/s where it is measured, else per-request tok/s: what "faster" means in a sentence. */
 enum qd_metric qd_report_headline(const struct qd_report_data *data);

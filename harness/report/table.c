@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-
 void qd_table_init(struct qd_table *table, const char *align)
 {
     *table = (struct qd_table){.n_columns = (int)strlen(align), .align = align, .ok = true};
@@ -54,7 +53,8 @@ void qd_table_add(struct qd_table *table, const char *format, ...)
 static int width_of(const char *text)
 {
     int width = 0;
-    for (; *text != '\0'; text++) width += ((unsigned char)*text & 0xC0) != 0x80;
+    for (; *text != '\0'; text++)
+        width += ((unsigned char)*text & 0xC0) != 0x80;
     return width;
 }
 
@@ -74,7 +74,8 @@ static void print_ruler(const struct qd_table *table, const int *widths, FILE *o
     for (int c = 0; c < table->n_columns; c++) {
         bool right = table->align[c] == 'r';
         fputc(right ? ' ' : ':', out);
-        for (int i = 0; i < widths[c]; i++) fputc('-', out);
+        for (int i = 0; i < widths[c]; i++)
+            fputc('-', out);
         fputs(right ? ":|" : " |", out);
     }
     fputc('\n', out);
@@ -96,7 +97,8 @@ static void print_row(const struct qd_table *table, size_t row, const int *width
 
 static void release(struct qd_table *table)
 {
-    for (size_t i = 0; i < table->n; i++) free(table->cells[i]);
+    for (size_t i = 0; i < table->n; i++)
+        free(table->cells[i]);
     free(table->cells);
     *table = (struct qd_table){0};
 }
@@ -107,10 +109,12 @@ qd_status qd_table_print(struct qd_table *table, FILE *out)
     bool ok = table->ok && widths != NULL;
     if (ok) {
         QD_ASSERT(table->n % (size_t)table->n_columns == 0);
-        for (int c = 0; c < table->n_columns; c++) widths[c] = column_width(table, (size_t)c);
+        for (int c = 0; c < table->n_columns; c++)
+            widths[c] = column_width(table, (size_t)c);
         print_row(table, 0, widths, out);
         print_ruler(table, widths, out);
-        for (size_t row = 1; row < table->n / (size_t)table->n_columns; row++) print_row(table, row, widths, out);
+        for (size_t row = 1; row < table->n / (size_t)table->n_columns; row++)
+            print_row(table, row, widths, out);
         fputc('\n', out);
     }
     free(widths);

@@ -13,7 +13,7 @@ struct qd_table {
     const char *align; /* [n_columns] 'l' or 'r', borrowed */
     char **cells;      /* row by row, the header first */
     size_t n, room;
-    bool ok;           /* false once memory ran out */
+    bool ok; /* false once memory ran out */
 };
 
 /* Starts a table; the header is the first n_columns cells added. */

@@ -7,7 +7,8 @@
 #include "kernels/base/size.h"
 
 static const struct qd_metric_info METRICS[QD_N_METRICS] = {
-    [QD_METRIC_OUTPUT_TOK_S] = {"output tok/s", "tok/s", true, "output_tok_s", "qdyno/throughput/output_tok_s",
+    [QD_METRIC_OUTPUT_TOK_S] = {"output tok/s", "tok/s", true, "output_tok_s",
+                                "qdyno/throughput/output_tok_s",
                                 "output tokens of completed requests / wall time of the run"},
     [QD_METRIC_TOK_S_PER_GPU] = {"tok/s/GPU", "tok/s", true, "tok_s_per_gpu",
                                  "qdyno/throughput/tok_s_per_gpu",

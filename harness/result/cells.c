@@ -89,8 +89,9 @@ static qd_status check_run(const cJSON *run, const cJSON *first, char *err, size
     if (first == NULL) return QD_OK;
     QD_TRY(read_key(first, &other, err, errlen));
     if (key.tp != other.tp || key.dp != other.dp || key.budget != other.budget)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "is of another cell (TP%d DP%d %lld) than the runs before it",
-                       (int)key.tp, (int)key.dp, (long long)key.budget);
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "is of another cell (TP%d DP%d %lld) than the runs before it", (int)key.tp,
+                       (int)key.dp, (long long)key.budget);
     return QD_OK;
 }
 
@@ -127,7 +128,8 @@ qd_status qd_cell_read_runs(const char *folder, cJSON **runs, char *err, size_t 
     cJSON *array = cJSON_CreateArray();
     if (array == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "%s: out of memory", folder);
     qd_status st = QD_OK;
-    for (int i = 0; st == QD_OK && i < n; i++) st = read_run(folder, numbers[i], array, err, errlen);
+    for (int i = 0; st == QD_OK && i < n; i++)
+        st = read_run(folder, numbers[i], array, err, errlen);
     if (st == QD_OK)
         *runs = array;
     else
@@ -142,8 +144,7 @@ static qd_status read_metric(const cJSON *runs, enum qd_metric metric, struct qd
     double values[MAX_RUNS];
     int n = 0;
     const cJSON *run;
-    cJSON_ArrayForEach(run, runs)
-    {
+    cJSON_ArrayForEach (run, runs) {
         const cJSON *completed = cJSON_GetObjectItemCaseSensitive(run, "completed");
         const cJSON *value = find_path(run, qd_metric_info(metric)->json_path);
         if (completed->valuedouble < 1 || cJSON_IsNull(value)) continue;
@@ -159,8 +160,7 @@ static qd_status read_metric(const cJSON *runs, enum qd_metric metric, struct qd
 static void add_marks(const cJSON *run, struct qd_cell *cell)
 {
     const cJSON *mark;
-    cJSON_ArrayForEach(mark, find_path(run, "qdyno/marks"))
-    {
+    cJSON_ArrayForEach (mark, find_path(run, "qdyno/marks")) {
         if (cJSON_IsString(mark)) cell->marks |= qd_mark_find(mark->valuestring);
     }
 }
@@ -173,8 +173,7 @@ static qd_status cell_from_runs(const cJSON *runs, struct qd_cell *cell, char *e
     cell->tp = key.tp;
     cell->dp = key.dp;
     cell->budget = key.budget;
-    cJSON_ArrayForEach(run, runs)
-    {
+    cJSON_ArrayForEach (run, runs) {
         bool completed = cJSON_GetObjectItemCaseSensitive(run, "completed")->valuedouble >= 1;
         if (completed)
             cell->n_runs++;

@@ -27,8 +27,8 @@ enum qd_metric {
 };
 
 struct qd_metric_info {
-    const char *label;      /* "TTFT p50" */
-    const char *unit;       /* "ms" */
+    const char *label; /* "TTFT p50" */
+    const char *unit;  /* "ms" */
     bool higher_is_better;
     const char *csv_column; /* in summary.csv; the published report's name where it has the column */
     const char *json_path;  /* members of a run's JSON, separated by '/' */
@@ -39,8 +39,8 @@ const struct qd_metric_info *qd_metric_info(enum qd_metric metric);
 
 /* One metric over the runs of a cell. */
 struct qd_metric_value {
-    int n;                                 /* runs that measured it; 0: not measured, the rest is 0 */
-    double median, mean, std, min, max;    /* std: sample (n - 1), 0 when n < 2 */
+    int n;                              /* runs that measured it; 0: not measured, the rest is 0 */
+    double median, mean, std, min, max; /* std: sample (n - 1), 0 when n < 2 */
 };
 
 enum qd_cell_status {
@@ -58,12 +58,12 @@ const char *qd_cell_status_name(enum qd_cell_status status);
 struct qd_cell {
     int64_t tp, dp, budget;
     enum qd_cell_status status;
-    int n_runs;             /* runs that measured something */
-    int n_empty_runs;       /* runs without a completed request */
-    uint64_t n_failed;      /* failed requests over all runs */
-    int64_t n_preemptions;  /* most in one run; -1: not known */
-    uint32_t marks;         /* of any run */
-    char reason[512];       /* why it failed, or why not all runs are there; "" when there is none */
+    int n_runs;            /* runs that measured something */
+    int n_empty_runs;      /* runs without a completed request */
+    uint64_t n_failed;     /* failed requests over all runs */
+    int64_t n_preemptions; /* most in one run; -1: not known */
+    uint32_t marks;        /* of any run */
+    char reason[512];      /* why it failed, or why not all runs are there; "" when there is none */
     struct qd_metric_value values[QD_N_METRICS];
 };
 

@@ -150,7 +150,8 @@ static qd_status parse_rows(struct qd_csv *csv, size_t len, char *err, size_t er
     if (len >= 3 && memcmp(csv->text, "\xEF\xBB\xBF", 3) == 0) c.read += 3;
     struct grid g = {0};
     qd_status st = QD_OK;
-    while (st == QD_OK && skip_blank_lines(&c)) st = read_row(&c, csv->name, &g, &csv->n_columns, err, errlen);
+    while (st == QD_OK && skip_blank_lines(&c))
+        st = read_row(&c, csv->name, &g, &csv->n_columns, err, errlen);
     csv->fields = g.fields;
     csv->lines = g.lines;
     csv->n_rows = g.n_lines > 0 ? g.n_lines - 1 : 0;

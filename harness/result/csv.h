@@ -1,5 +1,5 @@
-/* CSV as RFC 4180 has it: one header line, commas, quotes doubled inside quoted fields, LF or CRLF, an optional
- * byte order mark; every row as wide as the header. Blank lines are skipped. */
+/* CSV as RFC 4180 has it: one header line, commas, quotes doubled inside quoted fields, LF or CRLF, an
+ * optional byte order mark; every row as wide as the header. Blank lines are skipped. */
 #ifndef QD_HARNESS_RESULT_CSV_H
 #define QD_HARNESS_RESULT_CSV_H
 
@@ -12,10 +12,10 @@
 enum { QD_CSV_MAX_BYTES = 16 << 20, QD_CSV_MAX_ROWS = 5000, QD_CSV_MAX_COLUMNS = 256 };
 
 struct qd_csv {
-    char *name;            /* file name for messages */
-    char *text;            /* the fields point into it */
-    char **fields;         /* [1 + n_rows][n_columns], the header first */
-    size_t *lines;         /* [1 + n_rows] line number, from 1 */
+    char *name;    /* file name for messages */
+    char *text;    /* the fields point into it */
+    char **fields; /* [1 + n_rows][n_columns], the header first */
+    size_t *lines; /* [1 + n_rows] line number, from 1 */
     size_t n_rows, n_columns;
 };
 

@@ -26,9 +26,11 @@ struct qd_distribution qd_distribution_of(double *values, uint64_t n)
     if (n == 0) return d;
     qsort(values, n, sizeof *values, compare_doubles);
     double sum = 0, squares = 0;
-    for (uint64_t i = 0; i < n; i++) sum += values[i];
+    for (uint64_t i = 0; i < n; i++)
+        sum += values[i];
     d.mean = sum / (double)n;
-    for (uint64_t i = 0; i < n; i++) squares += (values[i] - d.mean) * (values[i] - d.mean);
+    for (uint64_t i = 0; i < n; i++)
+        squares += (values[i] - d.mean) * (values[i] - d.mean);
     d.std = sqrt(squares / (double)n);
     d.min = values[0];
     d.max = values[n - 1];

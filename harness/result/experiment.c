@@ -24,7 +24,8 @@ void qd_run_name(int run_number, char out[QD_RUN_NAME_LEN])
 static void put_list(cJSON *object, const char *key, const struct qd_int_list *list, bool *ok)
 {
     cJSON *array = qd_json_put_array(object, key, ok);
-    for (int i = 0; i < list->n; i++) qd_json_append_int(array, list->value[i], ok);
+    for (int i = 0; i < list->n; i++)
+        qd_json_append_int(array, list->value[i], ok);
 }
 
 static cJSON *to_json(const struct qd_experiment *e)
@@ -38,7 +39,8 @@ static cJSON *to_json(const struct qd_experiment *e)
     qd_json_put_text(o, "device", e->device, &ok);
     qd_json_put_text(o, "model_id", e->model_id, &ok);
     cJSON *argv = qd_json_put_array(o, "argv", &ok);
-    for (int i = 0; i < e->argc; i++) qd_json_append_text(argv, e->argv[i], &ok);
+    for (int i = 0; i < e->argc; i++)
+        qd_json_append_text(argv, e->argv[i], &ok);
     qd_json_put_int(o, "repeats", e->n_repeats, &ok);
     cJSON *matrix = qd_json_put_object(o, "matrix", &ok);
     put_list(matrix, "tensor_parallel_size", &e->matrix.tp, &ok);
@@ -71,8 +73,7 @@ static qd_status read_list(const cJSON *matrix, const char *key, int64_t max, st
     out->n = 0;
     if (!cJSON_IsArray(array) || array->child == NULL)
         return qd_fail(QD_ERR_INPUT, err, errlen, "matrix.%s: is not a list of numbers", key);
-    cJSON_ArrayForEach(item, array)
-    {
+    cJSON_ArrayForEach (item, array) {
         if (!cJSON_IsNumber(item) || !(item->valuedouble >= 1 && item->valuedouble <= (double)max) ||
             item->valuedouble != (double)(int64_t)item->valuedouble)
             return qd_fail(QD_ERR_INPUT, err, errlen, "matrix.%s: holds something that is not 1 to %lld", key,

@@ -21,7 +21,8 @@ const char *qd_failure_kind_name(enum qd_failure_kind kind)
 
 void qd_failure_set_lines(struct qd_failure *failure, const char *text, size_t len)
 {
-    while (len > 0 && text[len - 1] == '\n') len--;
+    while (len > 0 && text[len - 1] == '\n')
+        len--;
     size_t begin = len;
     for (int n = 0; begin > 0; begin--)
         if (text[begin - 1] == '\n' && ++n == QD_FAILURE_LINES) break;
@@ -60,7 +61,8 @@ static cJSON *to_json(const struct qd_failure *f)
     put_or_null(o, "available_bytes", f->available_bytes, f->available_bytes >= 0, &ok);
     qd_json_put_text(o, "reason", f->reason, &ok);
     cJSON *lines = qd_json_put_array(o, "last_lines", &ok);
-    for (int i = 0; i < f->n_lines; i++) qd_json_append_text(lines, f->lines[i], &ok);
+    for (int i = 0; i < f->n_lines; i++)
+        qd_json_append_text(lines, f->lines[i], &ok);
     if (ok) return o;
     cJSON_Delete(o);
     return NULL;
@@ -100,8 +102,7 @@ static qd_status read_lines(const cJSON *o, struct qd_failure *f, char *err, siz
     const cJSON *lines = cJSON_GetObjectItemCaseSensitive(o, "last_lines"), *line;
     if (lines != NULL && !cJSON_IsArray(lines))
         return qd_fail(QD_ERR_INPUT, err, errlen, "last_lines: is not an array");
-    cJSON_ArrayForEach(line, lines)
-    {
+    cJSON_ArrayForEach (line, lines) {
         if (!cJSON_IsString(line))
             return qd_fail(QD_ERR_INPUT, err, errlen, "last_lines: holds something that is not text");
         if (f->n_lines < QD_FAILURE_LINES)

@@ -19,15 +19,15 @@ enum { QD_FAILURE_LINES = 20, QD_FAILURE_LINE_LEN = 240, QD_FAILURE_REASON_LEN =
 
 struct qd_failure {
     enum qd_failure_kind kind;
-    int64_t tp, dp, budget;          /* the cell */
-    int run_number;                  /* the run that failed; -1: refused before any */
-    char phase[32];                  /* "validate", "load", "warmup", "run" */
-    int exit_code;                   /* of the process; -1: it had none */
-    int signal;                      /* that ended it; 0: none */
-    int64_t needed_bytes;            /* memory estimate of the cell; -1: not made */
-    int64_t available_bytes;         /* what it was held against; -1: not known */
+    int64_t tp, dp, budget;  /* the cell */
+    int run_number;          /* the run that failed; -1: refused before any */
+    char phase[32];          /* "validate", "load", "warmup", "run" */
+    int exit_code;           /* of the process; -1: it had none */
+    int signal;              /* that ended it; 0: none */
+    int64_t needed_bytes;    /* memory estimate of the cell; -1: not made */
+    int64_t available_bytes; /* what it was held against; -1: not known */
     char reason[QD_FAILURE_REASON_LEN];
-    int n_lines;                     /* last lines of the process's messages, oldest first */
+    int n_lines; /* last lines of the process's messages, oldest first */
     char lines[QD_FAILURE_LINES][QD_FAILURE_LINE_LEN];
 };
 

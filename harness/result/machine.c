@@ -84,9 +84,10 @@ void qd_machine_read(struct qd_machine *machine)
 static void add_cpu_line(const char *fields, int64_t tick_ns, struct qd_machine_load *load)
 {
     long long t[8] = {0};
-    int n = sscanf(fields, "%lld %lld %lld %lld %lld %lld %lld %lld", &t[0], &t[1], &t[2], &t[3], &t[4], &t[5],
-                   &t[6], &t[7]);
-    for (int i = 0; i < n; i++) load->total_ns += t[i] * tick_ns;
+    int n = sscanf(fields, "%lld %lld %lld %lld %lld %lld %lld %lld", &t[0], &t[1], &t[2], &t[3], &t[4],
+                   &t[5], &t[6], &t[7]);
+    for (int i = 0; i < n; i++)
+        load->total_ns += t[i] * tick_ns;
     load->idle_ns += (t[3] + t[4]) * tick_ns;
     load->steal_ns += t[7] * tick_ns;
 }

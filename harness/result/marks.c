@@ -7,7 +7,8 @@ const char *qd_mark_text(uint32_t mark)
 {
     switch (mark) {
 #define QD_MARK_TEXT(name, bit, text)                                                                        \
-    case name: return text;
+    case name:                                                                                               \
+        return text;
         QD_MARK_LIST(QD_MARK_TEXT)
 #undef QD_MARK_TEXT
     }

@@ -69,10 +69,13 @@ qd_status qd_matrix_parse(const char *text, struct qd_matrix *out, char *err, si
     char *copy = strdup(text), *rest = copy, *item;
     if (copy == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "matrix: out of memory");
     qd_status st = QD_OK;
-    while (st == QD_OK && (item = strsep(&rest, ";")) != NULL) st = parse_axis(item, out, err, errlen);
+    while (st == QD_OK && (item = strsep(&rest, ";")) != NULL)
+        st = parse_axis(item, out, err, errlen);
     free(copy);
     if (st == QD_OK && (out->tp.n == 0 || out->dp.n == 0 || out->budget.n == 0))
         return qd_fail(QD_ERR_INPUT, err, errlen, "matrix: '%s' lacks %s", text,
-                       out->tp.n == 0 ? "tp" : out->dp.n == 0 ? "dp" : "budget");
+                       out->tp.n == 0   ? "tp"
+                       : out->dp.n == 0 ? "dp"
+                                        : "budget");
     return st;
 }

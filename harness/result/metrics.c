@@ -37,7 +37,8 @@ static bool samples_init(struct samples *s, uint64_t n_completed, uint64_t n_tok
 {
     *s = (struct samples){0};
     size_t n_requests, n_values, bytes;
-    if (!qd_size_mul(n_completed, 4, &n_requests) || !qd_size_add(n_requests, n_tokens, &n_values)) return false;
+    if (!qd_size_mul(n_completed, 4, &n_requests) || !qd_size_add(n_requests, n_tokens, &n_values))
+        return false;
     if (!qd_size_mul(n_values > 0 ? n_values : 1, sizeof(double), &bytes)) return false;
     s->block = malloc(bytes);
     if (s->block == NULL) return false;
@@ -56,7 +57,8 @@ static void add_request(struct samples *s, const struct qd_request_record *r)
     s->e2el[s->n_e2el++] = ms(latency);
     if (r->output_len > 1) s->tpot[s->n_tpot++] = ms(latency - ttft) / (r->output_len - 1);
     if (r->scheduled_ns != 0) s->queue[s->n_queue++] = ms(r->scheduled_ns - r->submit_ns);
-    for (int32_t i = 1; i < r->output_len; i++) s->itl[s->n_itl++] = ms(r->token_ns[i] - r->token_ns[i - 1]);
+    for (int32_t i = 1; i < r->output_len; i++)
+        s->itl[s->n_itl++] = ms(r->token_ns[i] - r->token_ns[i - 1]);
 }
 
 /* vLLM's peaks: 1 s buckets from the earliest submission of a completed request; a request is concurrent in
@@ -76,12 +78,15 @@ static qd_status find_peaks(const struct qd_request_record *records, uint64_t n,
     for (uint64_t i = 0; st == QD_OK && i < n; i++) {
         const struct qd_request_record *r = &records[i];
         if (!qd_request_completed(r)) continue;
-        for (int32_t k = 0; k < r->output_len; k++) tokens[(r->token_ns[k] - start) / 1000000000]++;
+        for (int32_t k = 0; k < r->output_len; k++)
+            tokens[(r->token_ns[k] - start) / 1000000000]++;
         size_t last = (size_t)((last_token_ns(r) - start) / 1000000000);
-        for (size_t b = (size_t)((r->submit_ns - start) / 1000000000); b <= last; b++) touching[b]++;
+        for (size_t b = (size_t)((r->submit_ns - start) / 1000000000); b <= last; b++)
+            touching[b]++;
     }
     for (size_t b = 0; st == QD_OK && b < n_buckets; b++) {
-        if ((double)tokens[b] > out->max_output_tokens_per_s) out->max_output_tokens_per_s = (double)tokens[b];
+        if ((double)tokens[b] > out->max_output_tokens_per_s)
+            out->max_output_tokens_per_s = (double)tokens[b];
         if ((double)touching[b] > out->max_concurrent_requests)
             out->max_concurrent_requests = (double)touching[b];
     }
@@ -124,8 +129,8 @@ static void find_throughputs(const struct qd_request_record *records, uint64_t n
     out->mean_concurrency = ratio(latency_s, out->duration_s);
 }
 
-qd_status qd_metrics_compute(const struct qd_request_record *records, uint64_t n, double duration_s, int n_gpus,
-                             struct qd_metrics *out)
+qd_status qd_metrics_compute(const struct qd_request_record *records, uint64_t n, double duration_s,
+                             int n_gpus, struct qd_metrics *out)
 {
     struct samples s;
     *out = (struct qd_metrics){.duration_s = duration_s};

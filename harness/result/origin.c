@@ -92,7 +92,7 @@ static void note_run(struct qd_origin *origin, const cJSON *run)
     note_device(origin, own);
     note_workload(origin, run, own);
     if (cJSON_IsObject(warmup)) {
-        snprintf(text, sizeof text, "%.0f requests before each run, not counted", number_of(warmup, "num_warmups"));
+        snprintf(text, sizeof text, "%.0f before each run, not counted", number_of(warmup, "num_warmups"));
         note(origin->warmup, sizeof origin->warmup, text);
     }
     /* Load times differ in every run: the first one stands for them. */
@@ -119,8 +119,7 @@ static void note_date(struct qd_origin *origin, const char *date)
 void qd_origin_add(struct qd_origin *origin, const cJSON *runs)
 {
     const cJSON *run;
-    cJSON_ArrayForEach(run, runs)
-    {
+    cJSON_ArrayForEach (run, runs) {
         note_run(origin, run);
         note_date(origin, text_of(run, "date", ""));
     }

@@ -17,12 +17,14 @@ static int compare_gaps(const void *a, const void *b)
 static void print_gaps(FILE *out, const struct qd_request_record *r, int64_t *scratch)
 {
     int32_t n = r->output_len > 1 ? r->output_len - 1 : 0;
-    for (int32_t i = 0; i < n; i++) scratch[i] = r->token_ns[i + 1] - r->token_ns[i];
+    for (int32_t i = 0; i < n; i++)
+        scratch[i] = r->token_ns[i + 1] - r->token_ns[i];
     if (n > 1) qsort(scratch, (size_t)n, sizeof *scratch, compare_gaps);
     fprintf(out, ",\"gaps\":[");
     for (int32_t i = 0; i < n;) {
         int32_t end = i + 1;
-        while (end < n && scratch[end] == scratch[i]) end++;
+        while (end < n && scratch[end] == scratch[i])
+            end++;
         fprintf(out, "%s[%" PRId64 ",%d]", i > 0 ? "," : "", scratch[i], (int)(end - i));
         i = end;
     }
@@ -57,8 +59,9 @@ static bool print_request(FILE *out, const struct qd_request_record *r, uint64_t
                           int64_t *scratch)
 {
     bool has_token = r->output_len > 0;
-    fprintf(out, "{\"index\":%" PRIu64 ",\"replica\":%d,\"prompt_len\":%d,\"max_tokens\":%d,\"output_len\":%d", index,
-            r->replica, r->prompt_len, r->max_tokens, r->output_len);
+    fprintf(out,
+            "{\"index\":%" PRIu64 ",\"replica\":%d,\"prompt_len\":%d,\"max_tokens\":%d,\"output_len\":%d",
+            index, r->replica, r->prompt_len, r->max_tokens, r->output_len);
     fprintf(out, ",\"completed\":%s", qd_request_completed(r) ? "true" : "false");
     if (!print_text(out, "finish", r->finish) || !print_text(out, "error", r->error)) return false;
     fprintf(out, ",\"preemptions\":%d", r->preemptions);

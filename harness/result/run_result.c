@@ -113,7 +113,8 @@ static void put_origin(cJSON *o, const struct qd_run_result *run, bool *ok)
     qd_json_put_text(o, "version", run->version, ok);
     qd_json_put_text(o, "commit", run->commit, ok);
     cJSON *argv = qd_json_put_array(o, "argv", ok);
-    for (int i = 0; i < run->argc; i++) qd_json_append_text(argv, run->argv[i], ok);
+    for (int i = 0; i < run->argc; i++)
+        qd_json_append_text(argv, run->argv[i], ok);
     char seed[24]; /* text: 64 bits do not fit a JSON number */
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)run->seed);
     qd_json_put_text(o, "seed", seed, ok);
@@ -202,12 +203,14 @@ cJSON *qd_run_result_to_json(const struct qd_run_result *run)
     put_configuration(own, run, &ok);
     put_metrics(own, &run->metrics, &ok);
     uint64_t n_preemptions = 0;
-    for (int i = 0; i < run->dp; i++) n_preemptions += run->replicas[i].n_preemptions;
+    for (int i = 0; i < run->dp; i++)
+        n_preemptions += run->replicas[i].n_preemptions;
     qd_json_put_int(own, "preemptions", (int64_t)n_preemptions, &ok);
     double imbalance = qd_replica_imbalance(run->replicas, run->dp);
     qd_json_put_number(own, "imbalance", imbalance, &ok);
     cJSON *replicas = qd_json_put_array(own, "replicas", &ok);
-    for (int i = 0; i < run->dp; i++) put_replica(replicas, &run->replicas[i], run->n_kv_blocks, &ok);
+    for (int i = 0; i < run->dp; i++)
+        put_replica(replicas, &run->replicas[i], run->n_kv_blocks, &ok);
     if (ok) return root;
     cJSON_Delete(root);
     return NULL;

@@ -14,15 +14,18 @@ static const enum qd_metric PUBLISHED[] = {
     QD_METRIC_PER_REQUEST_TOK_S, QD_METRIC_E2EL_P50, QD_METRIC_E2EL_P99, QD_METRIC_TTFT_P50,
     QD_METRIC_TTFT_P99,          QD_METRIC_ITL_P50,  QD_METRIC_ITL_P99,
 };
-static const enum qd_metric OURS[] = {QD_METRIC_OUTPUT_TOK_S, QD_METRIC_TOK_S_PER_GPU, QD_METRIC_TOK_S_PER_USER};
+static const enum qd_metric OURS[] = {QD_METRIC_OUTPUT_TOK_S, QD_METRIC_TOK_S_PER_GPU,
+                                      QD_METRIC_TOK_S_PER_USER};
 
 enum { N_PUBLISHED = sizeof PUBLISHED / sizeof PUBLISHED[0], N_OURS = sizeof OURS / sizeof OURS[0] };
 
 static void print_header(FILE *out)
 {
     fputs("TP,DP,PP,max_num_batched_tokens", out);
-    for (int i = 0; i < N_PUBLISHED; i++) fprintf(out, ",%s", qd_metric_info(PUBLISHED[i])->csv_column);
-    for (int i = 0; i < N_OURS; i++) fprintf(out, ",%s", qd_metric_info(OURS[i])->csv_column);
+    for (int i = 0; i < N_PUBLISHED; i++)
+        fprintf(out, ",%s", qd_metric_info(PUBLISHED[i])->csv_column);
+    for (int i = 0; i < N_OURS; i++)
+        fprintf(out, ",%s", qd_metric_info(OURS[i])->csv_column);
     fputs(",output_tok_s_mean,output_tok_s_std,output_tok_s_min,output_tok_s_max", out);
     fputs(",runs,failed,preemptions,status,mark,reason\n", out);
 }
@@ -52,7 +55,8 @@ static void print_cell(FILE *out, const struct qd_cell *cell)
     fprintf(out, "%lld,%lld,1,%lld", (long long)cell->tp, (long long)cell->dp, (long long)cell->budget);
     for (int i = 0; i < N_PUBLISHED; i++)
         print_value(out, cell->values[PUBLISHED[i]].median, cell->values[PUBLISHED[i]].n > 0);
-    for (int i = 0; i < N_OURS; i++) print_value(out, cell->values[OURS[i]].median, cell->values[OURS[i]].n > 0);
+    for (int i = 0; i < N_OURS; i++)
+        print_value(out, cell->values[OURS[i]].median, cell->values[OURS[i]].n > 0);
     const struct qd_metric_value *v = &cell->values[QD_METRIC_OUTPUT_TOK_S];
     print_value(out, v->mean, v->n > 0);
     print_value(out, v->std, v->n > 1);
@@ -75,7 +79,8 @@ static qd_status write_csv(const struct qd_cell_list *cells, const char *folder,
     qd_status st = qd_atomic_file_open(&file, path, err, errlen);
     if (st == QD_OK) {
         print_header(file.stream);
-        for (size_t i = 0; i < cells->n; i++) print_cell(file.stream, &cells->cells[i]);
+        for (size_t i = 0; i < cells->n; i++)
+            print_cell(file.stream, &cells->cells[i]);
         st = qd_atomic_file_commit(&file, err, errlen);
     }
     free(path);

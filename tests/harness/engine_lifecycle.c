@@ -174,6 +174,35 @@ static void a_preempted_request_can_be_aborted(void **state)
     replies_free(replies);
 }
 
+static void very_slow_steps(struct fake_engine *fake)
+{
+    fake->devices[0].step_us = 30000;
+}
+
+static void an_abort_during_the_last_step_comes_too_late(void **state)
+{
+    (void)state;
+    struct fake_engine fake = {0};
+    int32_t prompt[4];
+    uint64_t ids[3];
+    char err[QD_ERR_LEN] = "";
+    fake_engine_open(&fake, very_slow_steps);
+    struct qd_request r = fake_request(prompt, 4, 1, 1, fake.config.vocab_size), batch[3] = {r, r, r};
+    struct reply *replies = replies_make(4, MAX_TOKENS);
+    ASSERT_OK(qd_engine_submit_batch(fake.engine, batch, 3, ids, err, sizeof err), err);
+    while (atomic_load(&fake.devices[0].n_steps) < 1) usleep(200);
+    for (int i = 2; i >= 0; i--) qd_engine_abort(fake.engine, ids[i]);
+    fake_engine_collect(&fake, 3, replies, 4, 0, MAX_TOKENS);
+    ASSERT_OK(qd_engine_submit(fake.engine, &r, ids, err, sizeof err), err);
+    fake_engine_collect(&fake, 1, replies, 4, 0, MAX_TOKENS);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(replies[i].finish, QD_FINISH_LENGTH);
+        assert_int_equal(replies[i].n_tokens, 1);
+    }
+    fake_engine_close(&fake);
+    replies_free(replies);
+}
+
 static void room_is_given_back_when_the_end_is_read(void **state)
 {
     (void)state;
@@ -286,6 +315,7 @@ int main(void)
         cmocka_unit_test(a_batch_enters_in_one_step),
         cmocka_unit_test(aborts_end_requests_wherever_they_are),
         cmocka_unit_test(a_preempted_request_can_be_aborted),
+        cmocka_unit_test(an_abort_during_the_last_step_comes_too_late),
         cmocka_unit_test(room_is_given_back_when_the_end_is_read),
         cmocka_unit_test(unread_events_are_never_lost),
         cmocka_unit_test(host_segments_add_up_to_the_wall_clock),

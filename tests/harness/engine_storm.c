@@ -45,7 +45,8 @@ static void *client_main(void *arg)
         }
         n_sent += n;
         if (draw(client, &counter, 3) == 0) qd_engine_abort(engine, ids[draw(client, &counter, (uint32_t)n)]);
-        if (draw(client, &counter, 5) == 0) qd_engine_abort(engine, draw(client, &counter, N_CLIENTS * N_EACH));
+        if (draw(client, &counter, 5) == 0)
+            qd_engine_abort(engine, draw(client, &counter, N_CLIENTS * N_EACH));
         if (qd_engine_failure(engine) != NULL) atomic_fetch_add(client->n_failed, 1);
         if (draw(client, &counter, 20) == 0) usleep(200);
     }

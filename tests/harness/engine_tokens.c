@@ -22,10 +22,9 @@ static void make_workload(struct workload *w, int32_t vocab_size)
 static uint64_t run_workload(int dp, int32_t budget, int32_t n_seqs, int32_t n_kv_blocks)
 {
     struct workload w;
-    struct fake_engine fake = {.config = {.dp = dp,
-                                          .max_num_batched_tokens = budget,
-                                          .max_num_seqs = n_seqs,
-                                          .n_kv_blocks = n_kv_blocks}};
+    struct fake_engine fake = {
+        .config = {
+            .dp = dp, .max_num_batched_tokens = budget, .max_num_seqs = n_seqs, .n_kv_blocks = n_kv_blocks}};
     char err[QD_ERR_LEN] = "";
     fake_engine_open(&fake, NULL);
     make_workload(&w, fake.config.vocab_size);

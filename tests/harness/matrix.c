@@ -42,6 +42,7 @@ static void test_bad_lists_are_refused_with_the_reason(void **state)
     check_refused("-1", "no whole number");
     check_refused("1.5", "no whole number");
     check_refused("1 ", "no whole number");
+    check_refused("0-4", "no whole number from 1 to 1000");
     check_refused("0", "no whole number from 1 to 1000");
     check_refused("1001", "no whole number from 1 to 1000");
     check_refused("99999999999999999999", "no whole number");

@@ -10,7 +10,8 @@ static void assert_close(const char *what, double value, double expected, double
 {
     double difference = value > expected ? value - expected : expected - value;
     double size = expected < 0 ? -expected : expected;
-    if (!(difference <= relative * (size > 1e-300 ? size : 1))) fail_msg("%s: %.17g, expected %.17g", what, value, expected);
+    if (!(difference <= relative * (size > 1e-300 ? size : 1)))
+        fail_msg("%s: %.17g, expected %.17g", what, value, expected);
 }
 
 #define MS INT64_C(1000000)
@@ -63,7 +64,8 @@ static void test_hand_made(void **state)
     assert_close("queue", m.queue.mean, 2, 1e-12);
 }
 
-/* Buckets of 1 s from the first submission: tokens 4, 1, 1; requests 3 in the first, the last one touches three. */
+/* Buckets of 1 s from the first submission: tokens 4, 1, 1; requests 3 in the first, the last one touches
+ * three. */
 static void test_peaks(void **state)
 {
     (void)state;
@@ -75,7 +77,8 @@ static void test_peaks(void **state)
     assert_close("requests", m.max_concurrent_requests, 3, 0);
 }
 
-/* A failed request and one that "succeeded" without a token change the number of failures and nothing else. */
+/* A failed request and one that "succeeded" without a token change the number of failures and nothing else.
+ */
 static void test_failed_requests_are_not_fast_ones(void **state)
 {
     (void)state;
@@ -121,7 +124,8 @@ static double latency_key(const cJSON *root, const char *statistic, const char *
     return number(root, key);
 }
 
-static void check_latency(const cJSON *root, const char *name, const struct qd_distribution *d, double relative)
+static void check_latency(const cJSON *root, const char *name, const struct qd_distribution *d,
+                          double relative)
 {
     assert_close(name, d->mean, latency_key(root, "mean", name), relative);
     assert_close(name, d->p50, latency_key(root, "median", name), relative);
@@ -135,10 +139,11 @@ static void check_statistics(const cJSON *root)
     const cJSON *ttfts = cJSON_GetObjectItemCaseSensitive(root, "ttfts"), *item, *gap;
     double *ttft = malloc(48 * sizeof *ttft), *itl = malloc(7223 * sizeof *itl);
     uint64_t n_ttft = 0, n_itl = 0;
-    cJSON_ArrayForEach(item, ttfts) ttft[n_ttft++] = item->valuedouble * 1000;
-    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(root, "itls"))
-    {
-        cJSON_ArrayForEach(gap, item) itl[n_itl++] = gap->valuedouble * 1000;
+    cJSON_ArrayForEach (item, ttfts)
+        ttft[n_ttft++] = item->valuedouble * 1000;
+    cJSON_ArrayForEach (item, cJSON_GetObjectItemCaseSensitive(root, "itls")) {
+        cJSON_ArrayForEach (gap, item)
+            itl[n_itl++] = gap->valuedouble * 1000;
     }
     assert_int_equal(n_ttft, 48);
     assert_int_equal(n_itl, 7223);
@@ -149,7 +154,8 @@ static void check_statistics(const cJSON *root)
     free(itl);
 }
 
-/* The same requests as records of ours; our clock has whole ns, so gaps are exact to 1 ns in 20 ms or more. */
+/* The same requests as records of ours; our clock has whole ns, so gaps are exact to 1 ns in 20 ms or more.
+ */
 static void check_records(const cJSON *root)
 {
     struct qd_request_record records[48] = {0};
@@ -160,11 +166,12 @@ static void check_records(const cJSON *root)
     for (int i = 0; i < 48; i++, lens = lens->next, outs = outs->next, ttft = ttft->next, itls = itls->next) {
         int n = outs->valueint, k = 0;
         double now = ttft->valuedouble;
-        records[i] = (struct qd_request_record){.prompt_len = lens->valueint, .output_len = n, .success = true,
+        records[i] = (struct qd_request_record){.prompt_len = lens->valueint,
+                                                .output_len = n,
+                                                .success = true,
                                                 .token_ns = malloc((size_t)n * sizeof(int64_t))};
         records[i].token_ns[k++] = (int64_t)(now * 1e9 + 0.5);
-        cJSON_ArrayForEach(gap, itls)
-        {
+        cJSON_ArrayForEach (gap, itls) {
             assert_true(k < n);
             now += gap->valuedouble;
             records[i].token_ns[k++] = (int64_t)(now * 1e9 + 0.5);
@@ -182,7 +189,8 @@ static void check_records(const cJSON *root)
     check_latency(root, "ttft", &m.ttft, 1e-8);
     check_latency(root, "tpot", &m.tpot, 1e-8);
     check_latency(root, "itl", &m.itl, 5e-8);
-    for (int i = 0; i < 48; i++) free(records[i].token_ns);
+    for (int i = 0; i < 48; i++)
+        free(records[i].token_ns);
 }
 
 static void test_a_published_vllm_result(void **state)

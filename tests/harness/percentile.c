@@ -14,7 +14,8 @@ static void test_one_value(void **state)
 {
     (void)state;
     const double one[] = {3.5};
-    for (int p = 0; p <= 100; p += 25) assert_near(qd_percentile(one, 1, p), 3.5);
+    for (int p = 0; p <= 100; p += 25)
+        assert_near(qd_percentile(one, 1, p), 3.5);
 }
 
 static void test_no_value(void **state)
@@ -33,7 +34,8 @@ static void test_linear_interpolation(void **state)
     (void)state;
     const double values[] = {1, 2, 4, 8, 16};
     const double p[] = {0, 10, 50, 90, 95, 99, 100}, expected[] = {1, 1.4, 4, 12.8, 14.4, 15.68, 16};
-    for (int i = 0; i < 7; i++) assert_near(qd_percentile(values, 5, p[i]), expected[i]);
+    for (int i = 0; i < 7; i++)
+        assert_near(qd_percentile(values, 5, p[i]), expected[i]);
 }
 
 /* p99 of two samples is an interpolation: 1 + 0.99 * 2. */

@@ -44,10 +44,11 @@ static void test_the_forms_csv_has_in_the_wild(void **state)
     (void)state;
     char err[QD_ERR_LEN] = "";
     struct qd_cell_list cells;
-    const char *text = "\xEF\xBB\xBF\"note\",DP,TP,PP,max_num_batched_tokens,overall_throughput_tokens_per_sec,"
-                       "total_latency_p50_ms,total_latency_p99_ms,ttft_p50_ms,ttft_p99_ms,inter_token_p50_ms,"
-                       "inter_token_p99_ms\r\n\r\n\"a, \"\"b\"\"\nc\",2,1,1,64,1e1,2,3,4,5,6,7\r\n"
-                       "x,4,1,1,64,1,2,3,4,5,6,+7.5";
+    const char *text =
+        "\xEF\xBB\xBF\"note\",DP,TP,PP,max_num_batched_tokens,overall_throughput_tokens_per_sec,"
+        "total_latency_p50_ms,total_latency_p99_ms,ttft_p50_ms,ttft_p99_ms,inter_token_p50_ms,"
+        "inter_token_p99_ms\r\n\r\n\"a, \"\"b\"\"\nc\",2,1,1,64,1e1,2,3,4,5,6,7\r\n"
+        "x,4,1,1,64,1,2,3,4,5,6,+7.5";
     ASSERT_OK(parse(text, &cells, err), err);
     assert_int_equal(cells.n, 2);
     assert_int_equal(cells.cells[0].dp, 2);
@@ -80,7 +81,8 @@ static void test_fields_that_are_no_numbers(void **state)
     (void)state;
     check_refused(HEADER "1,1,1,64,fast,2,3,4,5,6,7\n", "f.csv:2: column 'overall_throughput_tokens_per_sec'",
                   "'fast' is not a number");
-    check_refused(HEADER "1,1,1,64,1,2,3,4,5,6,7ms\n", "column 'inter_token_p99_ms'", "'7ms' is not a number");
+    check_refused(HEADER "1,1,1,64,1,2,3,4,5,6,7ms\n", "column 'inter_token_p99_ms'",
+                  "'7ms' is not a number");
     check_refused(HEADER "1,1,1,64,nan,2,3,4,5,6,7\n", "f.csv:2: ", "'nan' is not a number");
     check_refused(HEADER "1,1,1,64,inf,2,3,4,5,6,7\n", "f.csv:2: ", "'inf' is not a number");
     check_refused(HEADER "1,1,1,64,0x10,2,3,4,5,6,7\n", "f.csv:2: ", "'0x10' is not a number");
@@ -104,8 +106,8 @@ static void test_zero_and_negative_are_no_measurements(void **state)
 static void test_duplicate_rows_name_both_lines(void **state)
 {
     (void)state;
-    check_refused(HEADER ROW("1", "1", "64") ROW("1", "2", "64") "\n" ROW("01", "1", "64"), "f.csv:5: ",
-                  "TP 1 DP 1 max_num_batched_tokens 64 is already in line 2");
+    check_refused(HEADER ROW("1", "1", "64") ROW("1", "2", "64") "\n" ROW("01", "1", "64"),
+                  "f.csv:5: ", "TP 1 DP 1 max_num_batched_tokens 64 is already in line 2");
 }
 
 static void test_broken_lines(void **state)
@@ -146,7 +148,8 @@ static void test_too_many_rows(void **state)
     (void)state;
     char err[QD_ERR_LEN] = "", *text = malloc(4 * (QD_CSV_MAX_ROWS + 10)), *p = text;
     struct qd_cell_list cells;
-    for (int i = 0; i < QD_CSV_MAX_ROWS + 2; i++) p += sprintf(p, "1\n");
+    for (int i = 0; i < QD_CSV_MAX_ROWS + 2; i++)
+        p += sprintf(p, "1\n");
     assert_int_equal(parse(text, &cells, err), QD_ERR_TOO_LARGE);
     ASSERT_CONTAINS(err, "more than 5000 rows");
     free(text);
@@ -167,9 +170,10 @@ static void test_status_column_allows_empty_values(void **state)
     (void)state;
     char err[QD_ERR_LEN] = "";
     struct qd_cell_list cells;
-    const char *header = "TP,DP,PP,max_num_batched_tokens,overall_throughput_tokens_per_sec,total_latency_p50_ms,"
-                         "total_latency_p99_ms,ttft_p50_ms,ttft_p99_ms,inter_token_p50_ms,inter_token_p99_ms,"
-                         "status,reason\n";
+    const char *header =
+        "TP,DP,PP,max_num_batched_tokens,overall_throughput_tokens_per_sec,total_latency_p50_ms,"
+        "total_latency_p99_ms,ttft_p50_ms,ttft_p99_ms,inter_token_p50_ms,inter_token_p99_ms,"
+        "status,reason\n";
     char text[1024];
     snprintf(text, sizeof text, "%s1,1,1,64,,,,,,,,refused,\"does not fit, by 3 GiB\"\n", header);
     ASSERT_OK(parse(text, &cells, err), err);

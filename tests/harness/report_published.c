@@ -42,13 +42,14 @@ static const char *line_with(const char *text, const char *needle, char *line, s
     const char *found = strstr(text, needle);
     if (found == NULL) fail_msg("no line with \"%s\"", needle);
     const char *begin = found;
-    while (begin > text && begin[-1] != '\n') begin--;
+    while (begin > text && begin[-1] != '\n')
+        begin--;
     snprintf(line, room, "%.*s", (int)strcspn(begin, "\n"), begin);
     return line;
 }
 
-static void check_best(struct fixture *f, enum qd_metric metric, const char *label, const char *value, int tp, int dp,
-                       int budget)
+static void check_best(struct fixture *f, enum qd_metric metric, const char *label, const char *value, int tp,
+                       int dp, int budget)
 {
     const struct qd_cell *best = qd_find_best(&f->data, metric);
     assert_non_null(best);
@@ -97,7 +98,10 @@ static void check_change(struct fixture *f, int tp, int dp, const char *percent)
 }
 
 #define CHANGE_TEST(name, tp, dp, percent)                                                                   \
-    static void name(void **state) { check_change(*state, tp, dp, percent); }
+    static void name(void **state)                                                                           \
+    {                                                                                                        \
+        check_change(*state, tp, dp, percent);                                                               \
+    }
 CHANGE_TEST(test_change_tp1_dp1, 1, 1, "-0.74 %")
 CHANGE_TEST(test_change_tp1_dp2, 1, 2, "-6.11 %")
 CHANGE_TEST(test_change_tp1_dp4, 1, 4, "-3.41 %")
@@ -140,7 +144,8 @@ static void test_the_rate_is_not_called_throughput(void **state)
     ASSERT_CONTAINS(f->text, "sum of output tokens / sum of request latencies");
     for (const char *p = f->text; (p = strstr(p, "hroughput")) != NULL; p++) {
         const char *line = p;
-        while (line > f->text && line[-1] != '\n') line--;
+        while (line > f->text && line[-1] != '\n')
+            line--;
         ASSERT_CONTAINS(line, "It is no throughput");
     }
     ASSERT_CONTAINS(f->text, "output tok/s, tok/s/GPU and tok/s/user are not in the file");
@@ -165,8 +170,9 @@ static void test_dp_against_tp(void **state)
     char line[512];
     ASSERT_CONTAINS(line_with(f->text, "- TTFT p50, 12 comparisons", line, sizeof line),
                     "most data parallelism leads in 12, with the most tensor parallelism in 0");
-    ASSERT_CONTAINS(line_with(f->text, "- ITL p50, 12 comparisons", line, sizeof line),
-                    "most data parallelism leads in 0, with the most tensor parallelism in 10, one between in 2");
+    ASSERT_CONTAINS(
+        line_with(f->text, "- ITL p50, 12 comparisons", line, sizeof line),
+        "most data parallelism leads in 0, with the most tensor parallelism in 10, one between in 2");
 }
 
 static void test_memory_is_not_blamed(void **state)

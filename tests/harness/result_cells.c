@@ -1,4 +1,5 @@
-/* Results directories: runs, failures and summaries written and read back, and every way they can be broken. */
+/* Results directories: runs, failures and summaries written and read back, and every way they can be broken.
+ */
 #include "tests/support/test.h"
 
 #include <math.h>
@@ -89,13 +90,15 @@ static void test_a_run_without_a_completed_request_is_no_measurement(void **stat
     struct fixture_run run;
     fixture_run_init(&run, 1, 1, 64, 10, 4);
     fixture_run_write(&run, *state, 0);
-    for (int i = 0; i < FIXTURE_REQUESTS; i++) run.records[i].success = false;
+    for (int i = 0; i < FIXTURE_REQUESTS; i++)
+        run.records[i].success = false;
     fixture_run_finish(&run);
     fixture_run_write(&run, *state, 1);
     run.result.tp = 2;
     fixture_run_write(&run, *state, 0);
     struct qd_cell_list cells = read_cells(*state);
-    const struct qd_cell *mixed = qd_cell_list_find(&cells, 1, 1, 64), *empty = qd_cell_list_find(&cells, 2, 1, 64);
+    const struct qd_cell *mixed = qd_cell_list_find(&cells, 1, 1, 64),
+                         *empty = qd_cell_list_find(&cells, 2, 1, 64);
     assert_int_equal(mixed->status, QD_CELL_OK);
     assert_int_equal(mixed->n_runs, 1);
     assert_int_equal(mixed->n_empty_runs, 1);
@@ -105,22 +108,35 @@ static void test_a_run_without_a_completed_request_is_no_measurement(void **stat
     assert_true(mixed->marks & QD_MARK_FAILED_REQUESTS);
     assert_int_equal(empty->status, QD_CELL_EMPTY);
     assert_int_equal(empty->values[QD_METRIC_TTFT_P50].n, 0);
+    /* Rates are 0, not null, in such a run: they must not enter the median. */
+    assert_int_equal(mixed->values[QD_METRIC_OUTPUT_TOK_S].n, 1);
+    assert_int_equal(empty->values[QD_METRIC_OUTPUT_TOK_S].n, 0);
     qd_cell_list_free(&cells);
 }
 
 static void test_failures_are_written_and_read(void **state)
 {
-    struct qd_failure f = {.kind = QD_FAILURE_CRASHED, .tp = 2, .dp = 1, .budget = 64, .run_number = 1,
-                           .phase = "run", .exit_code = -1, .signal = 11, .needed_bytes = 1000,
-                           .available_bytes = -1, .reason = "killed by signal 11"};
+    struct qd_failure f = {.kind = QD_FAILURE_CRASHED,
+                           .tp = 2,
+                           .dp = 1,
+                           .budget = 64,
+                           .run_number = 1,
+                           .phase = "run",
+                           .exit_code = -1,
+                           .signal = 11,
+                           .needed_bytes = 1000,
+                           .available_bytes = -1,
+                           .reason = "killed by signal 11"};
     char text[40 * 8], *p = text;
-    for (int i = 0; i < 30; i++) p += sprintf(p, "line %d\n", i);
+    for (int i = 0; i < 30; i++)
+        p += sprintf(p, "line %d\n", i);
     qd_failure_set_lines(&f, text, (size_t)(p - text));
     assert_int_equal(f.n_lines, QD_FAILURE_LINES);
     assert_string_equal(f.lines[0], "line 10");
     assert_string_equal(f.lines[QD_FAILURE_LINES - 1], "line 29");
     write_failure(*state, &f);
-    char *path = qd_path_join(*state, "tp=2-dp=1-max_num_batched_tokens=64/failed.json"), err[QD_ERR_LEN] = "";
+    char *path = qd_path_join(*state, "tp=2-dp=1-max_num_batched_tokens=64/failed.json"),
+         err[QD_ERR_LEN] = "";
     struct qd_failure again;
     ASSERT_OK(qd_failure_read(path, &again, err, sizeof err), err);
     assert_int_equal(again.kind, QD_FAILURE_CRASHED);
@@ -156,8 +172,15 @@ static void test_last_lines_of_little_text(void **state)
 
 static void test_refused_cells_keep_their_reason(void **state)
 {
-    struct qd_failure f = {.kind = QD_FAILURE_REFUSED, .tp = 8, .dp = 1, .budget = 64, .run_number = -1,
-                           .phase = "validate", .exit_code = -1, .needed_bytes = -1, .available_bytes = -1,
+    struct qd_failure f = {.kind = QD_FAILURE_REFUSED,
+                           .tp = 8,
+                           .dp = 1,
+                           .budget = 64,
+                           .run_number = -1,
+                           .phase = "validate",
+                           .exit_code = -1,
+                           .needed_bytes = -1,
+                           .available_bytes = -1,
                            .reason = "2 heads do not divide by 8"};
     write_failure(*state, &f);
     struct qd_cell_list cells = read_cells(*state);
@@ -175,7 +198,8 @@ static void test_broken_failure_files(void **state)
         {"{}", "schema_version: missing"},
         {"{\"schema_version\": 9}", "schema_version: 9, this version reads 1"},
         {"{\"schema_version\": 1, \"status\": \"sad\"}", "'sad' is not refused"},
-        {"{\"schema_version\": 1, \"status\": \"refused\", \"tensor_parallel_size\": 0}", "tensor_parallel_size"},
+        {"{\"schema_version\": 1, \"status\": \"refused\", \"tensor_parallel_size\": 0}",
+         "tensor_parallel_size"},
     };
     char *cell = qd_path_join(*state, CELL), err[QD_ERR_LEN] = "";
     ASSERT_OK(qd_folder_create(cell, err, sizeof err), err);
@@ -201,13 +225,15 @@ static void test_broken_runs(void **state)
     check_refused(*state, QD_ERR_INPUT, "run=0.json: ", "schema_version: 2, this version reads 1");
     fixture_write(*state, CELL "/run=0.json", "[]");
     check_refused(*state, QD_ERR_INPUT, "run=0.json: ", "qdyno: missing");
-    fixture_write(*state, CELL "/run=0.json",
-                  "{\"qdyno\": {\"schema_version\": 1}, \"tensor_parallel_size\": 1, \"data_parallel_size\": 1, "
-                  "\"max_num_batched_tokens\": 64, \"completed\": 1, \"failed\": 0}");
+    fixture_write(
+        *state, CELL "/run=0.json",
+        "{\"qdyno\": {\"schema_version\": 1}, \"tensor_parallel_size\": 1, \"data_parallel_size\": 1, "
+        "\"max_num_batched_tokens\": 64, \"completed\": 1, \"failed\": 0}");
     check_refused(*state, QD_ERR_INPUT, CELL ": ", "preemptions: missing");
-    fixture_write(*state, CELL "/run=0.json",
-                  "{\"qdyno\": {\"schema_version\": 1, \"preemptions\": 0}, \"tensor_parallel_size\": 1, "
-                  "\"data_parallel_size\": 1, \"max_num_batched_tokens\": 64, \"completed\": 1, \"failed\": 0}");
+    fixture_write(
+        *state, CELL "/run=0.json",
+        "{\"qdyno\": {\"schema_version\": 1, \"preemptions\": 0}, \"tensor_parallel_size\": 1, "
+        "\"data_parallel_size\": 1, \"max_num_batched_tokens\": 64, \"completed\": 1, \"failed\": 0}");
     check_refused(*state, QD_ERR_INPUT, CELL ": ", "qdyno/throughput/output_tok_s: is not a number");
 }
 
@@ -262,8 +288,16 @@ static void test_summaries(void **state)
     char err[QD_ERR_LEN] = "";
     write_run(*state, 1, 1, 64, 0, 10);
     write_run(*state, 1, 1, 64, 1, 20);
-    struct qd_failure f = {.kind = QD_FAILURE_TIMEOUT, .tp = 2, .dp = 1, .budget = 64, .run_number = 0,
-                           .phase = "run", .exit_code = -1, .signal = 9, .needed_bytes = -1, .available_bytes = -1,
+    struct qd_failure f = {.kind = QD_FAILURE_TIMEOUT,
+                           .tp = 2,
+                           .dp = 1,
+                           .budget = 64,
+                           .run_number = 0,
+                           .phase = "run",
+                           .exit_code = -1,
+                           .signal = 9,
+                           .needed_bytes = -1,
+                           .available_bytes = -1,
                            .reason = "longer than 60 s, \"stopped\""};
     write_failure(*state, &f);
     ASSERT_OK(qd_summary_write(*state, err, sizeof err), err);
@@ -331,6 +365,27 @@ static void test_experiment(void **state)
     free(path);
 }
 
+/* Files of schema 1 as they were written: a change of names or units must not go unnoticed. */
+static void test_kept_files_are_still_read(void **state)
+{
+    (void)state;
+    char err[QD_ERR_LEN] = "";
+    struct qd_report_data data;
+    ASSERT_OK(qd_report_data_load("tests/data/results/schema-1", NULL, &data, err, sizeof err), err);
+    assert_int_equal(data.matrix_source, QD_MATRIX_RECORDED);
+    assert_int_equal(data.cells.n, 2);
+    const struct qd_cell *run = &data.cells.cells[0], *refused = &data.cells.cells[1];
+    const double expected[QD_N_METRICS] = {20 / 0.012, 20 / 0.012, 5 / 0.012, 5 / 0.012, 10,
+                                           10,         0.5,        0.5,       12,        12};
+    for (int m = 0; m < QD_N_METRICS; m++)
+        if (!(fabs(run->values[m].median - expected[m]) < 1e-9 * expected[m]))
+            fail_msg("%s: %.17g", qd_metric_info((enum qd_metric)m)->label, run->values[m].median);
+    assert_int_equal(refused->status, QD_CELL_REFUSED);
+    ASSERT_CONTAINS(refused->reason, "weights and KV need 4.0 GB");
+    assert_string_equal(data.origin.model, "micro");
+    qd_report_data_free(&data);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -348,6 +403,7 @@ int main(void)
         WITH_FOLDER(test_other_files_are_left_alone),
         WITH_FOLDER(test_summaries),
         WITH_FOLDER(test_experiment),
+        cmocka_unit_test(test_kept_files_are_still_read),
 #undef WITH_FOLDER
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

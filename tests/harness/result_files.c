@@ -1,9 +1,10 @@
 /* What a run leaves behind: atomic files, result.json with vLLM's keys, requests.jsonl. */
 #include "tests/support/test.h"
 
-#include <math.h>
 #include <dirent.h>
-#include <sys/stat.h>
+#include <math.h>
+#include <signal.h>
+#include <sys/resource.h>
 
 #include "harness/result/files.h"
 #include "harness/result/json_put.h"
@@ -69,6 +70,32 @@ static void test_write_errors_name_the_file(void **state)
     fixture_folder_remove(folder);
 }
 
+/* A write that fails half-way, as on a full disk, keeps the old file and leaves nothing beside it. */
+static void test_a_failed_write_keeps_the_old_file(void **state)
+{
+    (void)state;
+    enum { LIMIT = 4096, SIZE = 100000 };
+    char err[QD_ERR_LEN] = "", *folder = fixture_folder_create(), *path = qd_path_join(folder, "a.txt");
+    fixture_write(folder, "a.txt", "old");
+    char *data = calloc(SIZE, 1);
+    struct rlimit before, small;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    small = (struct rlimit){LIMIT, before.rlim_max};
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    qd_status st = qd_file_write_atomic(path, data, SIZE, err, sizeof err);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_int_equal(st, QD_ERR_IO);
+    ASSERT_CONTAINS(err, "a.txt: cannot be written");
+    char *text = fixture_read(folder, "a.txt");
+    assert_string_equal(text, "old");
+    assert_int_equal(count_entries(folder), 1);
+    free(text);
+    free(data);
+    free(path);
+    fixture_folder_remove(folder);
+}
+
 static void test_folders_are_created_with_their_parents(void **state)
 {
     (void)state;
@@ -86,15 +113,59 @@ static void test_folders_are_created_with_their_parents(void **state)
 
 /* Keys and order of vLLM's --save-result, then the three that its sweep plotters read, then ours. */
 static const char *const KEYS[] = {
-    "date", "endpoint_type", "backend", "label", "model_id", "tokenizer_id", "num_prompts", "request_rate",
-    "burstiness", "max_concurrency", "duration", "completed", "failed", "total_input_tokens",
-    "total_output_tokens", "request_throughput", "request_goodput", "output_throughput",
-    "total_token_throughput", "max_output_tokens_per_s", "max_concurrent_requests", "rtfx", "mean_ttft_ms",
-    "median_ttft_ms", "std_ttft_ms", "p50_ttft_ms", "p90_ttft_ms", "p95_ttft_ms", "p99_ttft_ms",
-    "mean_tpot_ms", "median_tpot_ms", "std_tpot_ms", "p50_tpot_ms", "p90_tpot_ms", "p95_tpot_ms",
-    "p99_tpot_ms", "mean_itl_ms", "median_itl_ms", "std_itl_ms", "p50_itl_ms", "p90_itl_ms", "p95_itl_ms",
-    "p99_itl_ms", "mean_e2el_ms", "median_e2el_ms", "std_e2el_ms", "p50_e2el_ms", "p90_e2el_ms",
-    "p95_e2el_ms", "p99_e2el_ms", "tensor_parallel_size", "data_parallel_size", "max_num_batched_tokens",
+    "date",
+    "endpoint_type",
+    "backend",
+    "label",
+    "model_id",
+    "tokenizer_id",
+    "num_prompts",
+    "request_rate",
+    "burstiness",
+    "max_concurrency",
+    "duration",
+    "completed",
+    "failed",
+    "total_input_tokens",
+    "total_output_tokens",
+    "request_throughput",
+    "request_goodput",
+    "output_throughput",
+    "total_token_throughput",
+    "max_output_tokens_per_s",
+    "max_concurrent_requests",
+    "rtfx",
+    "mean_ttft_ms",
+    "median_ttft_ms",
+    "std_ttft_ms",
+    "p50_ttft_ms",
+    "p90_ttft_ms",
+    "p95_ttft_ms",
+    "p99_ttft_ms",
+    "mean_tpot_ms",
+    "median_tpot_ms",
+    "std_tpot_ms",
+    "p50_tpot_ms",
+    "p90_tpot_ms",
+    "p95_tpot_ms",
+    "p99_tpot_ms",
+    "mean_itl_ms",
+    "median_itl_ms",
+    "std_itl_ms",
+    "p50_itl_ms",
+    "p90_itl_ms",
+    "p95_itl_ms",
+    "p99_itl_ms",
+    "mean_e2el_ms",
+    "median_e2el_ms",
+    "std_e2el_ms",
+    "p50_e2el_ms",
+    "p90_e2el_ms",
+    "p95_e2el_ms",
+    "p99_e2el_ms",
+    "tensor_parallel_size",
+    "data_parallel_size",
+    "max_num_batched_tokens",
     "qdyno",
 };
 
@@ -199,8 +270,7 @@ static uint64_t add_row(const char *line, size_t len, uint64_t index, double *ga
     assert_true(number(row, "index") == (double)index);
     const cJSON *pair;
     double n_row = 0, previous = -1;
-    cJSON_ArrayForEach(pair, cJSON_GetObjectItem(row, "gaps"))
-    {
+    cJSON_ArrayForEach (pair, cJSON_GetObjectItem(row, "gaps")) {
         double gap = pair->child->valuedouble, count = pair->child->next->valuedouble;
         assert_true(gap > previous);
         previous = gap;
@@ -219,7 +289,8 @@ static void test_requests_file_gives_the_pooled_gaps_back(void **state)
 {
     (void)state;
     struct fixture_run run;
-    char *folder = fixture_folder_create(), err[QD_ERR_LEN] = "", *path = qd_path_join(folder, "requests.jsonl");
+    char *folder = fixture_folder_create(), err[QD_ERR_LEN] = "",
+         *path = qd_path_join(folder, "requests.jsonl");
     fixture_run_init(&run, 1, 2, 64, 10, 4);
     run.times[0][3] += 1234567; /* two odd gaps among equal ones */
     run.records[1].output_len = 1;
@@ -262,6 +333,7 @@ int main(void)
         cmocka_unit_test(test_atomic_write_replaces_and_leaves_nothing_else),
         cmocka_unit_test(test_discard_keeps_the_old_file),
         cmocka_unit_test(test_write_errors_name_the_file),
+        cmocka_unit_test(test_a_failed_write_keeps_the_old_file),
         cmocka_unit_test(test_folders_are_created_with_their_parents),
         cmocka_unit_test(test_result_has_vllm_keys_in_their_order),
         cmocka_unit_test(test_result_keeps_ours_under_one_key),

@@ -27,7 +27,8 @@ static void test_own_time_is_seen(void **state)
     struct qd_machine_load before, after;
     qd_machine_load_read(&before);
     volatile uint64_t x = 0;
-    for (int i = 0; i < 60000000; i++) x = x * 3 + 1;
+    for (int i = 0; i < 60000000; i++)
+        x = x * 3 + 1;
     qd_machine_load_read(&after);
     assert_true(after.own_ns > before.own_ns);
     assert_true(after.total_ns >= before.total_ns);
@@ -42,8 +43,8 @@ static const struct qd_machine_load ZERO = {0};
 static void test_shares(void **state)
 {
     (void)state;
-    struct qd_machine_load after = {.total_ns = 8000000000, .idle_ns = 2000000000, .steal_ns = 1000000000,
-                                    .own_ns = 4000000000};
+    struct qd_machine_load after = {
+        .total_ns = 8000000000, .idle_ns = 2000000000, .steal_ns = 1000000000, .own_ns = 4000000000};
     struct qd_machine_shares s = qd_machine_load_between(&ZERO, &after);
     assert_true(s.own == 0.5 && s.idle == 0.25 && s.steal == 0.125 && s.foreign == 0.125);
     assert_int_equal(qd_machine_marks(&FOUR, &ZERO, &after, 4), QD_MARK_SHARED_MACHINE | QD_MARK_STEAL_TIME);

@@ -64,7 +64,7 @@ static void silu_mul(void **state)
     need_isa(*state);
     for (int numerics = 0; numerics < 2; numerics++) {
         struct deviation observed = DEVIATION_NONE;
-        struct qd_device device = open_cpu(*state, 1, (enum qd_numerics)numerics);
+        struct qd_device device = open_cpu(*state, 2, (enum qd_numerics)numerics);
         for (size_t i = 0; i < COUNT(widths) * COUNT(all_rows); i++) {
             const int64_t n = widths[i / COUNT(all_rows)], m = all_rows[i % COUNT(all_rows)];
             qd_bf16 *in = new_random_bf16((size_t)(m * 2 * n), i, 8),

@@ -143,7 +143,7 @@ static void reduce_add_rmsnorm(void **state)
 /* The bits of a row are the same alone, among others, and on any number of threads. */
 static void rows_and_threads_do_not_matter(void **state)
 {
-    enum { DIM = 200 };
+    enum { DIM = 1000 }; /* enough elements for the team */
     need_isa(*state);
     qd_bf16 *x = new_rows(ROWS, DIM, 3), *weight = new_norm_weight(DIM, 4), whole[ROWS * DIM],
             got[ROWS * DIM];

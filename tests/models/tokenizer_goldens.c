@@ -19,7 +19,8 @@ static void check_encoding(const cJSON *line, void *context)
 
 static void assert_same_text(const char *text, size_t len, const char *expected, size_t n_expected)
 {
-    if (len != n_expected || memcmp(text, expected, len) != 0) fail_msg("\"%s\" is not \"%s\"", text, expected);
+    if (len != n_expected || memcmp(text, expected, len) != 0)
+        fail_msg("\"%s\" is not \"%s\"", text, expected);
 }
 
 /* Each token's text is complete UTF-8, and all of it joined is the expected text. */
@@ -52,7 +53,8 @@ static void check_decoding(const qd_tokenizer_t *tokenizer, const cJSON *line, c
     char err[QD_ERR_LEN] = "", *expected, *text;
     size_t n_expected, len, n;
     int32_t *ids = ids_of(cJSON_GetObjectItemCaseSensitive(line, "ids"), &n);
-    assert_int_equal(qd_json_text(cJSON_GetObjectItemCaseSensitive(line, text_key), &expected, &n_expected), QD_OK);
+    assert_int_equal(qd_json_text(cJSON_GetObjectItemCaseSensitive(line, text_key), &expected, &n_expected),
+                     QD_OK);
     ASSERT_OK(qd_tokenizer_decode(tokenizer, ids, n, skip_special, &text, &len, err, sizeof err), err);
     assert_same_text(text, len, expected, n_expected);
     check_stream(tokenizer, ids, n, skip_special, expected, n_expected);

@@ -18,15 +18,16 @@ static uint64_t mix(uint64_t hash, uint64_t value)
     return hash ^ (hash >> 29);
 }
 
-int32_t fake_next_id(const int32_t *tokens, int32_t n, uint64_t seed, uint64_t output_index, int32_t vocab_size)
+int32_t fake_next_id(const int32_t *tokens, int32_t n, uint64_t seed, uint64_t output_index,
+                     int32_t vocab_size)
 {
     uint64_t hash = mix(mix(1, seed), output_index);
     for (int32_t i = 0; i < n; i++) hash = mix(hash, (uint64_t)tokens[i]);
     return (int32_t)(hash % (uint64_t)vocab_size);
 }
 
-static qd_status device_open(const struct qd_device_config *config, const struct qd_bootstrap *bootstrap, void **ctx,
-                             char *err, size_t errlen)
+static qd_status device_open(const struct qd_device_config *config, const struct qd_bootstrap *bootstrap,
+                             void **ctx, char *err, size_t errlen)
 {
     (void)config, (void)bootstrap, (void)err, (void)errlen;
     *ctx = NULL;
@@ -56,7 +57,8 @@ static void rank_close(void *state)
     free(rank);
 }
 
-static qd_status rank_open(void *user, int rank, struct qd_device device, void **state, char *err, size_t errlen)
+static qd_status rank_open(void *user, int rank, struct qd_device device, void **state, char *err,
+                           size_t errlen)
 {
     (void)device;
     struct fake_device *fake = user;
@@ -97,22 +99,24 @@ static qd_status rank_step(void *state, const struct qd_step *step, struct qd_st
     }
     if (fake->step_us > 0) usleep((useconds_t)fake->step_us);
     if (index == fake->fail_step) return qd_fail(QD_ERR_INTERNAL, err, errlen, "the fake caught fire");
-    QD_TRY(qd_step_validate(step, step->used_bytes, fake->n_kv_blocks, fake->vocab_size, fake->limits.max_seqs, err,
-                            errlen));
+    QD_TRY(qd_step_validate(step, step->used_bytes, fake->n_kv_blocks, fake->vocab_size,
+                            fake->limits.max_seqs, err, errlen));
     for (int32_t t = 0; t < step->n_tokens; t++) {
         rank->token[qd_step_slot_mapping(step)[t]] = qd_step_token_source(step)[t];
         rank->position[qd_step_slot_mapping(step)[t]] = qd_step_position(step)[t];
     }
     for (int32_t seq = 0, row = 0; seq < step->n_seqs; seq++) {
         if (!gather(rank, step, seq))
-            return qd_fail(QD_ERR_INTERNAL, err, errlen, "sequence %d reads a place that is not its own", seq);
-        if (row == step->n_logit_rows || qd_step_logit_row(step)[row] != qd_step_cu_seqlens_q(step)[seq + 1] - 1)
+            return qd_fail(QD_ERR_INTERNAL, err, errlen, "sequence %d reads a place that is not its own",
+                           seq);
+        if (row == step->n_logit_rows ||
+            qd_step_logit_row(step)[row] != qd_step_cu_seqlens_q(step)[seq + 1] - 1)
             continue;
         const struct qd_sampling *sampling = &qd_step_sampling(step)[row];
-        out->ids[row++] = index == fake->bad_step ? fake->vocab_size
-                                                  : fake_next_id(rank->sequence, qd_step_kv_len(step)[seq],
-                                                                 sampling->seed, sampling->output_index,
-                                                                 fake->vocab_size);
+        out->ids[row++] = index == fake->bad_step
+                              ? fake->vocab_size
+                              : fake_next_id(rank->sequence, qd_step_kv_len(step)[seq], sampling->seed,
+                                             sampling->output_index, fake->vocab_size);
     }
     return QD_OK;
 }

@@ -1,6 +1,6 @@
-/* A device whose model is a hash: every step is checked and carried out on a KV pool that remembers token ids, so
- * that a wrong page, position, order or token source changes the tokens, and what a request should get can be
- * computed without an engine.
+/* A device whose model is a hash: every step is checked and carried out on a KV pool that remembers token
+ * ids, so that a wrong page, position, order or token source changes the tokens, and what a request should
+ * get can be computed without an engine.
  */
 #ifndef QD_TESTS_SUPPORT_FAKE_DEVICE_H
 #define QD_TESTS_SUPPORT_FAKE_DEVICE_H
@@ -30,6 +30,7 @@ qd_status fake_group_open(struct fake_device *device, int replica, int tp, qd_gr
                           size_t errlen);
 
 /* The id that follows tokens[n] when it is sampled as the output_index-th of a request with this seed. */
-int32_t fake_next_id(const int32_t *tokens, int32_t n, uint64_t seed, uint64_t output_index, int32_t vocab_size);
+int32_t fake_next_id(const int32_t *tokens, int32_t n, uint64_t seed, uint64_t output_index,
+                     int32_t vocab_size);
 
 #endif

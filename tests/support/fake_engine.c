@@ -41,8 +41,10 @@ void fake_engine_open(struct fake_engine *fake, void (*configure)(struct fake_en
             .device = {.replica = i, .n_ranks = 1, .limits = fake->devices[i].limits},
             .vocab_size = config->vocab_size,
         };
-        if (fake->null_device) ASSERT_OK(qd_group_open(&null_group, &fake->groups[i], err, sizeof err), err);
-        else ASSERT_OK(fake_group_open(&fake->devices[i], i, 1, &fake->groups[i], err, sizeof err), err);
+        if (fake->null_device)
+            ASSERT_OK(qd_group_open(&null_group, &fake->groups[i], err, sizeof err), err);
+        else
+            ASSERT_OK(fake_group_open(&fake->devices[i], i, 1, &fake->groups[i], err, sizeof err), err);
     }
     config->groups = fake->groups;
     ASSERT_OK(qd_engine_open(config, &fake->engine, err, sizeof err), err);

@@ -3,6 +3,14 @@
 #include "kernels/base/random.h"
 #include "tests/support/test.h"
 
+/* Under AddressSanitizer a read of the guard zones is seen too. */
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(address, bytes)   ((void)(address), (void)(bytes))
+#define ASAN_UNPOISON_MEMORY_REGION(address, bytes) ((void)(address), (void)(bytes))
+#endif
+
 enum { ALIGNMENT = 64, GUARD = 256, SENTINEL = 0xa5, POISON = 0xff };
 
 struct guarded guarded_alloc(size_t bytes)
@@ -13,11 +21,15 @@ struct guarded guarded_alloc(size_t bytes)
     memset(g.base, SENTINEL, bytes + 2 * GUARD);
     g.data = g.base + GUARD;
     memset(g.data, POISON, bytes);
+    ASAN_POISON_MEMORY_REGION(g.base, GUARD);
+    ASAN_POISON_MEMORY_REGION(g.base + GUARD + bytes, GUARD);
     return g;
 }
 
 void guarded_check(const char *what, const struct guarded *g)
 {
+    ASAN_UNPOISON_MEMORY_REGION(g->base, GUARD);
+    ASAN_UNPOISON_MEMORY_REGION(g->base + GUARD + g->bytes, GUARD);
     for (size_t i = 0; i < GUARD; i++) {
         if (g->base[GUARD - 1 - i] != SENTINEL)
             fail_msg("%s: wrote %zu bytes before the output", what, i + 1);
@@ -50,7 +62,7 @@ void random_f32(float *out, size_t n, uint64_t seed, double scale)
 
 qd_bf16 *new_random_bf16(size_t n, uint64_t seed, double scale)
 {
-    qd_bf16 *out = malloc((n + 1) * sizeof *out);
+    qd_bf16 *out = malloc(n * sizeof *out);
     assert_non_null(out);
     random_bf16(out, n, seed, scale);
     return out;

@@ -15,7 +15,7 @@ struct guarded {
     size_t bytes;
 };
 struct guarded guarded_alloc(size_t bytes);
-/* Fails the test when a sentinel was overwritten. */
+/* Fails the test when a sentinel was overwritten; once per buffer. */
 void guarded_check(const char *what, const struct guarded *g);
 /* guarded_check, then releases. */
 void guarded_free(const char *what, struct guarded *g);

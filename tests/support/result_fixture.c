@@ -64,8 +64,13 @@ void fixture_run_init(struct fixture_run *run, int tp, int dp, int64_t budget, d
         .warmup_ns = 7000000,
         .load_bytes = 2000000000,
         .load_ns = 1000000000,
-        .machine = {.cpu_model = "Test CPU", .cpu_isa = "avx2 fma", .kernel = "Linux", .n_cores = 4,
-                    .n_cores_online = 8, .threads_per_core = 1, .memory_bytes = INT64_C(8) << 30},
+        .machine = {.cpu_model = "Test CPU",
+                    .cpu_isa = "avx2 fma",
+                    .kernel = "Linux",
+                    .n_cores = 4,
+                    .n_cores_online = 8,
+                    .threads_per_core = 1,
+                    .memory_bytes = INT64_C(8) << 30},
     };
     init_records(run, ttft_ms, gap_ms);
     for (int i = 0; i < FIXTURE_REQUESTS; i++) {

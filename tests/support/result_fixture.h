@@ -17,8 +17,8 @@ struct fixture_run {
     int64_t times[FIXTURE_REQUESTS][FIXTURE_TOKENS];
 };
 
-/* FIXTURE_REQUESTS requests of 10 prompt tokens and FIXTURE_TOKENS output tokens, submitted together at 5 s on
- * the monotonic clock: first token after ttft_ms, the others gap_ms apart. The machine has 4 cores. */
+/* FIXTURE_REQUESTS requests of 10 prompt tokens and FIXTURE_TOKENS output tokens, submitted together at 5 s
+ * on the monotonic clock: first token after ttft_ms, the others gap_ms apart. The machine has 4 cores. */
 void fixture_run_init(struct fixture_run *run, int tp, int dp, int64_t budget, double ttft_ms, double gap_ms);
 
 /* Recomputes metrics and marks after a change of the records. */

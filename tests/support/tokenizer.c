@@ -39,7 +39,8 @@ int32_t *ids_of(const cJSON *array, size_t *n)
     return ids;
 }
 
-void assert_same_ids(const int32_t *ids, size_t n, const int32_t *expected, size_t n_expected, const char *what)
+void assert_same_ids(const int32_t *ids, size_t n, const int32_t *expected, size_t n_expected,
+                     const char *what)
 {
     bool same = n == n_expected;
     for (size_t i = 0; i < n && i < n_expected && same; i++) same = ids[i] == expected[i];

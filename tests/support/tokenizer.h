@@ -5,10 +5,10 @@
 #include "models/json.h"
 #include "models/tokenizer.h"
 
-#define TINY_MODEL "models/tiny"
-#define TINY_DATA "tests/data/tokenizer/"
+#define TINY_MODEL      "models/tiny"
+#define TINY_DATA       "tests/data/tokenizer/"
 #define QWEN3_TOKENIZER SHARED_DATA "qwen3-tokenizer"
-#define QWEN3_DATA SHARED_DATA "goldens/tokenizer/"
+#define QWEN3_DATA      SHARED_DATA "goldens/tokenizer/"
 
 /* Loads or fails the test. */
 qd_tokenizer_t *load_tokenizer(const char *dir);

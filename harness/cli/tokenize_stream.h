@@ -1,6 +1,6 @@
 /* What `qdyno tokenize` does between two streams. */
-#ifndef QD_HARNESS_CLI_TOKENIZE_H
-#define QD_HARNESS_CLI_TOKENIZE_H
+#ifndef QD_HARNESS_CLI_TOKENIZE_STREAM_H
+#define QD_HARNESS_CLI_TOKENIZE_STREAM_H
 
 #include <stdbool.h>
 #include <stdio.h>
@@ -22,7 +22,8 @@ struct qd_tokenize_mode {
 };
 
 /* Converts all of `in` to `out`. With jsonl, results of the lines before a bad one are written. QD_ERR_INPUT
- * with the line (jsonl) and the byte offset of what is wrong, QD_ERR_UNSUPPORTED, QD_ERR_IO, QD_ERR_NO_MEMORY. */
+ * with the line (jsonl) and the byte offset of what is wrong, QD_ERR_UNSUPPORTED, QD_ERR_IO,
+ * QD_ERR_NO_MEMORY. */
 qd_status qd_tokenize_stream(const qd_tokenizer_t *tokenizer, const struct qd_tokenize_mode *mode, FILE *in,
                              FILE *out, char *err, size_t errlen);
 
