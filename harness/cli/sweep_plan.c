@@ -1,5 +1,6 @@
 #include "harness/cli/sweep_plan.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,21 +40,55 @@ void qd_sweep_plan_free(struct qd_sweep_plan *plan)
     *plan = (struct qd_sweep_plan){0};
 }
 
-const char *qd_sweep_plan_value(const struct qd_sweep_plan *plan, size_t cell, size_t axis)
+static size_t axis_index(const struct qd_sweep_plan *plan, size_t cell, size_t axis)
 {
     for (size_t i = plan->n_axes - 1; i > axis; i--) cell /= plan->axes[i].range.n;
-    return plan->axes[axis].range.values[cell % plan->axes[axis].range.n];
+    return cell % plan->axes[axis].range.n;
+}
+
+const char *qd_sweep_plan_value(const struct qd_sweep_plan *plan, size_t cell, size_t axis)
+{
+    return plan->axes[axis].range.values[axis_index(plan, cell, axis)];
+}
+
+static bool is_of_matrix(const struct qd_sweep_axis *axis)
+{
+    return strcmp(axis->name, "tensor-parallel-size") == 0 || strcmp(axis->name, "data-parallel-size") == 0 ||
+           strcmp(axis->name, "max-num-batched-tokens") == 0;
+}
+
+/* Appends "a=1-b=2" over the axes of the matrix, or over the others; `name` stays as it is without any. */
+static void append_axes(const struct qd_sweep_plan *plan, size_t cell, bool of_matrix, char *name, size_t len)
+{
+    const char *dash = "";
+    for (size_t i = 0; i < plan->n_axes; i++) {
+        if (is_of_matrix(&plan->axes[i]) != of_matrix) continue;
+        size_t used = strlen(name);
+        snprintf(name + used, len - used, "%s%s=%s", dash, plan->axes[i].label, qd_sweep_plan_value(plan, cell, i));
+        dash = "-";
+    }
+}
+
+void qd_sweep_plan_group(const struct qd_sweep_plan *plan, size_t cell, char *name, size_t len)
+{
+    name[0] = '\0';
+    append_axes(plan, cell, false, name, len);
+}
+
+bool qd_sweep_plan_begins_group(const struct qd_sweep_plan *plan, size_t cell)
+{
+    for (size_t i = 0; i < plan->n_axes; i++)
+        if (is_of_matrix(&plan->axes[i]) && axis_index(plan, cell, i) != 0) return false;
+    return true;
 }
 
 void qd_sweep_plan_name(const struct qd_sweep_plan *plan, size_t cell, char *name, size_t len)
 {
-    size_t used = 0;
-    snprintf(name, len, "all");
-    for (size_t i = 0; i < plan->n_axes && used < len; i++) {
-        int n = snprintf(name + used, len - used, "%s%s=%s", i > 0 ? "-" : "", plan->axes[i].label,
-                         qd_sweep_plan_value(plan, cell, i));
-        used += n > 0 ? (size_t)n : 0;
-    }
+    qd_sweep_plan_group(plan, cell, name, len);
+    if (name[0] != '\0') snprintf(name + strlen(name), len - strlen(name), "/");
+    size_t used = strlen(name);
+    append_axes(plan, cell, true, name, len);
+    if (name[used] == '\0') snprintf(name + used, len - used, "all");
 }
 
 char **qd_sweep_plan_argv(const struct qd_sweep_plan *plan, size_t cell, const char *const *extra)

@@ -27,7 +27,14 @@ void qd_sweep_plan_free(struct qd_sweep_plan *plan);
 /* The value of an axis in a cell. */
 const char *qd_sweep_plan_value(const struct qd_sweep_plan *plan, size_t cell, size_t axis);
 
-/* The folder name of a cell: "tp=1-dp=2-budget=64", or "all" without axes. */
+/* A report's matrix is TP x DP x budget. What the other axes make of it are groups, each with a folder of its own
+ * that reports and summaries read: "random-input-len=64", or "" without such axes. */
+void qd_sweep_plan_group(const struct qd_sweep_plan *plan, size_t cell, char *name, size_t len);
+
+/* True for one cell of every group. */
+bool qd_sweep_plan_begins_group(const struct qd_sweep_plan *plan, size_t cell);
+
+/* The folder of a cell: "tp=1-dp=2-budget=64" ("all" without these axes), in its group's folder. */
 void qd_sweep_plan_name(const struct qd_sweep_plan *plan, size_t cell, char *name, size_t len);
 
 /* The words of `qdyno run` for a cell: argv[0] "qdyno", "run", then options; NULL-terminated. `extra` words
