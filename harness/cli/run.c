@@ -7,6 +7,7 @@
 #include "harness/cli/commands.h"
 #include "harness/cli/interrupt.h"
 #include "harness/cli/progress.h"
+#include "harness/cli/run_plan.h"
 #include "harness/cli/run_table.h"
 #include "harness/cli/run_workload.h"
 #include "harness/cli/session.h"
@@ -231,13 +232,9 @@ static int dry_run(const struct qd_command *command, const struct qd_options *op
     struct qd_instance_options instance_options = qd_session_instance_options(options);
     struct qd_instance_plan plan;
     qd_status status = qd_instance_plan_make(&instance_options, &plan, err, sizeof err);
-    if (status != QD_OK) return qd_command_fail(command, status, err);
-    printf("{\"tensor_parallel_size\": %d, \"data_parallel_size\": %d, \"max_num_batched_tokens\": %" PRId32
-           ", \"max_num_seqs\": %" PRId32 ", \"max_model_len\": %" PRId32 ", \"n_kv_blocks\": %" PRId32
-           ", \"weight_bytes\": %zu, \"activation_bytes\": %zu, \"kv_bytes\": %zu, \"usable_bytes\": %zu}\n",
-           plan.tp, plan.dp, plan.limits.max_tokens, plan.limits.max_seqs, plan.max_model_len, plan.n_kv_blocks,
-           plan.weight_bytes, plan.activation_bytes, plan.kv_bytes, plan.usable_bytes);
-    return QD_EXIT_OK;
+    if (status == QD_OK) qd_run_plan_print(&plan, stdout);
+    if (status == QD_ERR_DOES_NOT_FIT) qd_run_plan_print_refused(&plan, stdout);
+    return status == QD_OK ? QD_EXIT_OK : qd_command_fail(command, status, err);
 }
 
 static int run_run(const struct qd_command *command, const struct qd_options *options)

@@ -11,6 +11,7 @@
 #include "harness/cli/commands.h"
 #include "harness/cli/interrupt.h"
 #include "harness/cli/progress.h"
+#include "harness/cli/run_plan.h"
 #include "harness/cli/session.h"
 #include "harness/cli/sweep_files.h"
 #include "harness/result/cells.h"
@@ -78,9 +79,8 @@ static void describe(const struct sweep *sweep, size_t cell, const struct qd_chi
         .run_number = run_number,
         .exit_code = result->exit_code,
         .signal = result->signal,
-        .needed_bytes = -1, /* the reason spells the arithmetic out */
-        .available_bytes = -1,
     };
+    qd_run_plan_read_refused(result->output, &out->needed_bytes, &out->available_bytes);
     snprintf(out->phase, sizeof out->phase, "%s", phase);
     qd_failure_set_lines(out, result->tail, strlen(result->tail));
     static const char prefix[] = "qdyno: run: ";

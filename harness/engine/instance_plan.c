@@ -55,10 +55,11 @@ static double gib(size_t bytes)
     return (double)bytes / 1073741824.0;
 }
 
-/* The refusal: every term of the sum, and what it is held against. */
-static qd_status does_not_fit(const struct qd_instance_plan *plan, const char *what, size_t kv_bytes,
+/* The refusal: every term of the sum, and what it is held against. The plan keeps the terms. */
+static qd_status does_not_fit(struct qd_instance_plan *plan, const char *what, size_t kv_bytes,
                               double utilization, char *err, size_t errlen)
 {
+    plan->kv_bytes = kv_bytes;
     size_t needed = plan->weight_bytes + plan->activation_bytes + kv_bytes;
     return qd_fail(QD_ERR_DOES_NOT_FIT, err, errlen,
                    "%s does not fit: weights %.3f GiB + activations %.3f GiB + KV pages %.3f GiB = %.3f GiB > "

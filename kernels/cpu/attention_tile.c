@@ -234,10 +234,12 @@ KERNEL values_of_columns(const bool wide, const struct qd_cpu_attention_block *b
 static void widen_values(const struct qd_cpu_attention_block *block, const struct qd_cpu_attention_tile *tile)
 {
     const int64_t head_dim = block->head_dim;
-    for (int key = 0; key < tile->n_pages * PAGE; key++) {
-        const qd_bf16 *from = tile->pages[key / PAGE] + key % PAGE * head_dim;
-        for (int64_t c = 0; c < head_dim; c += 2 * VF_LANES)
-            widen(from + c, block->wide + c * QD_CPU_TILE_KEYS + key * 2 * VF_LANES);
+    float *to = block->wide;
+    for (int64_t c = 0; c < head_dim; c += PAGE, to = block->wide + c * QD_CPU_TILE_KEYS) {
+        for (int page = 0; page < tile->n_pages; page++) {
+            const qd_bf16 *from = tile->pages[page] + c;
+            for (int key = 0; key < PAGE; key++, from += head_dim, to += PAGE) widen(from, to);
+        }
     }
 }
 

@@ -22,7 +22,8 @@ struct sequence {
     int32_t tokens[N_TOKENS];
     int32_t pages[N_PAGES];
     int32_t n_done;
-    float *alone; /* [N_TOKENS][vocab] expected logits */
+    int32_t first_row; /* positions before want no logits */
+    float *alone;      /* [N_TOKENS][vocab] expected logits */
 };
 
 static uint32_t draw(uint64_t seed, uint64_t index, uint32_t below)
@@ -57,8 +58,13 @@ static void choose_chunks(const struct sequence *sequences, uint64_t seed, uint6
     }
 }
 
-/* Writes the step; every token but the first of a chunk of several wants logits, so rows are a strict subset.
+/* From first_row on, every token but the first of a chunk of several wants logits: rows are a strict subset.
  */
+static bool wants_logits(const struct sequence *sequence, int32_t position, int32_t chunk)
+{
+    return position >= sequence->first_row && (chunk == 1 || position > sequence->n_done);
+}
+
 static void fill_step(struct qd_step *step, const struct qd_step_limits *limits,
                       const struct sequence *sequences, const int32_t *lengths)
 {
@@ -68,7 +74,8 @@ static void fill_step(struct qd_step *step, const struct qd_step_limits *limits,
         n_tokens += lengths[s];
         n_seqs++;
         n_blocks += (int32_t)qd_div_up(sequences[s].n_done + lengths[s], QD_KV_BLOCK_SIZE);
-        n_rows += lengths[s] > 1 ? lengths[s] - 1 : 1;
+        for (int32_t i = 0; i < lengths[s]; i++)
+            n_rows += wants_logits(&sequences[s], sequences[s].n_done + i, lengths[s]);
     }
     assert_int_equal(qd_step_begin(step, limits, n_tokens, n_seqs, n_blocks, n_rows), QD_OK);
     step->flags = QD_STEP_WANT_LOGITS;
@@ -87,7 +94,7 @@ static void fill_step(struct qd_step *step, const struct qd_step_limits *limits,
             qd_step_token_source(step)[t] = sequence->tokens[position];
             qd_step_position(step)[t] = position;
             qd_step_slot_mapping(step)[t] = page * QD_KV_BLOCK_SIZE + position % QD_KV_BLOCK_SIZE;
-            if (lengths[s] > 1 && position == sequence->n_done) continue;
+            if (!wants_logits(sequence, position, lengths[s])) continue;
             qd_step_sampling(step)[row] = (struct qd_sampling){.top_p = 1.0f, .slot = -1};
             qd_step_logit_row(step)[row++] = t;
         }
@@ -102,10 +109,11 @@ static void compare_rows(const struct qd_group_result *result, struct sequence *
     int32_t row = 0;
     size_t vocab = (size_t)result->vocab_size;
     for (int s = 0; s < N_SEQS; s++) {
-        int32_t begin = sequences[s].n_done;
-        for (int32_t position = begin + (lengths[s] > 1); position < begin + lengths[s]; position++, row++) {
+        for (int32_t i = 0; i < lengths[s]; i++) {
+            int32_t position = sequences[s].n_done + i;
+            if (!wants_logits(&sequences[s], position, lengths[s])) continue;
             const float *expected = sequences[s].alone + (size_t)position * vocab;
-            if (memcmp(expected, result->logits + (size_t)row * vocab, vocab * sizeof(float)) != 0)
+            if (memcmp(expected, result->logits + (size_t)row++ * vocab, vocab * sizeof(float)) != 0)
                 fail_msg("sequence %d position %d has other logits in a batch", s, position);
         }
         sequences[s].n_done += lengths[s];
@@ -135,6 +143,28 @@ static void run_batches(struct model_run *run, struct sequence *sequences, uint6
     free(step);
 }
 
+/* One sequence, token by token with a step always in flight behind the one that runs, and logits at the end
+ * alone: ranks must not run ahead of each other when nothing is sampled. */
+static void run_ahead(struct model_run *run, struct sequence *sequences)
+{
+    char err[QD_ERR_LEN] = "";
+    struct qd_step *step = calloc(1, qd_step_capacity(&run->limits));
+    assert_non_null(step);
+    struct qd_group_result result;
+    int32_t lengths[N_SEQS] = {1};
+    sequences[0].first_row = N_TOKENS - 1;
+    for (int32_t position = 0; position < N_TOKENS; position++) {
+        sequences[0].n_done = position;
+        fill_step(step, &run->limits, sequences, lengths);
+        ASSERT_OK(qd_group_launch(run->group, step, err, sizeof err), err);
+        if (position > 0) ASSERT_OK(qd_group_wait(run->group, &result, err, sizeof err), err);
+    }
+    ASSERT_OK(qd_group_wait(run->group, &result, err, sizeof err), err);
+    compare_rows(&result, sequences, lengths);
+    sequences[0].first_row = 0;
+    free(step);
+}
+
 static void check_batches(const char *dir, int tp, const char *isa, enum qd_numerics numerics)
 {
     struct golden golden;
@@ -161,6 +191,7 @@ static void check_batches(const char *dir, int tp, const char *isa, enum qd_nume
         for (int s = 0; s < N_SEQS; s++) sequences[s].n_done = 0;
         run_batches(&run, sequences, seed);
     }
+    run_ahead(&run, sequences);
     for (int s = 0; s < N_SEQS; s++) free(sequences[s].alone);
     model_run_close(&run);
     qd_model_free(model);

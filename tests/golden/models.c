@@ -13,7 +13,7 @@
 enum {
     MAX_LEN = 768,
     MAX_CHUNK = 384,
-    REF_LEN = 40,  /* the specification is slow: shorter prompts only */
+    REF_LEN = 40, /* the specification is slow: shorter prompts only */
 };
 
 /* Judges all prompts of up to max_len tokens. */
@@ -81,6 +81,8 @@ static void run_cpu(const char *dir, const struct golden *golden, int tp)
     qd_model_t *model = load_model(dir, &qd_cpu_ops, tp);
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
         if (strcmp(sets[i], "avx2") == 0 && !__builtin_cpu_supports("avx2")) continue;
+        /* What ranks add is the same code for every set. */
+        if (i > 0 && tp > 2) continue;
         for (int hf = 0; hf < 2; hf++) {
             struct run_options options = {
                 .isa = sets[i],
