@@ -45,6 +45,7 @@ exists() {
 
 # The lines of README.md's sh blocks that start the program, as they stand there, in a copy of what they need.
 commands_of_the_readme_run() {
+    case $BUILD in *address* | *thread*) skip "sanitizers make them slow, and other tests cover what they run" ;; esac
     root=$PWD
     case $QDYNO in /*) program=$QDYNO ;; *) program=$root/$QDYNO ;; esac
     mkdir -p "$TMP/checkout/build"
