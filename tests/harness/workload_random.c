@@ -61,6 +61,13 @@ static void lengths_fill_their_range(void **state)
     assert_int_equal(low_output, 1);
     assert_int_equal(high_output, 2);
     qd_workload_free(&workload);
+    spec.output_len = 10; /* the same range, and yet draws of its own */
+    workload = build(&spec);
+    int n_equal = 0;
+    for (size_t i = 0; i < workload.n; i++)
+        n_equal += workload.requests[i].n_prompt == workload.requests[i].max_tokens;
+    assert_in_range(n_equal, 1, workload.n / 2);
+    qd_workload_free(&workload);
 }
 
 static void prefixes_are_shared(void **state)
