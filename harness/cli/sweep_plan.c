@@ -64,7 +64,8 @@ static void append_axes(const struct qd_sweep_plan *plan, size_t cell, bool of_m
     for (size_t i = 0; i < plan->n_axes; i++) {
         if (is_of_matrix(&plan->axes[i]) != of_matrix) continue;
         size_t used = strlen(name);
-        snprintf(name + used, len - used, "%s%s=%s", dash, plan->axes[i].label, qd_sweep_plan_value(plan, cell, i));
+        snprintf(name + used, len - used, "%s%s=%s", dash, plan->axes[i].label,
+                 qd_sweep_plan_value(plan, cell, i));
         dash = "-";
     }
 }
