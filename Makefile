@@ -43,7 +43,8 @@ BENCHES        := $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
 all: setup ## build build/qdyno
 	$(Q)$(MAKE) --no-print-directory build/qdyno
 
-build/qdyno: $(BINARY)
+# Linked anew each time: it then is of this configuration, whatever was built before.
+build/qdyno: $(BINARY) FORCE
 	$(Q)ln -sfn $(CONFIG)/qdyno $@
 
 run: all ## sweep the tiny model and print the report (FULL=1: all prompts)
@@ -53,7 +54,7 @@ test: setup-test ## build and run every test
 	$(Q)$(MAKE) --no-print-directory tests
 	$(Q)BUILD=$(BUILD) QDYNO=$(BINARY) tools/run-tests.sh $(TESTS) $(E2E_TESTS) -- $(FUZZ_REPLAYS)
 
-tests: build/qdyno $(TESTS) $(E2E_TOOLS) $(FUZZ_REPLAYS)
+tests: $(BINARY) $(TESTS) $(E2E_TOOLS) $(FUZZ_REPLAYS)
 
 check: setup-check ## the tests under sanitizers, fuzzers for 30 s each
 	$(Q)tools/check.sh

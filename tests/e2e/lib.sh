@@ -11,6 +11,7 @@ TINY=models/tiny
 GOLDENS=tests/data/goldens/models
 TMP=$(mktemp -d)
 OUT=$TMP/stdout ERR=$TMP/stderr
+: >"$OUT" 2>"$ERR"
 trap 'rm -rf "$TMP"' EXIT
 trap 'exit 130' INT TERM
 failures=0
