@@ -80,6 +80,7 @@ static void describe(const struct sweep *sweep, size_t cell, const struct qd_chi
         .signal = result->signal,
     };
     qd_run_plan_read_refused(result->output, &out->needed_bytes, &out->available_bytes);
+    qd_sweep_plan_variant(&sweep->plan, cell, out->variant);
     snprintf(out->phase, sizeof out->phase, "%s", phase);
     qd_failure_set_lines(out, result->tail, strlen(result->tail));
     qd_child_last_line(result, out->reason, sizeof out->reason);
@@ -124,7 +125,7 @@ static qd_status plan_cells(struct sweep *sweep, char *err, size_t errlen)
 
 static qd_status run_cell(struct sweep *sweep, size_t cell, int repeat, char *err, size_t errlen)
 {
-    char name[NAME_LEN], file[QD_RUN_NAME_LEN];
+    char name[NAME_LEN], file[QD_RUN_NAME_LEN], variant[QD_VARIANT_LEN];
     qd_sweep_plan_name(&sweep->plan, cell, name, sizeof name);
     qd_run_name(repeat, file);
     if (qd_sweep_has_run(sweep->folder, name, repeat)) {
@@ -134,7 +135,9 @@ static qd_status run_cell(struct sweep *sweep, size_t cell, int repeat, char *er
     char *cell_folder = qd_path_join(sweep->folder, name);
     if (cell_folder == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "name of a cell");
     qd_sweep_clear_failure(sweep->folder, name);
-    const char *const extra[] = {"--result-dir", cell_folder, "--result-filename", file, NULL};
+    qd_sweep_plan_variant(&sweep->plan, cell, variant);
+    const char *const extra[] = {"--result-dir", cell_folder, "--result-filename", file,
+                                 variant[0] != '\0' ? "--variant" : NULL, variant, NULL};
     struct qd_child_result result;
     qd_status status =
         run_child(sweep, cell, extra, (double)sweep->options->cell_timeout, &result, err, errlen);
