@@ -30,6 +30,8 @@ BINARY         := $(BUILD)/qdyno
 TEST_SUPPORT   := $(BUILD)/libsupport.a
 TEST_SOURCES   := $(sort $(wildcard tests/base/*.c tests/kernels/*.c tests/models/*.c tests/harness/*.c tests/golden/*.c))
 TESTS          := $(TEST_SOURCES:%.c=$(BUILD)/%)
+E2E_TESTS      := $(filter-out tests/e2e/lib.sh,$(sort $(wildcard tests/e2e/*.sh)))
+E2E_TOOLS      := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/e2e/*.c))
 FUZZ_SOURCES   := $(filter-out tests/fuzz/driver.c,$(wildcard tests/fuzz/*.c))
 FUZZ_REPLAYS   := $(FUZZ_SOURCES:%.c=$(BUILD)/%)
 BENCHES        := $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
@@ -49,9 +51,9 @@ run: all ## sweep the tiny model and print the report (FULL=1: all prompts)
 
 test: setup-test ## build and run every test
 	$(Q)$(MAKE) --no-print-directory tests
-	$(Q)BUILD=$(BUILD) tools/run-tests.sh $(TESTS) -- $(FUZZ_REPLAYS)
+	$(Q)BUILD=$(BUILD) QDYNO=$(BINARY) tools/run-tests.sh $(TESTS) $(E2E_TESTS) -- $(FUZZ_REPLAYS)
 
-tests: build/qdyno $(TESTS) $(FUZZ_REPLAYS)
+tests: build/qdyno $(TESTS) $(E2E_TOOLS) $(FUZZ_REPLAYS)
 
 check: setup-check ## the tests under sanitizers, fuzzers for 30 s each
 	$(Q)tools/check.sh
@@ -124,6 +126,10 @@ $(TESTS): $(BUILD)/%: $(BUILD)/%.o $(TEST_SUPPORT) $(LIB)
 
 # Fuzz targets linked with a driver that replays files; tools/check.sh links them with libFuzzer instead.
 $(FUZZ_REPLAYS): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/tests/fuzz/driver.o $(LIB)
+	@$(if $(V),,echo "  LD $@")
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(E2E_TOOLS): $(BUILD)/%: $(BUILD)/%.o $(LIB)
 	@$(if $(V),,echo "  LD $@")
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 

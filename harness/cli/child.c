@@ -3,15 +3,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <spawn.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "kernels/base/clock.h"
-
-extern char **environ;
 
 enum { POLL_MS = 100 };
 static const int64_t KILL_DELAY_NS = 10000000000;
@@ -19,22 +18,28 @@ static const int64_t KILL_DELAY_NS = 10000000000;
 /* The child's two streams. */
 enum { STREAM_OUT, STREAM_ERR, N_STREAMS };
 
+/* In the new process: never returns. It must not outlive the parent, whose next runs it would slow down, so the
+ * kernel ends it when the parent dies; posix_spawn has no attribute for that. */
+static void become_program(char *const *argv, const int write_ends[N_STREAMS], pid_t parent)
+{
+    setpgid(0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(127);
+    int in = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (in >= 0 && dup2(in, STDIN_FILENO) >= 0 && dup2(write_ends[STREAM_OUT], STDOUT_FILENO) >= 0 &&
+        dup2(write_ends[STREAM_ERR], STDERR_FILENO) >= 0)
+        execv("/proc/self/exe", argv);
+    dprintf(write_ends[STREAM_ERR], "cannot start %s: %s\n", argv[0], strerror(errno));
+    _exit(127);
+}
+
 static qd_status spawn(char *const *argv, const int write_ends[N_STREAMS], pid_t *pid, char *err, size_t errlen)
 {
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawnattr_init(&attributes);
-    posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_adddup2(&actions, write_ends[STREAM_OUT], STDOUT_FILENO);
-    posix_spawn_file_actions_adddup2(&actions, write_ends[STREAM_ERR], STDERR_FILENO);
-    posix_spawnattr_setpgroup(&attributes, 0);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
-    int failed = posix_spawn(pid, "/proc/self/exe", &actions, &attributes, argv, environ);
-    posix_spawn_file_actions_destroy(&actions);
-    posix_spawnattr_destroy(&attributes);
-    if (failed != 0)
-        return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "cannot start %s: %s", argv[0], strerror(failed));
+    pid_t parent = getpid();
+    *pid = fork();
+    if (*pid < 0) return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "cannot start %s: %s", argv[0], strerror(errno));
+    if (*pid == 0) become_program(argv, write_ends, parent);
+    setpgid(*pid, *pid); /* in both processes: whichever comes first */
     return QD_OK;
 }
 

@@ -73,10 +73,11 @@ static qd_status warm_up(struct run *run, char *err, size_t errlen)
     qd_progress_end(&run->progress);
     run->result.num_warmups = (int64_t)warmup.n;
     run->result.warmup_ns = (int64_t)(duration_s * 1e9);
+    /* A prompt that is too long is refused here as it will be in the run, where it becomes a record. */
     for (size_t i = 0; status == QD_OK && i < warmup.n; i++)
         if (!records[i].success)
-            status = qd_fail(QD_ERR_INPUT, err, errlen, "warm-up request %zu: %s: %s", i, records[i].finish,
-                             records[i].error != NULL ? records[i].error : "");
+            qd_session_say("warm-up request %zu: %s: %s", i, records[i].finish,
+                           records[i].error != NULL ? records[i].error : "");
 
 cleanup:
     qd_records_free(records, warmup.n);
@@ -168,7 +169,6 @@ static qd_status write_files(const struct run *run, char *err, size_t errlen)
         status = qd_fail(QD_ERR_NO_MEMORY, err, errlen, "names of the result files");
         goto cleanup;
     }
-    QD_TRY_GOTO(qd_folder_create(o->result_dir, err, errlen), status, cleanup);
     QD_TRY_GOTO(qd_requests_write(run->records, run->workload.n, requests_path, err, errlen), status, cleanup);
     status = qd_run_result_write(&run->result, result_path, err, errlen);
 
@@ -201,6 +201,8 @@ static qd_status prepare(struct run *run, char *err, size_t errlen)
 {
     struct qd_instance_options instance_options = qd_session_instance_options(run->options);
     instance_options.max_requests = MAX_REQUESTS;
+    /* A folder that cannot be written is noticed before the measurement. */
+    if (run->options->result_dir != NULL) QD_TRY(qd_folder_create(run->options->result_dir, err, errlen));
     QD_TRY(qd_session_open(&instance_options, &run->instance, err, errlen));
     if (qd_run_workload_needs_tokenizer(run->options))
         QD_TRY(qd_session_tokenizer(run->options, &run->tokenizer, err, errlen));

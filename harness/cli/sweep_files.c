@@ -144,6 +144,20 @@ bool qd_sweep_has_run(const char *folder, const char *cell_name, int run_number)
     return has;
 }
 
+void qd_sweep_set_run_aside(const char *folder, const char *cell_name, int run_number)
+{
+    static const char *const ends[] = {"json", "requests.jsonl"};
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        char from_name[64], to_name[80];
+        snprintf(from_name, sizeof from_name, "run=%d.%s", run_number, ends[i]);
+        snprintf(to_name, sizeof to_name, "partial-%s", from_name);
+        char *from = cell_path(folder, cell_name, from_name), *to = cell_path(folder, cell_name, to_name);
+        if (from != NULL && to != NULL) rename(from, to);
+        free(from);
+        free(to);
+    }
+}
+
 qd_status qd_sweep_write_failure(const char *folder, const char *cell_name, const struct qd_failure *failure,
                                  char *err, size_t errlen)
 {

@@ -1,5 +1,6 @@
 #include "harness/cli/sweep_plan.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -65,17 +66,17 @@ void qd_sweep_plan_name(const struct qd_sweep_plan *plan, size_t cell, char *nam
         qd_variant_append(name, len, plan->axes[i].label, qd_sweep_plan_value(plan, cell, i));
 }
 
-static bool is_further(const struct qd_sweep_axis *axis)
+static bool is_of_matrix(const struct qd_sweep_axis *axis)
 {
-    return strcmp(axis->name, "tensor-parallel-size") != 0 && strcmp(axis->name, "data-parallel-size") != 0 &&
-           strcmp(axis->name, "max-num-batched-tokens") != 0;
+    return strcmp(axis->name, "tensor-parallel-size") == 0 || strcmp(axis->name, "data-parallel-size") == 0 ||
+           strcmp(axis->name, "max-num-batched-tokens") == 0;
 }
 
 void qd_sweep_plan_further_axes(const struct qd_sweep_plan *plan, struct qd_axes *out)
 {
     *out = (struct qd_axes){0};
     for (size_t i = 0; i < plan->n_axes; i++) {
-        if (!is_further(&plan->axes[i])) continue;
+        if (is_of_matrix(&plan->axes[i])) continue;
         struct qd_axis *axis = &out->axis[out->n++];
         snprintf(axis->option, sizeof axis->option, "%s", plan->axes[i].name);
         snprintf(axis->label, sizeof axis->label, "%s", plan->axes[i].label);
@@ -87,7 +88,7 @@ void qd_sweep_plan_variant(const struct qd_sweep_plan *plan, size_t cell, char v
 {
     variant[0] = '\0';
     for (size_t i = 0; i < plan->n_axes; i++)
-        if (is_further(&plan->axes[i]))
+        if (!is_of_matrix(&plan->axes[i]))
             qd_variant_append(variant, QD_VARIANT_LEN, plan->axes[i].label, qd_sweep_plan_value(plan, cell, i));
 }
 

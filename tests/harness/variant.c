@@ -1,7 +1,6 @@
 /* Variants: the product of the further axes as texts, found again, ordered by size, checked before they are used. */
 #include "tests/support/test.h"
 
-#include "harness/result/json_put.h"
 #include "harness/result/variant.h"
 #include "models/json.h"
 
