@@ -109,14 +109,14 @@ static void names_too_long_for_a_folder_are_refused(void **state)
                            "--temperature", "1,0000000000000000000000000002", "--threads",
                            "1,0000000000000000000000000002", "--max-num-seqs", "1,0000000000000000000000000002",
                            "--max-concurrency", "1,0000000000000000000000000002", "--random-prefix-len",
-                           "1,0000000000000000000000000002"};
+                           "1,0000000000000000000000000002", "--top-k", "1,0000000000000000000000000002"};
     char err[QD_ERR_LEN] = "";
     struct qd_options options;
     struct qd_sweep_plan plan;
     int argc = sizeof argv / sizeof argv[0];
     ASSERT_OK(qd_options_parse(&qd_command_sweep, argc, argv, &options, err, sizeof err), err);
     assert_int_equal(qd_sweep_plan_make(&options, &plan, err, sizeof err), QD_ERR_INPUT);
-    ASSERT_CONTAINS(err, "6 options with lists: names of cells longer than 255 bytes");
+    ASSERT_CONTAINS(err, "7 options with lists: names of cells longer than 255 bytes");
     ASSERT_OK(qd_options_parse(&qd_command_sweep, argc - 2, argv, &options, err, sizeof err), err);
     ASSERT_OK(qd_sweep_plan_make(&options, &plan, err, sizeof err), err);
     qd_sweep_plan_free(&plan);
