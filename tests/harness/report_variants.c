@@ -59,7 +59,10 @@ static char *part_of(const char *text, const char *variant)
     char heading[128];
     snprintf(heading, sizeof heading, "\n# Variant: %s\n", variant);
     const char *begin = strstr(text, heading);
-    if (begin == NULL) fail_msg("no variant \"%s\" in: %s", variant, text);
+    if (begin == NULL) {
+        fail_msg("no variant \"%s\" in: %s", variant, text);
+        return NULL;
+    }
     const char *end = strstr(begin + 1, "\n# Variant: ");
     return strndup(begin, end != NULL ? (size_t)(end - begin) : strlen(begin));
 }
