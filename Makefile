@@ -102,7 +102,7 @@ endef
 
 define isa_rule
 $(BUILD)/kernels/cpu/%.$(1).o: kernels/cpu/%.c
-	$$(call compile,-O3 -DQD_CPU_ISA=$(1) $$(ISA_$(1)))
+	$$(call compile,$(if $(SAN),-O1,-O3) -DQD_CPU_ISA=$(1) $$(ISA_$(1)))
 endef
 $(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
 
