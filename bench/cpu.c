@@ -14,7 +14,8 @@
 #include "kernels/cpu/host/probe.h"
 #include "kernels/traffic.h"
 
-enum { MIN_REPEATS = 3, MAX_REPEATS = 64, LAYERS = 28, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_ENVIRONMENT = 3 };
+enum { MIN_REPEATS = 3, MAX_REPEATS = 64, LAYERS = 28 };
+enum { EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_ENVIRONMENT = 3 };
 
 static const double CELL_SECONDS = 0.12; /* repeats of a cell end after this */
 
@@ -53,7 +54,7 @@ struct bench {
     struct cell cells[N_SHAPES][N_ROWS];
 };
 
-/* bf16 of magnitude 2^-7 to 2^-6 and either sign; one mebibyte repeated, because only the sums are checked. */
+/* bf16 of magnitude 2^-7 to 2^-6 and either sign; one mebibyte repeated, as only sums are checked. */
 static void fill(struct qd_arena *arena)
 {
     enum { PATTERN_BYTES = 1 << 20 };
@@ -70,7 +71,8 @@ static qd_status bench_memory(struct bench *b, char *err, size_t errlen)
 {
     size_t largest = (size_t)MAX_N * 1024 * sizeof(qd_bf16), pool = qd_cpu_probe_bytes();
     if (pool < largest) pool = largest;
-    size_t a_bytes = (size_t)MAX_ROWS * MAX_K * sizeof(qd_bf16), out_bytes = (size_t)64 * MAX_N * sizeof(float);
+    size_t a_bytes = (size_t)MAX_ROWS * MAX_K * sizeof(qd_bf16);
+    size_t out_bytes = (size_t)64 * MAX_N * sizeof(float); /* the logits are the largest output */
     QD_TRY(qd_arena_init(&b->weights, pool, err, errlen));
     QD_TRY(qd_arena_init(&b->activations, a_bytes + out_bytes, err, errlen));
     fill(&b->weights);
@@ -271,8 +273,8 @@ static qd_status run(struct bench *b, const char *isa, int n_threads, char *err,
 }
 
 static const char USAGE[] = "usage: bench/cpu [--cpu-isa auto|portable|avx2] [--threads N]\n"
-                            "Times gemm_nt at the shapes of Qwen3-0.6B against this machine's probed limits,\n"
-                            "with 1 thread and with all available cores, or with N threads only.\n";
+                            "Times gemm_nt at the shapes of Qwen3-0.6B against this machine's probed\n"
+                            "limits, with 1 thread and with all available cores, or with N threads only.\n";
 
 struct options {
     const char *isa;

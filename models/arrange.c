@@ -93,20 +93,22 @@ static void lay_out(struct layout *l)
     struct qd_arrangement *a = l->a;
     const struct qd_model_config *config = a->config;
     bool tied = config->tie_word_embeddings;
-    struct qd_weight embedding = take_weight(l, config->vocab_size, config->hidden_dim,
-                                             tied ? QD_LAYOUT_PACKED : QD_LAYOUT_ROWS);
+    struct qd_weight embedding =
+        take_weight(l, config->vocab_size, config->hidden_dim, tied ? QD_LAYOUT_PACKED : QD_LAYOUT_ROWS);
     qd_bf16 *final_norm = take_norm(l, config->hidden_dim);
     for (int rank = 0; rank < a->tp; rank++) {
         struct qd_rank_weights *weights = &a->ranks[rank];
         weights->embedding = embedding;
         weights->final_norm = final_norm;
         weights->layers = a->layers + (size_t)rank * (size_t)config->n_layers;
-        weights->lm_head = tied ? tied_head(a, rank)
-                                : take_weight(l, a->shards[rank].vocab_count, config->hidden_dim,
-                                              QD_LAYOUT_PACKED);
-        for (int32_t layer = 0; layer < config->n_layers; layer++) lay_out_layer(l, rank, layer);
+        weights->lm_head =
+            tied ? tied_head(a, rank)
+                 : take_weight(l, a->shards[rank].vocab_count, config->hidden_dim, QD_LAYOUT_PACKED);
+        for (int32_t layer = 0; layer < config->n_layers; layer++)
+            lay_out_layer(l, rank, layer);
     }
-    for (int32_t layer = 0; layer < config->n_layers; layer++) lay_out_norms(l, layer);
+    for (int32_t layer = 0; layer < config->n_layers; layer++)
+        lay_out_norms(l, layer);
 }
 
 qd_status qd_arrangement_init(struct qd_arrangement *a, char *err, size_t errlen)

@@ -219,7 +219,8 @@ static qd_status open_folder(struct qd_checkpoint *checkpoint, const char *dir, 
     if (lstat(index, &info) == 0) return open_indexed(checkpoint, folder, index, err, errlen);
     qd_status status = add_file(checkpoint, folder, "model.safetensors", err, errlen);
     if (status == QD_ERR_NOT_FOUND)
-        return qd_fail(status, err, errlen, "%s: neither %s nor model.safetensors is there", folder, INDEX_NAME);
+        return qd_fail(status, err, errlen, "%s: neither %s nor model.safetensors is there", folder,
+                       INDEX_NAME);
     qd_tensor_list_sort(&checkpoint->tensors);
     return status;
 }
@@ -277,12 +278,14 @@ static qd_status missing(const struct qd_checkpoint *checkpoint, const char *nam
                        path, name, name + skip);
     if (strcmp(name, "lm_head.weight") == 0)
         return qd_fail(QD_ERR_INPUT, err, errlen,
-                       "%s: lm_head.weight: missing, and config.json's tie_word_embeddings is not true", path);
+                       "%s: lm_head.weight: missing, and config.json's tie_word_embeddings is not true",
+                       path);
     return qd_fail(QD_ERR_INPUT, err, errlen, "%s: %s: missing from the checkpoint", path, name);
 }
 
-static qd_status check_unexpected(const struct qd_checkpoint *checkpoint, const struct qd_model_config *config,
-                                  const bool *used, char *err, size_t errlen)
+static qd_status check_unexpected(const struct qd_checkpoint *checkpoint,
+                                  const struct qd_model_config *config, const bool *used, char *err,
+                                  size_t errlen)
 {
     for (size_t i = 0; i < checkpoint->tensors.n; i++) {
         const struct qd_tensor *tensor = &checkpoint->tensors.items[i];

@@ -1,5 +1,5 @@
-/* A checkpoint on disk: model.safetensors, or model.safetensors.index.json and its shards, opened and validated
- * against a model configuration before a byte of data is read.
+/* A checkpoint on disk: model.safetensors, or model.safetensors.index.json and its shards, opened and
+ * validated against a model configuration before a byte of data is read.
  */
 #ifndef QD_MODELS_CHECKPOINT_H
 #define QD_MODELS_CHECKPOINT_H

@@ -141,8 +141,7 @@ static qd_status check_unsupported(const struct source *s)
 
     bool attention_bias = false;
     QD_TRY(read_bool(s, "attention_bias", &attention_bias));
-    if (attention_bias)
-        return refuse(s, QD_ERR_UNSUPPORTED, "attention_bias", "true is not supported");
+    if (attention_bias) return refuse(s, QD_ERR_UNSUPPORTED, "attention_bias", "true is not supported");
 
     const char *activation = "silu";
     QD_TRY(read_string(s, "hidden_act", &activation));
@@ -307,10 +306,9 @@ static qd_status read_rope_block(const struct source *config, const char *key, s
 static bool same_rope(const struct rope_fields *a, const struct rope_fields *b)
 {
     if (a->is_yarn != b->is_yarn) return false;
-    return !a->is_yarn ||
-           (a->factor == b->factor && a->original == b->original && a->beta_fast == b->beta_fast &&
-            a->beta_slow == b->beta_slow && a->attention_factor == b->attention_factor &&
-            a->truncate == b->truncate);
+    return !a->is_yarn || (a->factor == b->factor && a->original == b->original &&
+                           a->beta_fast == b->beta_fast && a->beta_slow == b->beta_slow &&
+                           a->attention_factor == b->attention_factor && a->truncate == b->truncate);
 }
 
 /* rope_theta may stand at the top and in either block; all that are given must agree. */
@@ -391,7 +389,8 @@ static qd_status read_eos(const struct source *s, struct qd_model_config *out)
     if (eos == NULL || (cJSON_IsArray(eos) && eos->child == NULL)) return QD_OK;
     out->n_eos = 0;
     if (!cJSON_IsArray(eos)) return add_eos(s, eos, out);
-    for (const cJSON *item = eos->child; item != NULL; item = item->next) QD_TRY(add_eos(s, item, out));
+    for (const cJSON *item = eos->child; item != NULL; item = item->next)
+        QD_TRY(add_eos(s, item, out));
     return QD_OK;
 }
 

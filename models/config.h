@@ -32,7 +32,7 @@ struct qd_model_config {
         double factor;
         int64_t original_max_position_embeddings;
         double beta_fast, beta_slow; /* 32 and 1 unless given */
-        double attention_factor;     /* 0.1 * ln(factor) + 1 unless given, or derived from mscale as HF does */
+        double attention_factor;     /* 0.1 * ln(factor) + 1 unless given or made from mscale */
         bool truncate;               /* the ramp runs between whole pair indices; true unless given */
     } yarn;
     int32_t n_eos;                /* from config.json, replaced by generation_config.json's list if any */
@@ -44,7 +44,8 @@ qd_status qd_model_config_parse(const char *text, size_t len, const char *path, 
                                 char *err, size_t errlen);
 
 /* Reads DIR/config.json and, if present, DIR/generation_config.json (eos list only).
- * DIR may be any folder that qd_model_dir_resolve takes. Errors name file, field and reason: QD_ERR_INPUT, QD_ERR_UNSUPPORTED, QD_ERR_NOT_FOUND. */
+ * DIR may be any folder that qd_model_dir_resolve takes. Errors name file, field and reason: QD_ERR_INPUT,
+ * QD_ERR_UNSUPPORTED, QD_ERR_NOT_FOUND. */
 qd_status qd_model_config_read(const char *dir, struct qd_model_config *out, char *err, size_t errlen);
 
 /* A preset by name: "0.6B" (or "Qwen3-0.6B"), "1.7B", "4B", "8B", "14B", "32B", "micro"; the JSON files of

@@ -35,8 +35,8 @@ uint64_t qd_convert_f32(const void *in, size_t n, qd_bf16 *out)
     return n_overflowed;
 }
 
-/* A half's exponent and fraction, moved to their places in fp32, are 2^112 too small; the product is exact, for
- * subnormal halves too. */
+/* A half's exponent and fraction, moved to their places in fp32, are 2^112 too small; the product is exact,
+ * for subnormal halves too. */
 static void convert_f16_block(const uint16_t *in, qd_bf16 *out, int n)
 {
     uint32_t wide[BLOCK];

@@ -7,9 +7,9 @@
 #include "kernels/base/bf16.h"
 #include "models/tensors.h"
 
-/* out[n] = elements [first, first + n) of the tensor in row-major order, bf16: uniform with mean 0 and standard
- * deviation 1/sqrt(cols) (embedding: 0.02 when tied, else 1), norms 1. Eight draws of 16 bits share one Philox
- * block with key = seed and counter = (role and layer, index / 8). */
+/* out[n] = elements [first, first + n) of the tensor in row-major order, bf16: uniform with mean 0 and
+ * standard deviation 1/sqrt(cols) (embedding: 0.02 when tied, else 1), norms 1. Eight draws of 16 bits share
+ * one Philox block with key = seed and counter = (role and layer, index / 8). */
 void qd_dummy_fill(const struct qd_model_config *config, const struct qd_tensor_spec *spec, uint64_t seed,
                    int64_t first, int64_t n, qd_bf16 *out);
 

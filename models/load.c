@@ -39,10 +39,10 @@ struct loading {
     const struct qd_model_options *options;
     struct qd_model *model;
     struct qd_checkpoint checkpoint;
-    const struct qd_tensor **found;  /* [n_tensors] in the checkpoint; NULL: dummy weights */
+    const struct qd_tensor **found; /* [n_tensors] in the checkpoint; NULL: dummy weights */
     int n_tensors;
-    _Atomic int64_t *rows_left;      /* [groups] rows still to come before packing */
-    struct buffers *buffers;         /* [threads] */
+    _Atomic int64_t *rows_left; /* [groups] rows still to come before packing */
+    struct buffers *buffers;    /* [threads] */
     int n_threads;
     _Atomic uint64_t done_bytes, n_overflowed;
     uint64_t total_bytes;
@@ -259,8 +259,8 @@ static qd_status read_model_config(const struct qd_model_options *options, struc
     if (options->config == NULL)
         return qd_fail(QD_ERR_ARGUMENT, err, errlen, "neither a model directory nor a configuration");
     if (options->load_format != QD_LOAD_DUMMY && options->ops->executes)
-        return qd_fail(QD_ERR_ARGUMENT, err, errlen, "%s: no model directory, so only dummy weights can be had",
-                       options->config->name);
+        return qd_fail(QD_ERR_ARGUMENT, err, errlen,
+                       "%s: no model directory, so only dummy weights can be had", options->config->name);
     *out = *options->config;
     return QD_OK;
 }

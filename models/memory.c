@@ -36,8 +36,7 @@ static struct sum weights_of_rank(const struct qd_model_config *config, const st
     add_weight(&sum, ops, hidden, shard->ffn_dim, QD_LAYOUT_PACKED, n);
     add(&sum, n, 2 * (hidden + hd), sizeof(qd_bf16)); /* norms of the layers */
     add(&sum, 1, hidden, sizeof(qd_bf16));            /* the final one */
-    if (!config->tie_word_embeddings)
-        add_weight(&sum, ops, shard->vocab_count, hidden, QD_LAYOUT_PACKED, 1);
+    if (!config->tie_word_embeddings) add_weight(&sum, ops, shard->vocab_count, hidden, QD_LAYOUT_PACKED, 1);
     return sum;
 }
 
@@ -50,8 +49,8 @@ static struct sum activations(const struct qd_model_config *config, const struct
     /* residual, normed, the outputs of o and down; qkv, q, attention; silu(gate) * up */
     int64_t row = 4 * config->hidden_dim + (q_dim + 2 * kv_dim) + 2 * q_dim + shard->ffn_dim;
     /* logits: of the shard, gathered from the ranks, and twice those handed out */
-    int64_t logit_row = shard->vocab_rows + (shard->tp > 1 ? shard->tp * shard->vocab_rows : 0) +
-                        2 * config->vocab_size;
+    int64_t logit_row =
+        shard->vocab_rows + (shard->tp > 1 ? shard->tp * shard->vocab_rows : 0) + 2 * config->vocab_size;
     add(&sum, limits->max_tokens, row, sizeof(qd_bf16));
     add(&sum, limits->max_logit_rows, logit_row, sizeof(float));
     return sum;

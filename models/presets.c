@@ -24,7 +24,8 @@ static bool name_matches(const char *preset, const char *name)
 {
     static const char family[] = "Qwen3-";
     size_t skip = sizeof family - 1;
-    return strcmp(preset, name) == 0 || (strncmp(preset, family, skip) == 0 && strcmp(preset + skip, name) == 0);
+    return strcmp(preset, name) == 0 ||
+           (strncmp(preset, family, skip) == 0 && strcmp(preset + skip, name) == 0);
 }
 
 qd_status qd_model_config_preset(const char *name, struct qd_model_config *out, char *err, size_t errlen)
@@ -39,7 +40,7 @@ qd_status qd_model_config_preset(const char *name, struct qd_model_config *out, 
     char names[256];
     size_t used = 0;
     for (int i = 0; i < N_PRESETS && used < sizeof names; i++)
-        used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", i > 0 ? ", " : "",
-                                 PRESETS[i].name);
+        used +=
+            (size_t)snprintf(names + used, sizeof names - used, "%s%s", i > 0 ? ", " : "", PRESETS[i].name);
     return qd_fail(QD_ERR_NOT_FOUND, err, errlen, "no preset %.100s; there are %s", name, names);
 }

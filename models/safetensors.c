@@ -44,7 +44,8 @@ qd_status qd_safetensors_header_bytes(const unsigned char prefix[QD_SAFETENSORS_
                                       char *err, size_t errlen)
 {
     uint64_t n = 0;
-    for (int i = QD_SAFETENSORS_PREFIX - 1; i >= 0; i--) n = n << 8 | prefix[i];
+    for (int i = QD_SAFETENSORS_PREFIX - 1; i >= 0; i--)
+        n = n << 8 | prefix[i];
     if (n_file_bytes < QD_SAFETENSORS_PREFIX || n > n_file_bytes - QD_SAFETENSORS_PREFIX)
         return qd_fail(QD_ERR_INPUT, err, errlen, "%s: header of %llu bytes in a file of %llu", path,
                        (unsigned long long)n, (unsigned long long)n_file_bytes);
@@ -227,7 +228,8 @@ const struct qd_tensor *qd_tensor_list_find(const struct qd_tensor_list *list, c
 
 void qd_tensor_list_free(struct qd_tensor_list *list)
 {
-    for (size_t i = 0; i < list->n; i++) free(list->items[i].name);
+    for (size_t i = 0; i < list->n; i++)
+        free(list->items[i].name);
     free(list->items);
     *list = (struct qd_tensor_list){0};
 }

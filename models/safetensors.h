@@ -52,7 +52,8 @@ qd_status qd_safetensors_parse_header(const char *header, size_t n_header_bytes,
                                       const char *path, int file, struct qd_tensor_list *list, char *err,
                                       size_t errlen);
 
-/* Names go into messages: true for 1 to 512 bytes without control characters, which could garble a terminal. */
+/* Names go into messages: true for 1 to 512 bytes without control characters, which could garble a
+ * terminal. */
 bool qd_tensor_name_is_plain(const char *name);
 
 /* Sorts by name. */

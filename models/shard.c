@@ -9,8 +9,8 @@ qd_status qd_shard_make(const struct qd_model_config *config, int tp, int rank, 
 {
     int32_t n_heads = config->n_heads, n_kv_heads = config->n_kv_heads;
     if (tp < 1 || tp > QD_MAX_TP || rank < 0 || rank >= tp)
-        return qd_fail(QD_ERR_ARGUMENT, err, errlen, "rank %d of tensor parallel size %d: outside 1 .. %d", rank,
-                       tp, QD_MAX_TP);
+        return qd_fail(QD_ERR_ARGUMENT, err, errlen, "rank %d of tensor parallel size %d: outside 1 .. %d",
+                       rank, tp, QD_MAX_TP);
     if (n_heads % tp != 0)
         return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "%s: %d attention heads do not divide by TP %d",
                        config->name, n_heads, tp);

@@ -1,5 +1,5 @@
-/* The tensor-parallel plan: which rows and columns of each Hugging Face tensor a rank holds, and where they go
- * in the arranged weights.
+/* The tensor-parallel plan: which rows and columns of each Hugging Face tensor a rank holds, and where they
+ * go in the arranged weights.
  *
  * Arranged weights per layer and rank (row-major [N][K] bf16 before the device packs them):
  *   qkv      [(Hq + 2*Hkv)*hd][H]   q heads of the rank, its k heads, its v heads
@@ -55,8 +55,8 @@ int64_t qd_slice_dst_row(const struct qd_slice *slice, int64_t i);
 struct qd_model_shape qd_shard_shape(const struct qd_model_config *config, const struct qd_shard *shard);
 
 /* Bytes of one rank on a device, for doctor, for refusals and for sizing the pool; of rank 0, which is never
- * smaller than another. A device that does not execute needs nothing but (imagined) pages. QD_ERR_UNSUPPORTED when the model does
- * not divide by tp, QD_ERR_TOO_LARGE when a size overflows. */
+ * smaller than another. A device that does not execute needs nothing but (imagined) pages.
+ * QD_ERR_UNSUPPORTED when the model does not divide by tp, QD_ERR_TOO_LARGE when a size overflows. */
 struct qd_memory_need {
     size_t weight_bytes;      /* of this rank, embedding excluded when shared */
     size_t embedding_bytes;   /* read-only, once per process */

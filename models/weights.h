@@ -1,5 +1,5 @@
-/* Arranged weights of one rank, as the forward pass reads them. Filled by the safetensors loader or by dummy.c;
- * memory belongs to the model, is read-only once loaded and is shared by all replicas. */
+/* Arranged weights of one rank, as the forward pass reads them. Filled by the safetensors loader or by
+ * dummy.c; memory belongs to the model, is read-only once loaded and is shared by all replicas. */
 #ifndef QD_MODELS_WEIGHTS_H
 #define QD_MODELS_WEIGHTS_H
 

@@ -4,3 +4,5 @@ set -eu
 
 build=${BUILD:-build/release}
 "$build/bench/cpu"
+echo
+"$build/bench/model" --model 0.6B --load-format dummy

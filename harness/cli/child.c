@@ -3,35 +3,43 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <spawn.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "kernels/base/clock.h"
 
-extern char **environ;
-
 enum { POLL_MS = 100 };
 static const int64_t KILL_DELAY_NS = 10000000000;
 
-static qd_status spawn(char *const *argv, int stderr_fd, pid_t *pid, char *err, size_t errlen)
+/* The child's two streams. */
+enum { STREAM_OUT, STREAM_ERR, N_STREAMS };
+
+/* In the new process: never returns. It must not outlive the parent, whose next runs it would slow down, so the
+ * kernel ends it when the parent dies; posix_spawn has no attribute for that. */
+static void become_program(char *const *argv, const int write_ends[N_STREAMS], pid_t parent)
 {
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawnattr_init(&attributes);
-    posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
-    posix_spawn_file_actions_adddup2(&actions, stderr_fd, STDERR_FILENO);
-    posix_spawnattr_setpgroup(&attributes, 0);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
-    int failed = posix_spawn(pid, "/proc/self/exe", &actions, &attributes, argv, environ);
-    posix_spawn_file_actions_destroy(&actions);
-    posix_spawnattr_destroy(&attributes);
-    if (failed != 0)
-        return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "cannot start %s: %s", argv[0], strerror(failed));
+    setpgid(0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(127);
+    int in = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (in >= 0 && dup2(in, STDIN_FILENO) >= 0 && dup2(write_ends[STREAM_OUT], STDOUT_FILENO) >= 0 &&
+        dup2(write_ends[STREAM_ERR], STDERR_FILENO) >= 0)
+        execv("/proc/self/exe", argv);
+    dprintf(write_ends[STREAM_ERR], "cannot start %s: %s\n", argv[0], strerror(errno));
+    _exit(127);
+}
+
+static qd_status spawn(char *const *argv, const int write_ends[N_STREAMS], pid_t *pid, char *err, size_t errlen)
+{
+    pid_t parent = getpid();
+    *pid = fork();
+    if (*pid < 0) return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "cannot start %s: %s", argv[0], strerror(errno));
+    if (*pid == 0) become_program(argv, write_ends, parent);
+    setpgid(*pid, *pid); /* in both processes: whichever comes first */
     return QD_OK;
 }
 
@@ -54,31 +62,42 @@ static void keep_tail(struct qd_child_result *out, const char *bytes, size_t n)
     out->tail[have + n] = '\0';
 }
 
-/* One read into the tail; what read returned. */
-static ssize_t read_some(int fd, struct qd_child_result *out)
+/* Appends to the output what it still has room for. */
+static void keep_output(struct qd_child_result *out, const char *bytes, size_t n)
+{
+    size_t have = strlen(out->output), room = sizeof out->output - 1 - have;
+    if (n > room) n = room;
+    memcpy(out->output + have, bytes, n);
+    out->output[have + n] = '\0';
+}
+
+/* One read of a stream, kept; what read returned. */
+static ssize_t read_some(int fd, int stream, struct qd_child_result *out)
 {
     char bytes[1024];
     ssize_t n = read(fd, bytes, sizeof bytes);
     for (ssize_t i = 0; i < n; i++)
         if (bytes[i] == '\0') bytes[i] = '?';
-    if (n > 0) keep_tail(out, bytes, (size_t)n);
+    if (n > 0) (stream == STREAM_ERR ? keep_tail : keep_output)(out, bytes, (size_t)n);
     return n;
 }
 
-/* Waits a moment for output; false at the end of the stream. */
-static bool drain(int fd, struct qd_child_result *out)
+/* Waits a moment for output; a stream that has ended is watched no more. */
+static void drain(struct pollfd streams[N_STREAMS], struct qd_child_result *out)
 {
-    struct pollfd ready = {.fd = fd, .events = POLLIN};
-    if (poll(&ready, 1, POLL_MS) <= 0) return true;
-    ssize_t n = read_some(fd, out);
-    return n > 0 || (n < 0 && (errno == EINTR || errno == EAGAIN));
+    if (poll(streams, N_STREAMS, POLL_MS) <= 0) return;
+    for (int i = 0; i < N_STREAMS; i++) {
+        if (streams[i].fd < 0 || streams[i].revents == 0) continue;
+        ssize_t n = read_some(streams[i].fd, i, out);
+        if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN)) streams[i].fd = -1;
+    }
 }
 
-/* What is left in the pipe after the child's end; a grandchild that keeps it open is not waited for. */
-static void drain_rest(int fd, struct qd_child_result *out)
+/* What is left in a pipe after the child's end; a grandchild that keeps it open is not waited for. */
+static void drain_rest(int fd, int stream, struct qd_child_result *out)
 {
     fcntl(fd, F_SETFL, O_NONBLOCK);
-    while (read_some(fd, out) > 0) {}
+    while (read_some(fd, stream, out) > 0) {}
 }
 
 /* Asks the child to stop when its time is up, and makes it when it does not listen. */
@@ -98,34 +117,54 @@ static void enforce(pid_t pid, int64_t deadline_ns, const volatile sig_atomic_t 
     }
 }
 
+static void close_pair(const int fds[N_STREAMS])
+{
+    for (int i = 0; i < N_STREAMS; i++)
+        if (fds[i] >= 0) close(fds[i]);
+}
+
+static qd_status open_pipes(int read_ends[N_STREAMS], int write_ends[N_STREAMS], char *err, size_t errlen)
+{
+    for (int i = 0; i < N_STREAMS; i++) read_ends[i] = write_ends[i] = -1;
+    for (int i = 0; i < N_STREAMS; i++) {
+        int fds[2];
+        if (pipe2(fds, O_CLOEXEC) != 0) {
+            qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "pipe: %s", strerror(errno));
+            close_pair(read_ends);
+            close_pair(write_ends);
+            return QD_ERR_ENVIRONMENT;
+        }
+        read_ends[i] = fds[0];
+        write_ends[i] = fds[1];
+    }
+    return QD_OK;
+}
+
 qd_status qd_child_run(char *const *argv, double timeout_s, const volatile sig_atomic_t *interrupted,
                        void (*tick)(void *arg), void *tick_arg, struct qd_child_result *out, char *err,
                        size_t errlen)
 {
     *out = (struct qd_child_result){.exit_code = -1};
-    int fds[2];
-    if (pipe2(fds, O_CLOEXEC) != 0)
-        return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "pipe: %s", strerror(errno));
+    int read_ends[N_STREAMS], write_ends[N_STREAMS];
+    QD_TRY(open_pipes(read_ends, write_ends, err, errlen));
     pid_t pid;
-    qd_status status = spawn(argv, fds[1], &pid, err, errlen);
-    close(fds[1]);
+    qd_status status = spawn(argv, write_ends, &pid, err, errlen);
+    close_pair(write_ends);
     if (status != QD_OK) {
-        close(fds[0]);
+        close_pair(read_ends);
         return status;
     }
     int64_t deadline = qd_clock_now_ns() + (int64_t)(timeout_s * 1e9), asked = 0;
     int wait_status;
-    bool open = true;
+    struct pollfd streams[N_STREAMS];
+    for (int i = 0; i < N_STREAMS; i++) streams[i] = (struct pollfd){.fd = read_ends[i], .events = POLLIN};
     while (waitpid(pid, &wait_status, WNOHANG) == 0) {
-        if (open)
-            open = drain(fds[0], out);
-        else
-            poll(NULL, 0, POLL_MS);
+        drain(streams, out);
         enforce(pid, deadline, interrupted, &asked, out);
         if (tick != NULL) tick(tick_arg);
     }
-    drain_rest(fds[0], out);
-    close(fds[0]);
+    for (int i = 0; i < N_STREAMS; i++) drain_rest(read_ends[i], i, out);
+    close_pair(read_ends);
     if (WIFEXITED(wait_status)) out->exit_code = WEXITSTATUS(wait_status);
     if (WIFSIGNALED(wait_status)) out->signal = WTERMSIG(wait_status);
     return QD_OK;

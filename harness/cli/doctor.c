@@ -35,7 +35,8 @@ static void print_machine(const struct qd_options *options)
         printf("cpu isa    %s\n", why);
 }
 
-static void print_plan(const struct qd_instance_plan *plan)
+/* What one rank takes; known whether or not it fits. */
+static void print_need(const struct qd_instance_plan *plan)
 {
     printf("model      %s: %" PRId32 " layers, hidden %" PRId64 ", %" PRId32 " heads, %" PRId32
            " KV heads, head_dim %" PRId32 ", ffn %" PRId64 ", vocabulary %" PRId64 "%s\n",
@@ -47,6 +48,10 @@ static void print_plan(const struct qd_instance_plan *plan)
            plan->need.activation_bytes, plan->limits.max_tokens);
     printf("shared     embedding %zu B (%.3f GiB), once\n", plan->need.embedding_bytes,
            gib(plan->need.embedding_bytes));
+}
+
+static void print_plan(const struct qd_instance_plan *plan)
+{
     printf("together   TP %d x DP %d: weights %.3f GiB + activations %.3f GiB + KV pages %.3f GiB <= %.3f GiB\n",
            plan->tp, plan->dp, gib(plan->weight_bytes), gib(plan->activation_bytes), gib(plan->kv_bytes),
            gib(plan->usable_bytes));
@@ -63,7 +68,9 @@ static int run_doctor(const struct qd_command *command, const struct qd_options 
     char err[QD_ERR_LEN] = "";
     struct qd_instance_options instance_options = qd_session_instance_options(options);
     struct qd_instance_plan plan;
+    instance_options.load_format = QD_LOAD_DUMMY; /* nothing is loaded, so a preset will do as well as a folder */
     qd_status status = qd_instance_plan_make(&instance_options, &plan, err, sizeof err);
+    if (status == QD_OK || status == QD_ERR_DOES_NOT_FIT) print_need(&plan);
     if (status != QD_OK) return qd_command_fail(command, status, err);
     print_plan(&plan);
     return QD_EXIT_OK;

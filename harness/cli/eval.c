@@ -8,6 +8,7 @@
 
 #include "harness/cli/commands.h"
 #include "harness/cli/session.h"
+#include "harness/cli/stream.h"
 #include "harness/engine/forward_once.h"
 #include "models/json.h"
 
@@ -51,6 +52,15 @@ static double log_sum_exp(const float *logits, int64_t vocab_size, double larges
     return largest + log(sum);
 }
 
+/* JSON has no infinity and no NaN (weights that overflow bf16 lead to them): null. */
+static void print_number(FILE *out, int digits, double value)
+{
+    if (isfinite(value))
+        fprintf(out, "%.*g", digits, value);
+    else
+        fputs("null", out);
+}
+
 static void print_row(void *arg, int32_t position, int32_t id, const float *logits)
 {
     struct eval_row *row = arg;
@@ -61,12 +71,17 @@ static void print_row(void *arg, int32_t position, int32_t id, const float *logi
     double lse = log_sum_exp(logits, row->vocab_size, largest);
     if (position + 1 < row->n_tokens) row->nll += lse - (double)logits[row->tokens[position + 1]];
     if (position < row->first_printed) return;
-    fprintf(row->positions, "%s{\"id\":%" PRId32 ",\"margin\":%.9g,\"lse\":%.12g,\"top\":[",
-            position > row->first_printed ? "," : "", n > 0 ? row->best[0].id : -1,
-            n > 1 ? largest - (double)row->best[1].value : 0.0, lse);
-    for (int i = 0; i < n && i < row->top; i++)
-        fprintf(row->positions, "%s[%" PRId32 ",%.9g]", i > 0 ? "," : "", row->best[i].id,
-                (double)row->best[i].value);
+    fprintf(row->positions, "%s{\"id\":%" PRId32 ",\"margin\":", position > row->first_printed ? "," : "",
+            n > 0 ? row->best[0].id : -1);
+    print_number(row->positions, 9, n > 1 ? largest - (double)row->best[1].value : 0.0);
+    fputs(",\"lse\":", row->positions);
+    print_number(row->positions, 12, lse);
+    fputs(",\"top\":[", row->positions);
+    for (int i = 0; i < n && i < row->top; i++) {
+        fprintf(row->positions, "%s[%" PRId32 ",", i > 0 ? "," : "", row->best[i].id);
+        print_number(row->positions, 9, (double)row->best[i].value);
+        putc(']', row->positions);
+    }
     fputs("]}", row->positions);
 }
 
@@ -128,7 +143,9 @@ static qd_status eval_prompt(qd_instance_t *instance, const struct qd_options *o
     QD_TRY_GOTO(qd_forward_once(qd_instance_group(instance, 0), &plan->limits, &forward, err, errlen), status,
                 cleanup);
     fflush(row.positions);
-    printf("{\"n_tokens\":%" PRId32 ",\"nll\":%.12g,\"positions\":[%s]}\n", n_tokens, row.nll, positions);
+    printf("{\"n_tokens\":%" PRId32 ",\"nll\":", n_tokens);
+    print_number(stdout, 12, row.nll);
+    printf(",\"positions\":[%s]}\n", positions);
 
 cleanup:
     if (row.positions != NULL) fclose(row.positions);
@@ -137,13 +154,21 @@ cleanup:
     return status;
 }
 
+/* A file, or standard input whatever it is. */
 static qd_status read_tokens_file(const char *path, cJSON **out, char *err, size_t errlen)
 {
-    return qd_json_read_file(strcmp(path, "-") == 0 ? "/dev/stdin" : path, MAX_FILE_BYTES, out, err, errlen);
+    char reason[QD_ERR_LEN], *text;
+    size_t len;
+    if (strcmp(path, "-") != 0) return qd_json_read_file(path, MAX_FILE_BYTES, out, err, errlen);
+    QD_TRY(qd_stream_read(stdin, MAX_FILE_BYTES, &text, &len, err, errlen));
+    qd_status status = qd_json_parse(text, len, NULL, out, reason, sizeof reason);
+    free(text);
+    return status == QD_OK ? QD_OK : qd_fail(status, err, errlen, "standard input: %s", reason);
 }
 
-static qd_status eval_all(qd_instance_t *instance, const struct qd_options *options, const cJSON *prompts,
-                          char *err, size_t errlen)
+/* Reads every prompt, and evaluates each when `evaluate` is set. */
+static qd_status visit_prompts(qd_instance_t *instance, const struct qd_options *options, const cJSON *prompts,
+                               bool evaluate, char *err, size_t errlen)
 {
     int index = 0;
     const cJSON *prompt;
@@ -154,13 +179,24 @@ static qd_status eval_all(qd_instance_t *instance, const struct qd_options *opti
         qd_status status =
             read_prompt(prompt, qd_instance_config(instance)->vocab_size,
                         qd_instance_get_plan(instance)->max_model_len, &tokens, &n_tokens, reason, sizeof reason);
-        if (status == QD_OK) status = eval_prompt(instance, options, tokens, n_tokens, reason, sizeof reason);
+        if (status == QD_OK && evaluate)
+            status = eval_prompt(instance, options, tokens, n_tokens, reason, sizeof reason);
         free(tokens);
         if (status != QD_OK)
             return qd_fail(status, err, errlen, "%s: prompts[%d]: %s", options->tokens, index, reason);
         index++;
     }
     return QD_OK;
+}
+
+/* A bad prompt is refused before the first line goes out. */
+static qd_status eval_all(qd_instance_t *instance, const struct qd_options *options, const cJSON *prompts,
+                          char *err, size_t errlen)
+{
+    if (!qd_instance_get_plan(instance)->ops->executes)
+        return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "the device %s has no logits", options->device);
+    QD_TRY(visit_prompts(instance, options, prompts, false, err, errlen));
+    return visit_prompts(instance, options, prompts, true, err, errlen);
 }
 
 static int run_eval(const struct qd_command *command, const struct qd_options *options)

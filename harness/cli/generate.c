@@ -8,6 +8,7 @@
 #include "harness/cli/interrupt.h"
 #include "harness/cli/session.h"
 #include "harness/cli/stream.h"
+#include "kernels/device.h"
 #include "models/chat.h"
 
 enum { MAX_PROMPT_BYTES = 64 << 20, EVENTS_PER_POLL = 64 };
@@ -95,6 +96,17 @@ static qd_status print_tokens(qd_engine_t *engine, struct qd_detokenizer *stream
     return QD_OK;
 }
 
+/* What cannot end in a text. */
+static qd_status check_options(const struct qd_options *options, char *err, size_t errlen)
+{
+    const struct qd_device_ops *device = qd_device_find(options->device);
+    if (options->enable_thinking != NULL && !options->chat)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--enable-thinking is of --chat");
+    if (device == NULL || !device->executes)
+        return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "the device %s makes no text", options->device);
+    return QD_OK;
+}
+
 static int run_generate(const struct qd_command *command, const struct qd_options *options)
 {
     char err[QD_ERR_LEN] = "";
@@ -104,6 +116,7 @@ static int run_generate(const struct qd_command *command, const struct qd_option
     int32_t *ids = NULL;
     size_t n_ids = 0;
     qd_status status;
+    QD_TRY_GOTO(check_options(options, err, sizeof err), status, cleanup);
     QD_TRY_GOTO(qd_session_tokenizer(options, &tokenizer, err, sizeof err), status, cleanup);
     QD_TRY_GOTO(encode(options, tokenizer, &ids, &n_ids, err, sizeof err), status, cleanup);
     struct qd_instance_options instance_options = qd_session_instance_options(options);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "harness/cli/commands.h"
+#include "harness/cli/stream.h"
 #include "harness/cli/version.h"
 #include "harness/result/run_result.h"
 #include "kernels/device.h"
@@ -13,12 +14,6 @@ static const struct qd_command *const commands[] = {
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
-
-int qd_command_fail(const struct qd_command *command, qd_status status, const char *text)
-{
-    fprintf(stderr, "qdyno: %s: %s\n", command->name, text);
-    return qd_exit_code(status);
-}
 
 static void print_help(FILE *out)
 {
@@ -37,7 +32,7 @@ static void print_version(void)
     printf("\n");
 }
 
-int main(int argc, char **argv)
+static int pick(int argc, char **argv)
 {
     if (argc < 2) {
         print_help(stderr);
@@ -62,4 +57,15 @@ int main(int argc, char **argv)
     }
     fprintf(stderr, "qdyno: unknown command \"%s\" (see qdyno --help)\n", argv[1]);
     return QD_EXIT_USAGE;
+}
+
+/* What was printed but did not arrive (a full disk) turns success into an error. */
+int main(int argc, char **argv)
+{
+    int exit_code = pick(argc, argv);
+    char err[QD_ERR_LEN];
+    qd_status status = qd_stream_flush(stdout, err, sizeof err);
+    if (exit_code != QD_EXIT_OK || status == QD_OK) return exit_code;
+    fprintf(stderr, "qdyno: %s\n", err);
+    return qd_exit_code(status);
 }

@@ -10,7 +10,6 @@ static int run_report(const struct qd_command *command, const struct qd_options 
     if (options->n_positional != 1)
         return qd_command_fail(command, QD_ERR_INPUT, "name one results directory or CSV file");
     qd_status status = qd_report_write(options->positional[0], options->matrix, stdout, err, sizeof err);
-    if (status == QD_OK && fflush(stdout) != 0) status = qd_fail(QD_ERR_IO, err, sizeof err, "standard output");
     return status == QD_OK ? QD_EXIT_OK : qd_command_fail(command, status, err);
 }
 

@@ -7,6 +7,7 @@
 #include "harness/cli/commands.h"
 #include "harness/cli/interrupt.h"
 #include "harness/cli/progress.h"
+#include "harness/cli/run_plan.h"
 #include "harness/cli/run_table.h"
 #include "harness/cli/run_workload.h"
 #include "harness/cli/session.h"
@@ -72,10 +73,11 @@ static qd_status warm_up(struct run *run, char *err, size_t errlen)
     qd_progress_end(&run->progress);
     run->result.num_warmups = (int64_t)warmup.n;
     run->result.warmup_ns = (int64_t)(duration_s * 1e9);
+    /* A prompt that is too long is refused here as it will be in the run, where it becomes a record. */
     for (size_t i = 0; status == QD_OK && i < warmup.n; i++)
         if (!records[i].success)
-            status = qd_fail(QD_ERR_INPUT, err, errlen, "warm-up request %zu: %s: %s", i, records[i].finish,
-                             records[i].error != NULL ? records[i].error : "");
+            qd_session_say("warm-up request %zu: %s: %s", i, records[i].finish,
+                           records[i].error != NULL ? records[i].error : "");
 
 cleanup:
     qd_records_free(records, warmup.n);
@@ -116,6 +118,7 @@ static void describe(struct run *run)
     run->result = (struct qd_run_result){
         .date = run->date,
         .label = o->label,
+        .variant = o->variant,
         .model_id = o->model,
         .tokenizer_id = run->tokenizer != NULL ? o->model : NULL,
         .version = qd_version(),
@@ -166,7 +169,6 @@ static qd_status write_files(const struct run *run, char *err, size_t errlen)
         status = qd_fail(QD_ERR_NO_MEMORY, err, errlen, "names of the result files");
         goto cleanup;
     }
-    QD_TRY_GOTO(qd_folder_create(o->result_dir, err, errlen), status, cleanup);
     QD_TRY_GOTO(qd_requests_write(run->records, run->workload.n, requests_path, err, errlen), status, cleanup);
     status = qd_run_result_write(&run->result, result_path, err, errlen);
 
@@ -199,6 +201,8 @@ static qd_status prepare(struct run *run, char *err, size_t errlen)
 {
     struct qd_instance_options instance_options = qd_session_instance_options(run->options);
     instance_options.max_requests = MAX_REQUESTS;
+    /* A folder that cannot be written is noticed before the measurement. */
+    if (run->options->result_dir != NULL) QD_TRY(qd_folder_create(run->options->result_dir, err, errlen));
     QD_TRY(qd_session_open(&instance_options, &run->instance, err, errlen));
     if (qd_run_workload_needs_tokenizer(run->options))
         QD_TRY(qd_session_tokenizer(run->options, &run->tokenizer, err, errlen));
@@ -229,13 +233,9 @@ static int dry_run(const struct qd_command *command, const struct qd_options *op
     struct qd_instance_options instance_options = qd_session_instance_options(options);
     struct qd_instance_plan plan;
     qd_status status = qd_instance_plan_make(&instance_options, &plan, err, sizeof err);
-    if (status != QD_OK) return qd_command_fail(command, status, err);
-    printf("{\"tensor_parallel_size\": %d, \"data_parallel_size\": %d, \"max_num_batched_tokens\": %" PRId32
-           ", \"max_num_seqs\": %" PRId32 ", \"max_model_len\": %" PRId32 ", \"n_kv_blocks\": %" PRId32
-           ", \"weight_bytes\": %zu, \"activation_bytes\": %zu, \"kv_bytes\": %zu, \"usable_bytes\": %zu}\n",
-           plan.tp, plan.dp, plan.limits.max_tokens, plan.limits.max_seqs, plan.max_model_len, plan.n_kv_blocks,
-           plan.weight_bytes, plan.activation_bytes, plan.kv_bytes, plan.usable_bytes);
-    return QD_EXIT_OK;
+    if (status == QD_OK) qd_run_plan_print(&plan, stdout);
+    if (status == QD_ERR_DOES_NOT_FIT) qd_run_plan_print_refused(&plan, stdout);
+    return status == QD_OK ? QD_EXIT_OK : qd_command_fail(command, status, err);
 }
 
 static int run_run(const struct qd_command *command, const struct qd_options *options)

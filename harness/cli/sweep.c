@@ -1,4 +1,5 @@
 /* qdyno sweep: a matrix of runs, each in a child process, interleaved, resumable; failures become rows. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include "harness/cli/commands.h"
 #include "harness/cli/interrupt.h"
 #include "harness/cli/progress.h"
+#include "harness/cli/run_plan.h"
 #include "harness/cli/session.h"
 #include "harness/cli/sweep_files.h"
 #include "harness/result/cells.h"
@@ -77,12 +79,15 @@ static void describe(const struct sweep *sweep, size_t cell, const struct qd_chi
         .run_number = run_number,
         .exit_code = result->exit_code,
         .signal = result->signal,
-        .needed_bytes = -1, /* the reason spells the arithmetic out */
-        .available_bytes = -1,
     };
+    qd_run_plan_read_refused(result->output, &out->needed_bytes, &out->available_bytes);
+    qd_sweep_plan_variant(&sweep->plan, cell, out->variant);
     snprintf(out->phase, sizeof out->phase, "%s", phase);
     qd_failure_set_lines(out, result->tail, strlen(result->tail));
+    static const char prefix[] = "qdyno: run: ";
     qd_child_last_line(result, out->reason, sizeof out->reason);
+    if (strncmp(out->reason, prefix, sizeof prefix - 1) == 0)
+        memmove(out->reason, out->reason + sizeof prefix - 1, strlen(out->reason) - (sizeof prefix - 1) + 1);
     if (result->timed_out)
         snprintf(out->reason, sizeof out->reason, "stopped after --cell-timeout %" PRId64 " s", o->cell_timeout);
     else if (result->signal != 0)
@@ -124,7 +129,7 @@ static qd_status plan_cells(struct sweep *sweep, char *err, size_t errlen)
 
 static qd_status run_cell(struct sweep *sweep, size_t cell, int repeat, char *err, size_t errlen)
 {
-    char name[NAME_LEN], file[QD_RUN_NAME_LEN];
+    char name[NAME_LEN], file[QD_RUN_NAME_LEN], variant[QD_VARIANT_LEN];
     qd_sweep_plan_name(&sweep->plan, cell, name, sizeof name);
     qd_run_name(repeat, file);
     if (qd_sweep_has_run(sweep->folder, name, repeat)) {
@@ -134,12 +139,16 @@ static qd_status run_cell(struct sweep *sweep, size_t cell, int repeat, char *er
     char *cell_folder = qd_path_join(sweep->folder, name);
     if (cell_folder == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "name of a cell");
     qd_sweep_clear_failure(sweep->folder, name);
-    const char *const extra[] = {"--result-dir", cell_folder, "--result-filename", file, NULL};
+    qd_sweep_plan_variant(&sweep->plan, cell, variant);
+    const char *const extra[] = {"--result-dir", cell_folder, "--result-filename", file,
+                                 variant[0] != '\0' ? "--variant" : NULL, variant, NULL};
     struct qd_child_result result;
     qd_status status =
         run_child(sweep, cell, extra, (double)sweep->options->cell_timeout, &result, err, errlen);
     free(cell_folder);
-    if (status != QD_OK || result.interrupted) return status;
+    if (status != QD_OK) return status;
+    if (result.exit_code != QD_EXIT_OK) qd_sweep_set_run_aside(sweep->folder, name, repeat);
+    if (result.interrupted) return QD_OK;
     if (result.exit_code != QD_EXIT_OK)
         QD_TRY(record_failure(sweep, cell, &result, "run", repeat, err, errlen));
     else
@@ -158,7 +167,8 @@ static qd_status run_cells(struct sweep *sweep, char *err, size_t errlen)
             QD_TRY(run_cell(sweep, cell, repeat, err, errlen));
         }
     }
-    return QD_OK;
+    /* Once more at the end: an earlier sweep may have been killed between a run and its summary. */
+    return *sweep->interrupted == 0 ? qd_summary_write(sweep->folder, err, errlen) : QD_OK;
 }
 
 static void print_dry_run(const struct sweep *sweep)
@@ -172,6 +182,21 @@ static void print_dry_run(const struct sweep *sweep)
         printf("\n");
         free(argv);
     }
+}
+
+/* What is wrong for every cell alike is an error of the command line, not a row a cell. */
+static qd_status check_inputs(const struct qd_options *options, char *err, size_t errlen)
+{
+    struct qd_instance_options smallest = qd_session_instance_options(options);
+    struct qd_instance_plan plan;
+    smallest.tp = smallest.dp = 1;
+    smallest.max_num_batched_tokens = smallest.max_num_seqs = smallest.max_model_len = smallest.n_kv_blocks = 0;
+    smallest.kv_cache_bytes = 0;
+    qd_status status = qd_instance_plan_make(&smallest, &plan, err, errlen);
+    if (status != QD_OK && status != QD_ERR_DOES_NOT_FIT) return status;
+    if (options->dataset_path != NULL && access(options->dataset_path, R_OK) != 0)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "%s: %s", options->dataset_path, strerror(errno));
+    return QD_OK;
 }
 
 /* The folder of the experiment: new, or with --resume one of the same matrix and options. */
@@ -230,11 +255,10 @@ static int run_sweep(const struct qd_command *command, const struct qd_options *
     }
     sweep.interrupted = qd_interrupt_install();
     qd_progress_begin(&sweep.progress, "sweep");
-    status = open_experiment(&sweep, err, sizeof err);
+    status = check_inputs(options, err, sizeof err);
+    if (status == QD_OK) status = open_experiment(&sweep, err, sizeof err);
     if (status == QD_OK) status = plan_cells(&sweep, err, sizeof err);
     if (status == QD_OK && !options->dry_run) status = run_cells(&sweep, err, sizeof err);
-    if (status == QD_OK && !options->dry_run && sweep.n_runs_done == 0)
-        status = qd_summary_write(sweep.folder, err, sizeof err);
     qd_progress_end(&sweep.progress);
     exit_code = status == QD_OK ? finish(&sweep) : qd_command_fail(command, status, err);
 

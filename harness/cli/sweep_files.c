@@ -50,6 +50,7 @@ qd_status qd_sweep_write_experiment(const char *folder, const struct qd_sweep_pl
     QD_TRY(axis_values(plan, "tensor-parallel-size", o->tp, &matrix->tp, err, errlen));
     QD_TRY(axis_values(plan, "data-parallel-size", o->dp, &matrix->dp, err, errlen));
     QD_TRY(axis_values(plan, "max-num-batched-tokens", qd_session_budget(o), &matrix->budget, err, errlen));
+    qd_sweep_plan_further_axes(plan, &experiment.axes);
     qd_machine_read(&experiment.machine);
     QD_TRY(qd_folder_create(folder, err, errlen));
     char *path = qd_path_join(folder, "experiment.json");
@@ -141,6 +142,20 @@ bool qd_sweep_has_run(const char *folder, const char *cell_name, int run_number)
     cJSON_Delete(run);
     free(path);
     return has;
+}
+
+void qd_sweep_set_run_aside(const char *folder, const char *cell_name, int run_number)
+{
+    static const char *const ends[] = {"json", "requests.jsonl"};
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        char from_name[64], to_name[80];
+        snprintf(from_name, sizeof from_name, "run=%d.%s", run_number, ends[i]);
+        snprintf(to_name, sizeof to_name, "partial-%s", from_name);
+        char *from = cell_path(folder, cell_name, from_name), *to = cell_path(folder, cell_name, to_name);
+        if (from != NULL && to != NULL) rename(from, to);
+        free(from);
+        free(to);
+    }
 }
 
 qd_status qd_sweep_write_failure(const char *folder, const char *cell_name, const struct qd_failure *failure,

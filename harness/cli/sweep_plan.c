@@ -1,9 +1,21 @@
 #include "harness/cli/sweep_plan.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernels/base/size.h"
+
+/* Cells are folders of these names. */
+static qd_status check_name_len(const struct qd_sweep_plan *plan, char *err, size_t errlen)
+{
+    size_t len = 0;
+    for (size_t i = 0; i < plan->n_axes; i++)
+        len += qd_axis_part_len(plan->axes[i].label, &plan->axes[i].range);
+    if (len <= QD_VARIANT_LEN) return QD_OK;
+    return qd_fail(QD_ERR_INPUT, err, errlen, "%zu options with lists: names of cells longer than %d bytes",
+                   plan->n_axes, QD_VARIANT_LEN - 1);
+}
 
 qd_status qd_sweep_plan_make(const struct qd_options *options, struct qd_sweep_plan *out, char *err,
                              size_t errlen)
@@ -30,7 +42,9 @@ qd_status qd_sweep_plan_make(const struct qd_options *options, struct qd_sweep_p
             return status;
         }
     }
-    return QD_OK;
+    qd_status status = check_name_len(out, err, errlen);
+    if (status != QD_OK) qd_sweep_plan_free(out);
+    return status;
 }
 
 void qd_sweep_plan_free(struct qd_sweep_plan *plan)
@@ -47,13 +61,35 @@ const char *qd_sweep_plan_value(const struct qd_sweep_plan *plan, size_t cell, s
 
 void qd_sweep_plan_name(const struct qd_sweep_plan *plan, size_t cell, char *name, size_t len)
 {
-    size_t used = 0;
-    snprintf(name, len, "all");
-    for (size_t i = 0; i < plan->n_axes && used < len; i++) {
-        int n = snprintf(name + used, len - used, "%s%s=%s", i > 0 ? "-" : "", plan->axes[i].label,
-                         qd_sweep_plan_value(plan, cell, i));
-        used += n > 0 ? (size_t)n : 0;
+    snprintf(name, len, "%s", plan->n_axes > 0 ? "" : "all");
+    for (size_t i = 0; i < plan->n_axes; i++)
+        qd_variant_append(name, len, plan->axes[i].label, qd_sweep_plan_value(plan, cell, i));
+}
+
+static bool is_of_matrix(const struct qd_sweep_axis *axis)
+{
+    return strcmp(axis->name, "tensor-parallel-size") == 0 || strcmp(axis->name, "data-parallel-size") == 0 ||
+           strcmp(axis->name, "max-num-batched-tokens") == 0;
+}
+
+void qd_sweep_plan_further_axes(const struct qd_sweep_plan *plan, struct qd_axes *out)
+{
+    *out = (struct qd_axes){0};
+    for (size_t i = 0; i < plan->n_axes; i++) {
+        if (is_of_matrix(&plan->axes[i])) continue;
+        struct qd_axis *axis = &out->axis[out->n++];
+        snprintf(axis->option, sizeof axis->option, "%s", plan->axes[i].name);
+        snprintf(axis->label, sizeof axis->label, "%s", plan->axes[i].label);
+        axis->range = plan->axes[i].range;
     }
+}
+
+void qd_sweep_plan_variant(const struct qd_sweep_plan *plan, size_t cell, char variant[QD_VARIANT_LEN])
+{
+    variant[0] = '\0';
+    for (size_t i = 0; i < plan->n_axes; i++)
+        if (!is_of_matrix(&plan->axes[i]))
+            qd_variant_append(variant, QD_VARIANT_LEN, plan->axes[i].label, qd_sweep_plan_value(plan, cell, i));
 }
 
 char **qd_sweep_plan_argv(const struct qd_sweep_plan *plan, size_t cell, const char *const *extra)

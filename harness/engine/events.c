@@ -56,16 +56,18 @@ void qd_events_push(struct qd_events *events, const struct qd_event *list, size_
                     struct qd_live_request *retired)
 {
     pthread_mutex_lock(&events->mutex);
+    bool was_empty = false; /* a reader may wait since */
     while (n > 0 && !events->closed) {
         size_t room = events->capacity - events->n, part = n < room ? n : room;
         if (part == 0) {
+            pthread_cond_broadcast(&events->not_empty);
             pthread_cond_wait(&events->not_full, &events->mutex);
             continue;
         }
+        was_empty = was_empty || events->n == 0;
         copy_in(events, list, part);
         list += part;
         n -= part;
-        pthread_cond_broadcast(&events->not_empty);
     }
     while (retired != NULL) {
         struct qd_live_request *next = retired->next;
@@ -74,6 +76,8 @@ void qd_events_push(struct qd_events *events, const struct qd_event *list, size_
         retired = next;
     }
     pthread_mutex_unlock(&events->mutex);
+    /* Nobody waits while there is something to read; and a reader that wakes up finds the mutex free. */
+    if (was_empty) pthread_cond_broadcast(&events->not_empty);
 }
 
 /* Waits, with the mutex held, until there is an event or the time is over. */

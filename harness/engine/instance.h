@@ -49,10 +49,11 @@ struct qd_instance_plan {
     size_t usable_bytes;            /* memory times utilization */
 };
 
-/* The arithmetic only: reads config.json, loads and opens nothing. QD_ERR_DOES_NOT_FIT with the sum spelled out;
- * QD_ERR_UNSUPPORTED, QD_ERR_INPUT, QD_ERR_NOT_FOUND, QD_ERR_TOO_LARGE; those of the device for its instruction
- * set and threads. max_model_len and the pool shrink to what fits unless they were asked for. On a device that
- * executes nothing pages are imagined; only the lists of them take memory. */
+/* The arithmetic only: reads config.json, loads and opens nothing. QD_ERR_DOES_NOT_FIT with the sum spelled out, and
+ * its terms in `out`: weight_bytes + activation_bytes + kv_bytes, against usable_bytes; QD_ERR_UNSUPPORTED,
+ * QD_ERR_INPUT, QD_ERR_NOT_FOUND, QD_ERR_TOO_LARGE; those of the device for its instruction set and threads.
+ * max_model_len and the pool shrink to what fits unless they were asked for. On a device that executes nothing
+ * pages are imagined; only the lists of them take memory. */
 qd_status qd_instance_plan_make(const struct qd_instance_options *options, struct qd_instance_plan *out,
                                 char *err, size_t errlen);
 

@@ -103,10 +103,11 @@ static size_t pool_bytes(const struct qd_instance_plan *plan, size_t page_bytes,
     return fits ? bytes : SIZE_MAX;
 }
 
-/* The refusal: every term of the sum, and what it is held against. */
-static qd_status does_not_fit(const struct qd_instance_plan *plan, const char *what, size_t kv_bytes,
+/* The refusal: every term of the sum, and what it is held against. The plan keeps the terms. */
+static qd_status does_not_fit(struct qd_instance_plan *plan, const char *what, size_t kv_bytes,
                               double utilization, char *err, size_t errlen)
 {
+    plan->kv_bytes = kv_bytes;
     double weights = gib(plan->weight_bytes), activations = gib(plan->activation_bytes);
     return qd_fail(QD_ERR_DOES_NOT_FIT, err, errlen,
                    "%s does not fit: weights %.3f GiB + activations %.3f GiB + KV pages %.3f GiB = %.3f GiB > "

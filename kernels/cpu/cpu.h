@@ -6,9 +6,9 @@
  *     panel p:  k=0: w[16p][0] w[16p+8][0] w[16p+1][0] w[16p+9][0] ... w[16p+7][0] w[16p+15][0]
  *               k=1: w[16p][1] w[16p+8][1] ...
  *
- * One load, a shift and a mask widen both halves to fp32, which leaves the FMA units to the FMAs. A lane is an
- * output column, so every output element is one chain over rising k, whatever the number of rows. K pages of
- * the KV pool are kept transposed for the same reason: [Hkv][hd][16], a lane is a key, keys 0-7 and 8-15
+ * One load, a shift and a mask widen both halves to fp32, which leaves the FMA units to the FMAs. A lane is
+ * an output column, so every output element is one chain over rising k, whatever the number of rows. K pages
+ * of the KV pool are kept transposed for the same reason: [Hkv][hd][16], a lane is a key, keys 0-7 and 8-15
  * interleaved like panel rows. V pages are [Hkv][16][hd], with columns 0-7 and 8-15 of every 16 interleaved.
  */
 #ifndef QD_KERNELS_CPU_CPU_H
@@ -23,8 +23,8 @@ enum {
     QD_CPU_MAX_RANKS = 64, /* of one replica */
 };
 
-/* Place of matrix row `row` among the 16 values of one k of its panel; of a key among the 16 of its K page; of
- * a column among its 16 of a V page. */
+/* Place of matrix row `row` among the 16 values of one k of its panel; of a key among the 16 of its K page;
+ * of a column among its 16 of a V page. */
 static inline int64_t qd_cpu_panel_lane(int64_t row)
 {
     return row % 8 * 2 + row % QD_CPU_PANEL / 8;
@@ -47,9 +47,9 @@ struct qd_cpu_kernels {
     qd_status (*sample)(struct qd_cpu *cpu, const struct qd_sample_args *args);
     /* scratch bytes that any of the ops needs per team member for this configuration */
     size_t (*scratch_bytes)(const struct qd_device_config *config);
-    /* the limits of one thread, for host/probe.h: reads n_floats in several streams and returns their sum, each
-     * line asked for `ahead_bytes` early; does n_rounds of independent FMAs and returns how many operations that
-     * were. Sum and result exist so that no compiler drops the work. */
+    /* the limits of one thread, for host/probe.h: reads n_floats in several streams and returns their sum,
+     * each line asked for `ahead_bytes` early; does n_rounds of independent FMAs and returns how many
+     * operations that were. Sum and result exist so that no compiler drops the work. */
     float (*probe_read)(const float *data, size_t n_floats, size_t ahead_bytes);
     int64_t (*probe_fma)(int64_t n_rounds, float *result);
 };

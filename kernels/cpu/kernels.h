@@ -1,6 +1,6 @@
-/* The ops of one instruction set, as the files of kernels/cpu/ define them, and the scratch memory each needs.
- * Included only by files that are compiled once per set: QD_CPU_FN adds the set's name. Contracts are in
- * kernels/ops.h. */
+/* The ops of one instruction set, as the files of kernels/cpu/ define them, and the scratch memory each
+ * needs. Included only by files that are compiled once per set: QD_CPU_FN adds the set's name. Contracts are
+ * in kernels/ops.h. */
 #ifndef QD_KERNELS_CPU_KERNELS_H
 #define QD_KERNELS_CPU_KERNELS_H
 

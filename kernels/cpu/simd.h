@@ -219,8 +219,8 @@ static inline void vf_store_bf16_part(qd_bf16 *p, vf v, int64_t n)
     memcpy(p, half, (size_t)n * sizeof *p);
 }
 
-/* e^x, relative error below 2 ulp; 0 below -87.3, +inf from 88.73; NaN stays NaN. Cody-Waite reduction and the
- * degree-6 minimax polynomial of Cephes expf. */
+/* e^x, relative error below 2 ulp; 0 below -87.3, +inf from 88.73; NaN stays NaN. Cody-Waite reduction and
+ * the degree-6 minimax polynomial of Cephes expf. */
 static inline vf vf_exp(vf x)
 {
     /* the second operand is the one that a NaN passes through */

@@ -1,5 +1,5 @@
-/* The first bytes of a safetensors file, with 64 KiB of data imagined behind them, then the search for a small
- * model's tensors in what was found. */
+/* The first bytes of a safetensors file, with 64 KiB of data imagined behind them, then the search for a
+ * small model's tensors in what was found. */
 #include <stdint.h>
 #include <stdlib.h>
 
@@ -10,8 +10,13 @@ enum { N_DATA_BYTES = 1 << 16 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const struct qd_model_config CONFIG = {.hidden_dim = 2, .ffn_dim = 2, .vocab_size = 2, .n_layers = 1,
-                                              .n_heads = 1, .n_kv_heads = 1, .head_dim = 2};
+static const struct qd_model_config CONFIG = {.hidden_dim = 2,
+                                              .ffn_dim = 2,
+                                              .vocab_size = 2,
+                                              .n_layers = 1,
+                                              .n_heads = 1,
+                                              .n_kv_heads = 1,
+                                              .head_dim = 2};
 
 static void match(struct qd_tensor_list tensors)
 {
@@ -34,7 +39,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     /* The header cannot be longer than the input; a shorter one tests more of the parser. */
     if (n > size - QD_SAFETENSORS_PREFIX) n = size - QD_SAFETENSORS_PREFIX;
     const char *header = (const char *)data + QD_SAFETENSORS_PREFIX;
-    qd_status status = qd_safetensors_parse_header(header, n, n_file_bytes, "file", 0, &list, err, sizeof err);
+    qd_status status =
+        qd_safetensors_parse_header(header, n, n_file_bytes, "file", 0, &list, err, sizeof err);
     if (status == QD_OK) {
         qd_tensor_list_sort(&list);
         match(list);

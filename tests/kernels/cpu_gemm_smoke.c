@@ -1,5 +1,5 @@
-/* gemm_nt of every instruction set against a double loop, and the promises around it: bits that depend neither
- * on the number of rows nor of threads nor of passes, tails, strides, packing, refusals. */
+/* gemm_nt of every instruction set against a double loop, and the promises around it: bits that depend
+ * neither on the number of rows nor of threads nor of passes, tails, strides, packing, refusals. */
 #include "tests/support/test.h"
 
 #include <math.h>
@@ -82,7 +82,8 @@ static double dot(const struct problem *p, int64_t row, int64_t column)
 {
     double sum = 0;
     for (int64_t k = 0; k < p->k; k++)
-        sum += (double)qd_bf16_to_f32(p->a[row * p->lda + k]) * (double)qd_bf16_to_f32(p->rows[column * p->k + k]);
+        sum += (double)qd_bf16_to_f32(p->a[row * p->lda + k]) *
+               (double)qd_bf16_to_f32(p->rows[column * p->k + k]);
     return sum;
 }
 
@@ -102,7 +103,7 @@ static unsigned char *run(struct bench *b, const struct problem *p, enum qd_epil
     for (size_t i = 0; i < count; i++) {
         bool inside = i >= PAD && i < count - PAD && (int64_t)(i - PAD) % (n_out + PAD) < n_out;
         for (size_t byte = 0; !inside && byte < size; byte++)
-            if (buffer[i * size + byte] != SENTINEL) fail_msg("element %zu before or after a row was written", i);
+            if (buffer[i * size + byte] != SENTINEL) fail_msg("element %zu outside of a row was written", i);
     }
     return buffer;
 }
@@ -198,7 +199,8 @@ static struct problem rough_problem(int64_t m, int64_t n, int64_t k)
 {
     struct problem p = problem_make(m, n, k);
     char err[QD_ERR_LEN] = "";
-    for (int64_t i = 0; i < m * p.lda; i++) p.a[i] = (qd_bf16)(0x3c00 + qd_philox(3, 0, (uint64_t)i).word[0] % 0x400);
+    for (int64_t i = 0; i < m * p.lda; i++)
+        p.a[i] = (qd_bf16)(0x3c00 + qd_philox(3, 0, (uint64_t)i).word[0] % 0x400);
     memset(p.packed, 0, qd_cpu_weight_bytes(n, k, QD_LAYOUT_PACKED));
     for (int64_t i = 0; i < n * k; i++)
         p.packed[i] = (qd_bf16)((qd_philox(4, 0, (uint64_t)i).word[0] & 0x8000u) | (0x3c00 + i * 37 % 0x400));

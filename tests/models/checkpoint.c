@@ -49,15 +49,18 @@ static void test_tensors_that_do_not_match(void **state)
                  "model.norm.weight: missing");
     refuse_files(false, &(struct model_files){.dtype = "BF16", .skip = "lm_head.weight"},
                  "lm_head.weight: missing, and config.json's tie_word_embeddings is not true");
-    refuse_files(true, &(struct model_files){.dtype = "BF16", .extra = "model.layers.0.self_attn.q_proj.bias"},
+    refuse_files(true,
+                 &(struct model_files){.dtype = "BF16", .extra = "model.layers.0.self_attn.q_proj.bias"},
                  "model.layers.0.self_attn.q_proj.bias: unexpected");
-    refuse_files(true, &(struct model_files){.dtype = "BF16", .extra = "model.layers.2.input_layernorm.weight"},
+    refuse_files(true,
+                 &(struct model_files){.dtype = "BF16", .extra = "model.layers.2.input_layernorm.weight"},
                  "model.layers.2.input_layernorm.weight: unexpected in a Qwen3 of 2 layers");
     refuse_files(true, &(struct model_files){.dtype = "BF16", .drop_prefix = true},
                  "names of this checkpoint lack the prefix \"model.\"");
-    refuse_files(true, &(struct model_files){.dtype = "BF16", .store_tied_head = true,
-                                             .skip = "model.embed_tokens.weight"},
-                 "model.embed_tokens.weight: missing");
+    refuse_files(
+        true,
+        &(struct model_files){.dtype = "BF16", .store_tied_head = true, .skip = "model.embed_tokens.weight"},
+        "model.embed_tokens.weight: missing");
 }
 
 static void test_shapes_against_config(void **state)
@@ -67,7 +70,8 @@ static void test_shapes_against_config(void **state)
     struct temp_dir dir = temp_dir_create();
     write_model(dir.path, &config, &(struct model_files){.dtype = "BF16"});
     config.vocab_size = 132;
-    refuse(dir.path, &config, QD_ERR_INPUT, "embed_tokens.weight: shape [131, 40], config.json asks for [132, 40]");
+    refuse(dir.path, &config, QD_ERR_INPUT,
+           "embed_tokens.weight: shape [131, 40], config.json asks for [132, 40]");
     config = small_config(true);
     config.head_dim = 8;
     refuse(dir.path, &config, QD_ERR_INPUT, "config.json asks for");
@@ -135,7 +139,8 @@ static void test_wrong_indexes(void **state)
     refuse_index("{\"weight_map\":{\"a\":\"sub/x.safetensors\"}}", "leaves the folder");
     refuse_index("{\"weight_map\":{\"a\":\"/etc/passwd\"}}", "leaves the folder");
     refuse_index("{\"weight_map\":{\"a\":\"..\"}}", "leaves the folder");
-    refuse_index("{\"weight_map\":{\"a\":\"absent.safetensors\"}}", "a: is in absent.safetensors, which is not there");
+    refuse_index("{\"weight_map\":{\"a\":\"absent.safetensors\"}}",
+                 "a: is in absent.safetensors, which is not there");
     refuse_index("{\"weight_map\":{\"a\":\"model-0.safetensors\"}}", "a: is not in model-0.safetensors");
     refuse_index("{\"weight_map\":{\"model.norm.weight\":\"model-0.safetensors\"}}",
                  "model.norm.weight: is not in model-0.safetensors");
@@ -223,7 +228,7 @@ static void test_hub_cache_and_snapshot(void **state)
 static void test_broken_hub_caches(void **state)
 {
     (void)state;
-    static const char *const revisions[] = {"", "..", "../blobs", "abc123 x", ".", "none"};
+    static const char *const revisions[] = {"", "..", "../blobs", "abc123/../../blobs", "abc123 x", ".", "none"};
     struct qd_model_config config;
     char cache[400], path[512];
     struct temp_dir dir = make_cache(&config, cache, sizeof cache);

@@ -101,7 +101,8 @@ static void test_accepts_what_changes_nothing(void **state)
            "\"layer_types\":[\"full_attention\",\"full_attention\"]}");
     accept("{\"rope_scaling\":{}}");
     accept("{\"rope_scaling\":{\"type\":\"default\",\"mrope_section\":[1,2]},\"partial_rotary_factor\":1.0}");
-    assert_int_equal(accept("{\"head_dim\":6,\"num_attention_heads\":15,\"num_key_value_heads\":5}").head_dim, 6);
+    assert_int_equal(accept("{\"head_dim\":6,\"num_attention_heads\":15,\"num_key_value_heads\":5}").head_dim,
+                     6);
     assert_int_equal(accept("{\"hidden_size\":1.024e3}").hidden_dim, 1024);
 }
 
@@ -169,18 +170,22 @@ static void test_yarn_in_every_spelling(void **state)
 {
     (void)state;
     double usual = 0.1 * log(4) + 1;
-    expect_yarn("{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":32768}}",
-                usual);
+    expect_yarn(
+        "{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":32768}}",
+        usual);
     expect_yarn("{\"rope_scaling\":{\"rope_type\":\"yarn\",\"type\":\"yarn\",\"factor\":4.0,"
                 "\"original_max_position_embeddings\":32768}}",
                 usual);
-    expect_yarn("{\"-rope_theta\":0,\"-rope_scaling\":0,\"rope_parameters\":{\"rope_type\":\"yarn\",\"factor\":4,"
-                "\"rope_theta\":1000000,\"original_max_position_embeddings\":32768}}",
-                usual);
+    expect_yarn(
+        "{\"-rope_theta\":0,\"-rope_scaling\":0,\"rope_parameters\":{\"rope_type\":\"yarn\",\"factor\":4,"
+        "\"rope_theta\":1000000,\"original_max_position_embeddings\":32768}}",
+        usual);
     /* Hugging Face looks for the original length at the top too, else it is max_position_embeddings */
-    expect_yarn("{\"original_max_position_embeddings\":32768,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4}}",
+    expect_yarn(
+        "{\"original_max_position_embeddings\":32768,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4}}",
+        usual);
+    expect_yarn("{\"max_position_embeddings\":32768,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4}}",
                 usual);
-    expect_yarn("{\"max_position_embeddings\":32768,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4}}", usual);
 #define YARN "\"rope_type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":32768"
     expect_yarn("{\"rope_scaling\":{" YARN ",\"beta_fast\":0,\"beta_slow\":null,\"mscale\":1}}", usual);
     expect_yarn("{\"rope_scaling\":{" YARN ",\"attention_factor\":0.75}}", 0.75);
@@ -199,7 +204,8 @@ static void test_refuses_contradictions(void **state)
            "rope_parameters: disagrees with rope_scaling");
     refuse("{\"rope_scaling\":{" YARN "},\"rope_parameters\":{" YARN ",\"beta_fast\":31}}", QD_ERR_INPUT,
            "rope_parameters: disagrees with rope_scaling");
-    refuse("{\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":10000}}", QD_ERR_INPUT, "rope_theta");
+    refuse("{\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":10000}}", QD_ERR_INPUT,
+           "rope_theta");
     refuse("{\"rope_scaling\":{" YARN ",\"type\":\"default\"}}", QD_ERR_INPUT, "type: disagrees");
     refuse("{\"dtype\":\"float32\"}", QD_ERR_INPUT, "dtype: disagrees with torch_dtype");
     refuse("{\"original_max_position_embeddings\":100,\"rope_scaling\":{" YARN "}}", QD_ERR_INPUT,
@@ -218,8 +224,9 @@ static void test_refuses_wrong_yarn(void **state)
     refuse("{\"rope_scaling\":{" YARN ",\"attention_factor\":0}}", QD_ERR_INPUT, "attention_factor");
     refuse("{\"rope_scaling\":{" YARN ",\"mscale\":-100,\"mscale_all_dim\":1}}", QD_ERR_INPUT,
            "attention_factor");
-    refuse("{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":1e5,\"original_max_position_embeddings\":100000}}",
-           QD_ERR_INPUT, "factor");
+    refuse(
+        "{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":1e5,\"original_max_position_embeddings\":100000}}",
+        QD_ERR_INPUT, "factor");
 }
 
 static void test_generation_config_replaces_eos(void **state)
@@ -269,7 +276,8 @@ static void test_reads_real_files(void **state)
     }
     char *text = read_text(SHARED_DATA "real/configs/Qwen3-32B-FP8.config.json"), err[QD_ERR_LEN];
     struct qd_model_config c;
-    assert_int_equal(qd_model_config_parse(text, strlen(text), "fp8", &c, err, sizeof err), QD_ERR_UNSUPPORTED);
+    assert_int_equal(qd_model_config_parse(text, strlen(text), "fp8", &c, err, sizeof err),
+                     QD_ERR_UNSUPPORTED);
     ASSERT_CONTAINS(err, "quantization_config");
     free(text);
 }
@@ -280,11 +288,14 @@ static void test_presets(void **state)
     static const struct {
         const char *name, *full_name;
         int64_t n_params;
-    } cases[] = {{"0.6B", "Qwen3-0.6B", 596049920},   {"1.7B", "Qwen3-1.7B", 1720574976},
-                 {"4B", "Qwen3-4B", 4022468096},      {"8B", "Qwen3-8B", 8190735360},
-                 {"14B", "Qwen3-14B", 14768307200},   {"32B", "Qwen3-32B", 32762123264},
-                 {"micro", "micro", 2 * (12 * 128 * 256 + 1024 * 256 + 3 * 512 * 256 + 2 * 256 + 2 * 128) +
-                                        256 + 515 * 256}};
+    } cases[] = {{"0.6B", "Qwen3-0.6B", 596049920},
+                 {"1.7B", "Qwen3-1.7B", 1720574976},
+                 {"4B", "Qwen3-4B", 4022468096},
+                 {"8B", "Qwen3-8B", 8190735360},
+                 {"14B", "Qwen3-14B", 14768307200},
+                 {"32B", "Qwen3-32B", 32762123264},
+                 {"micro", "micro",
+                  2 * (12 * 128 * 256 + 1024 * 256 + 3 * 512 * 256 + 2 * 256 + 2 * 128) + 256 + 515 * 256}};
     char err[QD_ERR_LEN];
     struct qd_model_config c, full;
     for (int i = 0; i < 7; i++) {

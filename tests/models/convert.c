@@ -19,7 +19,8 @@ static void test_every_half(void **state)
     (void)state;
     static uint16_t in[65536];
     static qd_bf16 out[65536];
-    for (int i = 0; i < 65536; i++) in[i] = (uint16_t)i;
+    for (int i = 0; i < 65536; i++)
+        in[i] = (uint16_t)i;
     qd_convert_f16(in, 65536, out);
     for (int i = 0; i < 65536; i++) {
         bool finite = (i >> 10 & 31) != 31;
@@ -73,7 +74,8 @@ static void test_f32_any_length(void **state)
     (void)state;
     uint32_t in[300];
     qd_bf16 out[301];
-    for (uint32_t i = 0; i < 300; i++) in[i] = qd_philox(5, 0, i).word[0];
+    for (uint32_t i = 0; i < 300; i++)
+        in[i] = qd_philox(5, 0, i).word[0];
     for (size_t n = 0; n <= 300; n += n < 70 ? 1 : 23) {
         uint64_t expected = 0;
         out[n] = 0x1234;

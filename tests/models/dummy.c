@@ -87,7 +87,8 @@ static void test_spread(void **state)
     qd_bf16 norm[40];
     struct qd_tensor_spec spec = spec_of(&tied, QD_TENSOR_Q_NORM);
     qd_dummy_fill(&tied, &spec, 1, 0, 40, norm);
-    for (int i = 0; i < 40; i++) assert_int_equal(norm[i], 0x3f80);
+    for (int i = 0; i < 40; i++)
+        assert_int_equal(norm[i], 0x3f80);
 }
 
 int main(void)

@@ -16,7 +16,8 @@ struct check {
 };
 
 /* tensor[row][col] must be `got`. */
-static void expect(struct check *c, enum qd_tensor_role role, int32_t layer, int64_t row, int64_t col, qd_bf16 got)
+static void expect(struct check *c, enum qd_tensor_role role, int32_t layer, int64_t row, int64_t col,
+                   qd_bf16 got)
 {
     int tensor = c->tensor_of[(layer + 1) * QD_N_TENSOR_ROLES + (int)role];
     int64_t i = row * qd_model_tensor(c->config, tensor).cols + col;
@@ -72,16 +73,19 @@ static void check_columns(struct check *c, const struct qd_weight *w, enum qd_te
             expect(c, role, layer, row, rank * w->n_cols + col, weight_at(w, row, col));
 }
 
-static void check_norm(struct check *c, enum qd_tensor_role role, int32_t layer, const qd_bf16 *norm, int64_t n)
+static void check_norm(struct check *c, enum qd_tensor_role role, int32_t layer, const qd_bf16 *norm,
+                       int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) expect(c, role, layer, 0, i, norm[i]);
+    for (int64_t i = 0; i < n; i++)
+        expect(c, role, layer, 0, i, norm[i]);
 }
 
 static void check_padding(const struct qd_weight *w)
 {
     if (w->data == NULL || w->layout == QD_LAYOUT_ROWS) return;
     for (int64_t row = w->n_rows; row % 16 != 0; row++)
-        for (int64_t col = 0; col < w->n_cols; col++) assert_int_equal(weight_at(w, row, col), 0);
+        for (int64_t col = 0; col < w->n_cols; col++)
+            assert_int_equal(weight_at(w, row, col), 0);
 }
 
 static void check_layer(struct check *c, int rank, int32_t layer)
@@ -130,7 +134,8 @@ static void check_model(struct check *c)
         check_vocabulary(c, rank);
         check_norm(c, QD_TENSOR_FINAL_NORM, -1, qd_model_rank_weights(c->model, rank)->final_norm,
                    c->config->hidden_dim);
-        for (int32_t layer = 0; layer < c->config->n_layers; layer++) check_layer(c, rank, layer);
+        for (int32_t layer = 0; layer < c->config->n_layers; layer++)
+            check_layer(c, rank, layer);
     }
     for (int i = 0; i < qd_model_n_tensors(c->config); i++) {
         struct qd_tensor_spec spec = qd_model_tensor(c->config, i);
@@ -153,7 +158,8 @@ static struct check check_begin(const struct qd_model_config *config)
         c.expected[i] = calloc((size_t)size, sizeof **c.expected);
         c.seen[i] = calloc((size_t)size, 1);
         assert_true(c.expected[i] != NULL && c.seen[i] != NULL);
-        for (int64_t k = 0; k < size; k++) c.expected[i][k] = qd_bf16_from_f32(random_weight(i, k));
+        for (int64_t k = 0; k < size; k++)
+            c.expected[i][k] = qd_bf16_from_f32(random_weight(i, k));
     }
     return c;
 }
@@ -188,7 +194,8 @@ static void write_and_check(const struct qd_model_config *config, const struct m
 {
     struct temp_dir dir = temp_dir_create();
     write_model(dir.path, config, files);
-    for (int tp = 1; tp <= max_tp; tp *= 2) load_and_check(dir.path, config, tp, 1 + tp % 3);
+    for (int tp = 1; tp <= max_tp; tp *= 2)
+        load_and_check(dir.path, config, tp, 1 + tp % 3);
     temp_dir_remove(&dir);
 }
 
@@ -255,18 +262,20 @@ static void test_stored_head_of_a_tied_model(void **state)
     (void)state;
     struct qd_model_config config = small_config(true);
     write_and_check(&config, &(struct model_files){.dtype = "BF16", .store_tied_head = true}, 1);
-    write_and_check(
-        &config, &(struct model_files){.dtype = "BF16", .n_shards = 2, .store_tied_head = true}, 1);
-    write_and_check(&config,
-                    &(struct model_files){.dtype = "F32", .extra = "model.layers.0.self_attn.rotary_emb.inv_freq"},
+    write_and_check(&config, &(struct model_files){.dtype = "BF16", .n_shards = 2, .store_tied_head = true},
                     1);
+    write_and_check(
+        &config,
+        &(struct model_files){.dtype = "F32", .extra = "model.layers.0.self_attn.rotary_emb.inv_freq"}, 1);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_preset_ratios), cmocka_unit_test(test_odd_shapes),
-        cmocka_unit_test(test_other_dtypes),  cmocka_unit_test(test_chunks),
+        cmocka_unit_test(test_preset_ratios),
+        cmocka_unit_test(test_odd_shapes),
+        cmocka_unit_test(test_other_dtypes),
+        cmocka_unit_test(test_chunks),
         cmocka_unit_test(test_stored_head_of_a_tied_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,8 +12,8 @@ static qd_status parse(const char *json, uint64_t n_data_bytes, struct qd_tensor
     assert_non_null(exact);
     memcpy(exact, json, n + 1);
     *list = (struct qd_tensor_list){0};
-    qd_status status = qd_safetensors_parse_header(exact, n, QD_SAFETENSORS_PREFIX + n + n_data_bytes, "FILE", 3,
-                                                   list, err, QD_ERR_LEN);
+    qd_status status = qd_safetensors_parse_header(exact, n, QD_SAFETENSORS_PREFIX + n + n_data_bytes, "FILE",
+                                                   3, list, err, QD_ERR_LEN);
     free(exact);
     return status;
 }
@@ -119,8 +119,10 @@ static void test_header_length(void **state)
     assert_int_equal(qd_safetensors_header_bytes(ten, 17, "FILE", &n, err, sizeof err), QD_ERR_INPUT);
     ASSERT_CONTAINS(err, "FILE: header of 10 bytes in a file of 17");
     assert_int_equal(qd_safetensors_header_bytes(ten, 3, "FILE", &n, err, sizeof err), QD_ERR_INPUT);
-    assert_int_equal(qd_safetensors_header_bytes(huge, UINT64_MAX, "FILE", &n, err, sizeof err), QD_ERR_INPUT);
-    assert_int_equal(qd_safetensors_header_bytes(large, 1 << 30, "FILE", &n, err, sizeof err), QD_ERR_TOO_LARGE);
+    assert_int_equal(qd_safetensors_header_bytes(huge, UINT64_MAX, "FILE", &n, err, sizeof err),
+                     QD_ERR_INPUT);
+    assert_int_equal(qd_safetensors_header_bytes(large, 1 << 30, "FILE", &n, err, sizeof err),
+                     QD_ERR_TOO_LARGE);
 }
 
 int main(void)

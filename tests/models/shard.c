@@ -46,8 +46,13 @@ static void test_vocabulary_rule(void **state)
         int64_t vocab;
         int tp;
         int64_t rows, last_count;
-    } cases[] = {{131, 1, 192, 131}, {131, 2, 128, 3}, {131, 4, 64, 0}, {515, 8, 128, 0},
-                 {512, 8, 64, 64},   {1, 8, 64, 0},    {151936, 8, 19008, 151936 - 7 * 19008}};
+    } cases[] = {{131, 1, 192, 131},
+                 {131, 2, 128, 3},
+                 {131, 4, 64, 0},
+                 {515, 8, 128, 0},
+                 {512, 8, 64, 64},
+                 {1, 8, 64, 0},
+                 {151936, 8, 19008, 151936 - 7 * 19008}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct qd_model_config config = small_config(true);
         config.vocab_size = cases[i].vocab;
@@ -99,7 +104,8 @@ static void test_memory_of_8b(void **state)
     struct qd_model_config config;
     char err[QD_ERR_LEN];
     struct qd_memory_need one, eight;
-    struct qd_step_limits limits = {.max_tokens = 2048, .max_seqs = 128, .max_blocks = 1, .max_logit_rows = 128};
+    struct qd_step_limits limits = {
+        .max_tokens = 2048, .max_seqs = 128, .max_blocks = 1, .max_logit_rows = 128};
     ASSERT_OK(qd_model_config_preset("8B", &config, err, sizeof err), err);
     ASSERT_OK(qd_memory_need(&config, 1, &panel_ops, &limits, &one, err, sizeof err), err);
     assert_int_equal(one.weight_bytes + one.embedding_bytes, 2 * qd_model_n_params(&config));

@@ -72,7 +72,8 @@ void tensor_file_add(struct tensor_file *file, const char *name, const char *dty
     assert_non_null(file->data);
     char *to = file->header + file->n_header;
     to += sprintf(to, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[", file->n_header > 0 ? "," : "{", name, dtype);
-    for (int i = 0; i < n_dims; i++) to += sprintf(to, "%s%lld", i > 0 ? "," : "", (long long)dims[i]);
+    for (int i = 0; i < n_dims; i++)
+        to += sprintf(to, "%s%lld", i > 0 ? "," : "", (long long)dims[i]);
     to += sprintf(to, "],\"data_offsets\":[%zu,%zu]}", file->n_data, file->n_data + n_bytes);
     file->n_header = (size_t)(to - file->header);
     memcpy(file->data + file->n_data, data, n_bytes);
@@ -85,8 +86,10 @@ void tensor_file_write(struct tensor_file *file, const char *path)
     assert_non_null(out);
     uint64_t n = file->n_header > 0 ? file->n_header + 1 : 2;
     assert_int_equal(fwrite(&n, 1, sizeof n, out), sizeof n);
-    fprintf(out, "%.*s}", (int)(file->n_header > 0 ? file->n_header : 1), file->n_header > 0 ? file->header : "{");
-    assert_int_equal(fwrite(file->n_data > 0 ? (const void *)file->data : "", 1, file->n_data, out), file->n_data);
+    fprintf(out, "%.*s}", (int)(file->n_header > 0 ? file->n_header : 1),
+            file->n_header > 0 ? file->header : "{");
+    assert_int_equal(fwrite(file->n_data > 0 ? (const void *)file->data : "", 1, file->n_data, out),
+                     file->n_data);
     assert_int_equal(fclose(out), 0);
     free(file->header);
     free(file->data);

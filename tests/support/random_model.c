@@ -68,14 +68,15 @@ static size_t encode(const char *dtype, float value, unsigned char *out)
     return sizeof value;
 }
 
-static void add_tensor(struct tensor_file *file, const char *name, const struct qd_tensor_spec *spec, int tensor,
-                       const char *dtype)
+static void add_tensor(struct tensor_file *file, const char *name, const struct qd_tensor_spec *spec,
+                       int tensor, const char *dtype)
 {
     int64_t dims[2] = {spec->rows, spec->cols}, n = spec->rows * spec->cols;
     unsigned char *data = malloc((size_t)n * 4);
     size_t used = 0;
     assert_non_null(data);
-    for (int64_t i = 0; i < n; i++) used += encode(dtype, random_weight(tensor, i), data + used);
+    for (int64_t i = 0; i < n; i++)
+        used += encode(dtype, random_weight(tensor, i), data + used);
     bool is_norm = qd_tensor_is_norm(spec->role);
     tensor_file_add(file, name, dtype, is_norm ? 1 : 2, is_norm ? dims + 1 : dims, data, used);
     free(data);

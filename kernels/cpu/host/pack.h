@@ -8,8 +8,8 @@
 
 #include "kernels/ops.h"
 
-/* Bytes of an [n_rows][n_cols] bf16 weight in `layout`, the zero rows that fill the last panel included; 0 for
- * an empty weight, SIZE_MAX when the count does not fit or a size is negative. */
+/* Bytes of an [n_rows][n_cols] bf16 weight in `layout`, the zero rows that fill the last panel included; 0
+ * for an empty weight, SIZE_MAX when the count does not fit or a size is negative. */
 size_t qd_cpu_weight_bytes(int64_t n_rows, int64_t n_cols, enum qd_weight_layout layout);
 
 /* Rearranges data, [n_rows][n_cols] bf16 row-major in a buffer of qd_cpu_weight_bytes(.., QD_LAYOUT_PACKED),

@@ -10,11 +10,11 @@ struct qd_cpu_probe {
     double fma_gflops; /* fp32 GFLOP/s (1e9) of the team; on portable of a multiply and an add */
 };
 
-/* Bytes to read so that no cache serves a part worth mentioning: four times the last level, at least 256 MiB. */
+/* Bytes to read so that no cache serves a part worth mentioning: four times the last level, or 256 MiB. */
 size_t qd_cpu_probe_bytes(void);
 
-/* Best of several passes over data [bytes], which must have been written (else every page is the same zeroes);
- * 64-byte aligned. Takes eight times bytes / bandwidth. */
+/* Best of several passes over data [bytes], which must have been written (else every page is the same
+ * zeroes); 64-byte aligned. Takes eight times bytes / bandwidth. */
 double qd_cpu_probe_read_gbps(const struct qd_cpu_kernels *kernels, qd_team_t *team, const void *data,
                               size_t bytes);
 
