@@ -27,13 +27,13 @@ void qd_progress_update(struct qd_progress *progress, double done, double total,
     int64_t now = qd_clock_now_ns();
     if (now - progress->last_ns < (progress->terminal ? TERMINAL_PERIOD_NS : PLAIN_PERIOD_NS)) return;
     progress->last_ns = now;
-    char left[48] = "";
+    char share[16] = "", left[48] = "";
     double elapsed_s = (double)(now - progress->begin_ns) * 1e-9;
+    if (total > 0) snprintf(share, sizeof share, " %.0f %%", 100 * done / total);
     if (total > 0 && done > 0)
         snprintf(left, sizeof left, ", %.0f s left", elapsed_s * (total - done) / done);
-    fprintf(stderr, "%s%s: %.0f %%%s%s%s%s", progress->terminal ? "\r\033[K" : "", progress->label,
-            total > 0 ? 100 * done / total : 0.0, note[0] != '\0' ? ", " : "", note, left,
-            progress->terminal ? "" : "\n");
+    fprintf(stderr, "%s%s:%s%s%s%s%s", progress->terminal ? "\r\033[K" : "", progress->label, share,
+            note[0] == '\0' ? "" : share[0] != '\0' ? ", " : " ", note, left, progress->terminal ? "" : "\n");
     fflush(stderr);
 }
 

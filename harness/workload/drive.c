@@ -20,6 +20,7 @@ struct drive {
     bool has_first_id;
     size_t n_submitted;   /* handed over or refused */
     size_t n_accepted, n_done, n_in_flight;
+    size_t n_success; /* of those done */
     uint64_t n_tokens;
     int64_t last_event_ns;
 };
@@ -137,6 +138,7 @@ static void take_event(struct drive *drive, const struct qd_event *event)
         const char *failure = qd_engine_failure(drive->engine);
         record->error = strdup(failure != NULL ? failure : "the replica failed");
     }
+    drive->n_success += record->success;
     drive->n_done++;
     drive->n_in_flight--;
 }
@@ -198,7 +200,7 @@ qd_status qd_workload_drive(qd_engine_t *engine, const struct qd_workload *workl
     *duration_s = (double)(drive.last_event_ns - start) * 1e-9;
     const char *failure = qd_engine_failure(engine);
     if (is_interrupted(&drive))
-        status = qd_fail(QD_ERR_ABORTED, err, errlen, "interrupted after %zu of %zu requests", drive.n_done,
+        status = qd_fail(QD_ERR_ABORTED, err, errlen, "interrupted after %zu of %zu requests", drive.n_success,
                          workload->n);
     else if (failure != NULL)
         status = qd_fail(QD_ERR_RANK, err, errlen, "%s", failure);

@@ -11,6 +11,7 @@ TINY=models/tiny
 GOLDENS=tests/data/goldens/models
 TMP=$(mktemp -d)
 OUT=$TMP/stdout ERR=$TMP/stderr
+: >"$OUT" 2>"$ERR"
 trap 'rm -rf "$TMP"' EXIT
 trap 'exit 130' INT TERM
 failures=0
@@ -18,6 +19,8 @@ failures=0
 # check NAME: runs the function of that name.
 check() {
     (
+        background=
+        trap '[ -z "$background" ] || kill -KILL "$background" 2>/dev/null' EXIT
         set -e
         "$1"
     ) >"$TMP/log" 2>&1
@@ -79,6 +82,20 @@ out_lacks() { ! grep -qF -e "$1" "$OUT" || fail "\"$1\" on standard output"; }
 
 # equal EXPECTED ACTUAL
 equal() { [ "$1" = "$2" ] || fail "expected \"$1\", got \"$2\""; }
+
+# start COMMAND...: in the background as $background, which does not outlive the test; output as in exits.
+start() {
+    "$@" >"$OUT" 2>"$ERR" &
+    background=$!
+}
+
+# ends CODE: waits for what was started.
+ends() {
+    status=0
+    wait "$background" || status=$?
+    background=
+    [ "$status" -eq "$1" ] || fail "exit $status instead of $1"
+}
 
 # same FILE FILE
 same() { cmp "$1" "$2" || fail "$1 and $2 differ"; }

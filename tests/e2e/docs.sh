@@ -1,0 +1,99 @@
+#!/bin/sh
+# shellcheck disable=SC2086 # ROOMS is a list
+# What the documents say is true: files exist, commands run, options are options, every folder explains itself.
+. tests/e2e/lib.sh
+
+ROOMS='kernels models harness tests tools bench'
+DOCS="README.md bench/METRICS.md $(find $ROOMS -name README.md)"
+
+folders_with_sources_have_a_readme() {
+    find $ROOMS -name '*.[ch]' -o -name '*.sh' | sed 's|/[^/]*$||' | sort -u | while read -r folder; do
+        # Inside tests/ one document speaks for all; data folders have their own.
+        case $folder in tests/*) folder=tests ;; esac
+        [ -f "$folder/README.md" ] || fail "$folder has no README.md"
+    done
+}
+
+# Words in backquotes that look like files, and the targets of links. A name may be written from the root or from the
+# document's folder, with [ch] or * in it.
+paths_exist() {
+    for doc in $DOCS; do
+        folder=$(dirname "$doc")
+        {
+            grep -oE '\]\([^)#:]+\)' "$doc" | sed 's/^](//; s/)$//'
+            sed '/^ *```/,/^ *```/d' "$doc" | grep -oE '`[A-Za-z0-9_./*-]+(\[ch\])?`' | tr -d '`' |
+                grep -E '\.(c|h|sh|\[ch\])$|^(kernels|models|harness|tests|tools|bench)/'
+        } >"$TMP/paths" || true
+        while read -r path; do
+            exists "$path" "$folder" || fail "$doc names $path, which is not there"
+        done <"$TMP/paths"
+    done
+}
+
+# exists PATTERN FOLDER: a file of that name from the root, from the folder or, for a bare name, anywhere below it.
+exists() {
+    for try in "$1" "$2/$1"; do
+        # shellcheck disable=SC2086 # a pattern
+        set -- "$1" "$2" $try
+        [ -e "$3" ] && return 0
+    done
+    case $1 in
+    */*) return 1 ;;
+    *) [ -n "$(find "$2" -path ./build -prune -o -name "$1" -print | head -n 1)" ] ;;
+    esac
+}
+
+# The lines of README.md's sh blocks that start the program, as they stand there, in a copy of what they need.
+commands_of_the_readme_run() {
+    root=$PWD
+    case $QDYNO in /*) program=$QDYNO ;; *) program=$root/$QDYNO ;; esac
+    mkdir -p "$TMP/checkout/build"
+    ln -s "$program" "$TMP/checkout/build/qdyno"
+    for folder in models bench tests; do ln -s "$root/$folder" "$TMP/checkout/$folder"; done
+    awk '/^```(sh|console)$/ { inside = 1; next } /^```/ { inside = 0 } inside' README.md | sed 's/^\$ //' |
+        grep -E '(^|\| )build/qdyno ' >"$TMP/commands"
+    [ "$(wc -l <"$TMP/commands")" -ge 5 ] || fail "README.md shows too few commands"
+    while read -r line; do
+        (cd "$TMP/checkout" && exits 0 sh -c "$line" </dev/null)
+        [ -s "$OUT" ] || fail "nothing printed by: $line"
+    done <"$TMP/commands"
+}
+
+# Every --option that a document names is one of some command (vLLM's own aside).
+options_exist() {
+    for command in run sweep report generate eval tokenize doctor; do "$QDYNO" "$command" --help; done |
+        grep -oE -e '--[a-z][a-z-]+' | sort -u >"$TMP/options"
+    { echo --help; echo --version; } >>"$TMP/options"
+    grep -vih vllm README.md harness/cli/README.md bench/METRICS.md tests/README.md | grep -ohE '`[^`]*`' |
+        grep -oE -e '(^|[^a-z-])--[a-z][a-z-]+' | grep -oE -e '--.*' | sort -u | while read -r option; do
+        grep -qxe "$option" "$TMP/options" || fail "no command has $option"
+    done
+}
+
+commands_are_documented() {
+    "$QDYNO" --help | sed -n 's/^  \([a-z]*\) .*/\1/p' | while read -r command; do
+        grep -q "^| .$command. |" README.md || fail "README.md has no row for $command"
+    done
+}
+
+make_targets_exist() {
+    grep -ohE '(`|^)make [a-z-]+' README.md bench/README.md tests/README.md | grep -oE '[a-z-]+$' | sort -u |
+        while read -r target; do
+            grep -qE "^$target:" Makefile || fail "no target $target"
+        done
+}
+
+exit_codes_of_the_help_are_the_readmes() {
+    "$QDYNO" --help | grep -oE '[0-9]+ [a-z]+' | while read -r code word; do
+        tr '\n' ' ' <README.md | grep -qE "$code $word" || fail "README.md does not say \"$code $word\""
+    done
+}
+
+check folders_with_sources_have_a_readme
+check paths_exist
+check commands_of_the_readme_run
+check options_exist
+check commands_are_documented
+check make_targets_exist
+check exit_codes_of_the_help_are_the_readmes
+finish

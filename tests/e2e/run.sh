@@ -1,0 +1,140 @@
+#!/bin/sh
+# One configuration, one workload: what is printed, what is written, what a signal leaves.
+. tests/e2e/lib.sh
+
+# result FOLDER: the files of a run are whole, and their totals agree with each other.
+result() {
+    equal 1 "$("$JSON" "$1/result.json" qdyno/schema_version)"
+    n=$("$JSON" "$1/result.json" num_prompts)
+    equal "$n" "$("$JSON" -l "$1/requests.jsonl" index | wc -l)"
+    completed=$("$JSON" -l "$1/requests.jsonl" completed | grep -c true || true)
+    equal "$completed" "$("$JSON" "$1/result.json" completed)"
+    equal "$((n - completed))" "$("$JSON" "$1/result.json" failed)"
+    "$JSON" -l "$1/requests.jsonl" completed >"$TMP/completed"
+    "$JSON" -l "$1/requests.jsonl" output_len >"$TMP/lengths"
+    output=$(paste "$TMP/completed" "$TMP/lengths" | awk '$1 == "true" { n += $2 } END { print n + 0 }')
+    equal "$output" "$("$JSON" "$1/result.json" total_output_tokens)"
+}
+
+random_prompts_in_a_burst() {
+    exits 0 "$QDYNO" run --model "$TINY" --num-prompts 6 --input-len 40 --output-len 5 --budget 64 --max-num-seqs 4 \
+        --result-dir "$TMP/run"
+    out_has '6 completed, 0 failed'
+    out_has '240 in, 30 out'
+    for row in TTFT ITL TPOT E2EL; do out_has "  $row "; done
+    result "$TMP/run"
+    equal burst "$("$JSON" "$TMP/run/result.json" qdyno/workload/kind)"
+}
+
+prompts_of_a_file_in_a_closed_loop() {
+    exits 0 "$QDYNO" run --model "$TINY" --dataset-name custom --dataset-path "$TINY/prompts.jsonl" --num-prompts 4 \
+        --max-concurrency 2 --ignore-eos --tp 2 --dp 2 --result-dir "$TMP/run"
+    out_has '4 completed, 0 failed'
+    result "$TMP/run"
+    expected=$(head -n 4 "$TINY/prompts.jsonl" | "$JSON" -l - output_tokens | awk '{ n += $1 } END { print n }')
+    equal "$expected" "$("$JSON" "$TMP/run/result.json" total_output_tokens)"
+    equal 2 "$("$JSON" "$TMP/run/result.json" max_concurrency)"
+}
+
+dummy_weights_need_no_files() {
+    exits 0 "$QDYNO" run --model micro --load-format dummy --num-prompts 3 --input-len 9 --output-len 3 --result-dir "$TMP/run"
+    result "$TMP/run"
+    refuses 2 'micro is a preset, not a folder: it needs --load-format dummy' "$QDYNO" run --model micro
+    refuses 3 'Qwen3-8B does not fit: weights ' "$QDYNO" run --model Qwen3-8B --load-format dummy --memory-limit 2G
+}
+
+the_null_device_only_schedules() {
+    exits 0 "$QDYNO" run --model Qwen3-32B --device null --tp 8 --dp 4 --num-prompts 400 --max-concurrency 16 \
+        --result-dir "$TMP/run"
+    out_has '400 completed, 0 failed'
+    result "$TMP/run"
+}
+
+json_goes_to_stdout_alone() {
+    exits 0 "$QDYNO" run --model "$TINY" --device null --num-prompts 2 --json -
+    equal 2 "$("$JSON" "$OUT" completed)"
+    exits 0 "$QDYNO" run --model "$TINY" --device null --num-prompts 2 --json "$TMP/also.json"
+    equal 2 "$("$JSON" "$TMP/also.json" completed)"
+    out_has '2 completed'
+}
+
+names_of_result_files() {
+    exits 0 "$QDYNO" run --model "$TINY" --device null --num-prompts 2 --result-dir "$TMP/a/b" --result-filename x.json
+    equal "x.json
+x.requests.jsonl" "$(ls "$TMP/a/b")"
+    : >"$TMP/file"
+    refuses 3 "$TMP/file: is not a folder" "$QDYNO" run --model "$TINY" --device null --num-prompts 2 --result-dir "$TMP/file/run"
+}
+
+a_request_that_cannot_fit_is_a_record() {
+    exits 0 "$QDYNO" run --model "$TINY" --device null --num-prompts 2 --input-len 4096 --result-dir "$TMP/run"
+    out_has '0 completed, 2 failed'
+    out_has 'mark: requests failed'
+    err_has 'warm-up request 0: refused: prompt of 4096 tokens leaves no room'
+    result "$TMP/run"
+    equal refused "$(sed -n 1p "$TMP/run/requests.jsonl" | "$JSON" - finish)"
+    sed -n 2p "$TMP/run/requests.jsonl" | "$JSON" - error | grep -q 'leaves no room' || fail "no reason"
+}
+
+pools_shrink_or_are_refused() {
+    exits 0 "$QDYNO" run --model "$TINY" --num-gpu-blocks-override 9 --num-prompts 4 --input-len 50 --output-len 20
+    err_has 'max_model_len 128 (shrunk to the pool), 9 KV pages'
+    out_has '4 completed'
+    exits 0 "$QDYNO" run --model "$TINY" --memory-limit 64M --num-prompts 1 --input-len 4 --output-len 1 --dry-run
+    refuses 2 '1 KV pages hold no sequence' "$QDYNO" run --model "$TINY" --num-gpu-blocks-override 1
+    refuses 2 'max_model_len 4096 needs 257 KV pages, the pool has 3' \
+        "$QDYNO" run --model "$TINY" --num-gpu-blocks-override 3 --max-model-len 4096
+    refuses 3 '--memory-limit 0.001 GiB x utilization 0.90' "$QDYNO" run --model "$TINY" --memory-limit 1M
+}
+
+bad_files_of_prompts_are_refused() {
+    bad() {
+        printf '%s\n' "$2" >"$TMP/prompts.jsonl"
+        refuses 2 "$TMP/prompts.jsonl: $1" \
+            "$QDYNO" run --model "$TINY" --device null --dataset-name custom --dataset-path "$TMP/prompts.jsonl"
+    }
+    bad 'line 1: byte 0: expected a value' 'Once upon a time'
+    bad 'line 2: "prompt" is no text' '{"prompt": "a"}
+{"prompt": 7}'
+    bad 'line 1: output_tokens' '{"prompt": "a", "output_tokens": 0}'
+    bad 'line 1: "prompt" has 0 tokens' '{"prompt": ""}'
+    bad 'no rows' ''
+    refuses 2 'nowhere.jsonl: No such file' \
+        "$QDYNO" run --model "$TINY" --device null --dataset-name custom --dataset-path nowhere.jsonl
+    refuses 2 '1 rows, fewer than --num-prompts 3' sh -c 'echo "{\"prompt\": \"a\"}" >"$1/one.jsonl"
+        exec "$2" run --model "$3" --device null --dataset-name custom --dataset-path "$1/one.jsonl" --num-prompts 3' \
+        sh "$TMP" "$QDYNO" "$TINY"
+}
+
+# interrupt SIGNAL OPTION...: a run that would take long ends in order, with what it has.
+interrupt() {
+    signal=$1
+    shift
+    start "$QDYNO" run --model "$TINY" --input-len 8 --num-warmups 0 --result-dir "$TMP/run" "$@"
+    wait_for 20 grep -q 'weights:' "$ERR"
+    sleep 0.3
+    kill "-$signal" "$background"
+    ends 130
+    result "$TMP/run"
+    err_has "run: interrupted after $completed of $n requests"
+    [ "$completed" -lt "$n" ] || fail "not interrupted"
+    "$JSON" -l "$TMP/run/requests.jsonl" finish | grep -q abort || fail "nothing aborted"
+    out_has "$completed completed, $((n - completed)) failed"
+}
+
+a_signal_ends_a_burst_in_order() { interrupt INT --num-prompts 40 --output-len 3000; }
+
+a_signal_ends_a_closed_loop_in_order() { interrupt TERM --num-prompts 3000 --output-len 40 --max-concurrency 4; }
+
+check random_prompts_in_a_burst
+check prompts_of_a_file_in_a_closed_loop
+check dummy_weights_need_no_files
+check the_null_device_only_schedules
+check json_goes_to_stdout_alone
+check names_of_result_files
+check a_request_that_cannot_fit_is_a_record
+check pools_shrink_or_are_refused
+check bad_files_of_prompts_are_refused
+check a_signal_ends_a_burst_in_order
+check a_signal_ends_a_closed_loop_in_order
+finish

@@ -1,0 +1,94 @@
+/* A child that ends too late, by a signal, or because its parent is asked to stop. This program is its own child. */
+#include "tests/support/test.h"
+
+#include <signal.h>
+
+#include "harness/cli/child.h"
+
+static volatile sig_atomic_t interrupted;
+static volatile sig_atomic_t stop;
+
+static void note(int signal)
+{
+    stop = signal;
+}
+
+/* The child's part. */
+static int behave(const char *how)
+{
+    if (strcmp(how, "crash") == 0) {
+        fprintf(stderr, "about to end\n\n");
+        raise(SIGKILL);
+    }
+    if (strcmp(how, "orderly") == 0) signal(SIGINT, note);
+    fprintf(stderr, "waiting\n");
+    while (stop == 0) usleep(1000);
+    fprintf(stderr, "asked by %d\n", (int)stop);
+    return 130;
+}
+
+static struct qd_child_result run(const char *how, double timeout_s, void (*tick)(void *arg))
+{
+    struct qd_child_result result;
+    char err[QD_ERR_LEN] = "", copy[16];
+    snprintf(copy, sizeof copy, "%s", how);
+    char word[] = "child", behave_word[] = "behave", *argv[] = {word, behave_word, copy, NULL};
+    interrupted = 0;
+    ASSERT_OK(qd_child_run(argv, timeout_s, &interrupted, tick, &result, &result, err, sizeof err), err);
+    return result;
+}
+
+static void a_late_child_is_asked_to_stop(void **state)
+{
+    (void)state;
+    char line[64];
+    struct qd_child_result result = run("orderly", 0.3, NULL);
+    assert_true(result.timed_out);
+    assert_false(result.interrupted);
+    assert_int_equal(result.exit_code, 130);
+    assert_int_equal(result.signal, 0);
+    qd_child_last_line(&result, line, sizeof line);
+    assert_string_equal(line, "asked by 2");
+    result = run("deaf", 0.3, NULL);
+    assert_true(result.timed_out);
+    assert_int_equal(result.exit_code, -1);
+    assert_int_equal(result.signal, SIGINT);
+}
+
+static void interrupt_when_it_waits(void *arg)
+{
+    const struct qd_child_result *so_far = arg;
+    if (strstr(so_far->tail, "waiting") != NULL) interrupted = SIGINT;
+}
+
+static void an_interrupt_is_passed_on(void **state)
+{
+    (void)state;
+    struct qd_child_result result = run("orderly", 60, interrupt_when_it_waits);
+    assert_true(result.interrupted);
+    assert_false(result.timed_out);
+    assert_int_equal(result.exit_code, 130);
+}
+
+static void a_signal_is_told_from_an_exit(void **state)
+{
+    (void)state;
+    char line[6];
+    struct qd_child_result result = run("crash", 60, NULL);
+    assert_int_equal(result.exit_code, -1);
+    assert_int_equal(result.signal, SIGKILL);
+    assert_false(result.timed_out || result.interrupted);
+    qd_child_last_line(&result, line, sizeof line); /* cut to the room, empty lines passed over */
+    assert_string_equal(line, "about");
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 3 && strcmp(argv[1], "behave") == 0) return behave(argv[2]);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_late_child_is_asked_to_stop),
+        cmocka_unit_test(an_interrupt_is_passed_on),
+        cmocka_unit_test(a_signal_is_told_from_an_exit),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
