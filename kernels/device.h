@@ -37,8 +37,8 @@ struct qd_device_config {
 struct qd_device_ops {
     uint32_t abi_version; /* QD_DEVICE_ABI_VERSION */
     const char *name;     /* as in --device */
-    bool executes;        /* false: no weights, no forward pass; sampled ids come from a hash; alloc and the
-                           * members from pack_weight on are NULL */
+    bool executes;        /* false: no weights, no forward pass; sampled ids come from a hash; working_bytes,
+                           * alloc and the members from pack_weight on are NULL */
 
     /* lifecycle */
     qd_status (*open)(const struct qd_device_config *config, const struct qd_bootstrap *bootstrap, void **ctx,
@@ -48,8 +48,9 @@ struct qd_device_ops {
                      size_t why_len);
 
     /* memory and copies */
+    qd_status (*working_bytes)(const struct qd_device_config *config, size_t *out, char *err, size_t errlen);
     qd_status (*alloc)(void *ctx, size_t bytes, void **out, char *err, size_t errlen);
-    size_t (*weight_bytes)(int64_t n_rows, int64_t n_cols, enum qd_weight_layout layout);
+    size_t (*weight_bytes)(int64_t n_rows, int64_t n_cols, enum qd_weight_layout layout); /* SIZE_MAX: overflow */
     qd_status (*pack_weight)(void *data, int64_t n_rows, int64_t n_cols, char *err, size_t errlen);
 
     /* plan, once per step */
@@ -82,6 +83,14 @@ struct qd_device {
     void *ctx;
 };
 
+/* Bytes that open() takes for the device's own work on a step, on top of what alloc() is asked for. Opens
+ * nothing; errors as those of open() for the same configuration, QD_ERR_TOO_LARGE on overflow. */
+static inline qd_status qd_device_working_bytes(const struct qd_device_ops *ops,
+                                                const struct qd_device_config *config, size_t *out, char *err,
+                                                size_t errlen)
+{
+    return ops->working_bytes(config, out, err, errlen);
+}
 /* Zeroed device memory that lives until the context closes; before the first step only. 64-byte aligned. */
 static inline qd_status qd_device_alloc(struct qd_device d, size_t bytes, void **out, char *err,
                                         size_t errlen)

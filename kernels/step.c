@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels/base/size.h"
+#include "kernels/base/hash.h"
 
 enum { ALIGNMENT = 16 };
 
@@ -237,18 +238,11 @@ qd_status qd_step_validate(const struct qd_step *step, size_t buffer_bytes, int3
     return check_logit_rows(&c);
 }
 
-/* Fowler, Noll, Vo; continues `hash` over n bytes. */
-static uint64_t fnv1a(uint64_t hash, const unsigned char *data, size_t n)
-{
-    for (size_t i = 0; i < n; i++) hash = (hash ^ data[i]) * UINT64_C(0x100000001b3);
-    return hash;
-}
-
 uint64_t qd_step_hash(const struct qd_step *step)
 {
     const unsigned char *bytes = (const unsigned char *)step;
     const size_t index_at = offsetof(struct qd_step, step_index);
     const size_t after = index_at + sizeof step->step_index;
-    uint64_t hash = fnv1a(UINT64_C(0xcbf29ce484222325), bytes, index_at);
-    return fnv1a(hash, bytes + after, (size_t)step->used_bytes - after);
+    uint64_t hash = qd_hash(QD_HASH_START, bytes, index_at);
+    return qd_hash(hash, bytes + after, (size_t)step->used_bytes - after);
 }

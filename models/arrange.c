@@ -39,7 +39,7 @@ static struct qd_weight take_weight(struct layout *l, int64_t n_rows, int64_t n_
     struct qd_weight weight = {NULL, n_rows, n_cols, layout};
     if (n_rows == 0) return weight;
     size_t n_bytes = l->a->ops->weight_bytes(n_rows, n_cols, layout);
-    if (n_bytes == 0) l->overflow = true;
+    if (n_bytes == SIZE_MAX) l->overflow = true;
     weight.data = take(l, n_bytes);
     return weight;
 }

@@ -5,22 +5,16 @@
 #include <string.h>
 
 #include "models/directory.h"
+#include "kernels/base/hash.h"
 
 enum { MAX_TEMPLATE_BYTES = 1 << 24 };
 
 /* FNV-1a, 64 bits, of Qwen3's template (4116 bytes). */
 #define QWEN3_TEMPLATE_HASH UINT64_C(0x2bfdb7aa9754484e)
 
-static uint64_t hash_text(const char *text, size_t len)
-{
-    uint64_t hash = UINT64_C(0xcbf29ce484222325);
-    for (size_t i = 0; i < len; i++) hash = (hash ^ (unsigned char)text[i]) * UINT64_C(0x100000001b3);
-    return hash;
-}
-
 static qd_status check_template_text(const char *path, const char *text, size_t len, char *err, size_t errlen)
 {
-    uint64_t hash = hash_text(text, len);
+    uint64_t hash = qd_hash(QD_HASH_START, text, len);
     if (hash == QWEN3_TEMPLATE_HASH) return QD_OK;
     return qd_fail(QD_ERR_UNSUPPORTED, err, errlen,
                    "%s: the chat template (%zu bytes, FNV-1a %016" PRIx64

@@ -20,7 +20,7 @@ static void add_weight(struct sum *sum, const struct qd_device_ops *ops, int64_t
                        enum qd_weight_layout layout, int32_t times)
 {
     size_t n_bytes = ops->weight_bytes(n_rows, n_cols, layout);
-    if (n_bytes == 0 && n_rows > 0) sum->overflow = true;
+    if (n_bytes == SIZE_MAX) sum->overflow = true;
     add(sum, (int64_t)n_bytes, times, 1);
 }
 

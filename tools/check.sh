@@ -48,15 +48,15 @@ add_counts "the ThreadSanitizer build"
 echo "== fuzzers, $seconds s each"
 fuzz_build=build/fuzz
 mkdir -p "$fuzz_build"
-make -j"$jobs" --no-print-directory CC=clang SAN=fuzzer-no-link,address,undefined \
-    build/release-fuzzer-no-link-address-undefined-clang/libqdyno.a >"$log" 2>&1 || show
+parsers=build/release-fuzzer-no-link-address-undefined-clang/libparsers.a
+make -j"$jobs" --no-print-directory CC=clang SAN=fuzzer-no-link,address,undefined "$parsers" >"$log" 2>&1 || show
 for source in tests/fuzz/*.c; do
     name=$(basename "$source" .c)
     [ "$name" = driver ] && continue
     corpus=$fuzz_build/$name.corpus
     mkdir -p "$corpus"
     if clang -std=c11 -D_GNU_SOURCE -g -O1 -I. -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-        -o "$fuzz_build/$name" "$source" build/release-fuzzer-no-link-address-undefined-clang/libqdyno.a \
+        -o "$fuzz_build/$name" "$source" "$parsers" \
         -lcjson -lpcre2-8 -lutf8proc -lm -pthread >"$log" 2>&1 &&
         "$fuzz_build/$name" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=4096 -artifact_prefix="$fuzz_build/" \
             -print_final_stats=1 "$corpus" "tests/fuzz/corpus/$name" >"$log" 2>&1; then

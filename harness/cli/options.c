@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "harness/result/range.h"
+#include "harness/result/variant.h"
 
 enum option_type { OPTION_FLAG, OPTION_INT, OPTION_SIZE, OPTION_REAL, OPTION_TEXT };
 
@@ -98,6 +98,8 @@ static const struct option_row option_rows[] = {
      "name of the result file in --result-dir", NULL},
     {"label", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(label), 0, 0, NULL, "TEXT", "kept in the result",
      "none"},
+    {"variant", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(variant), 0, 0, NULL, "TEXT",
+     "set by a sweep: the further axes of the cell, e.g. max-concurrency=4", "none"},
     {"json", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(json), 0, 0, NULL, "FILE",
      "also write the result as JSON there; -: to stdout instead of the table", "none"},
 
@@ -311,6 +313,7 @@ static qd_status options_check(const struct qd_command *command, const struct qd
     if (o->num_gpu_blocks > 0 && o->kv_cache_bytes > 0)
         return qd_fail(QD_ERR_INPUT, err, errlen,
                        "--num-gpu-blocks-override and --kv-cache-memory-bytes both size the KV pool");
+    if (o->variant != NULL) QD_TRY(qd_variant_check("--variant", o->variant, err, errlen));
     if (o->resume && o->experiment == NULL)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--resume needs --experiment");
     return QD_OK;

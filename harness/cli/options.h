@@ -82,7 +82,7 @@ struct qd_options {
     int64_t max_concurrency; /* 0: burst, everything at once */
     int64_t num_warmups;
     /* result */
-    const char *result_dir, *result_filename, *label, *json;
+    const char *result_dir, *result_filename, *label, *json, *variant;
     /* generate, chat */
     const char *prompt; /* NULL: standard input */
     int64_t max_tokens;

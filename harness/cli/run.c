@@ -118,6 +118,7 @@ static void describe(struct run *run)
     run->result = (struct qd_run_result){
         .date = run->date,
         .label = o->label,
+        .variant = o->variant,
         .model_id = o->model,
         .tokenizer_id = run->tokenizer != NULL ? o->model : NULL,
         .version = qd_version(),

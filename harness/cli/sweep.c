@@ -82,6 +82,7 @@ static void describe(const struct sweep *sweep, size_t cell, const struct qd_chi
         .signal = result->signal,
     };
     qd_run_plan_read_refused(result->output, &out->needed_bytes, &out->available_bytes);
+    qd_sweep_plan_variant(&sweep->plan, cell, out->variant);
     snprintf(out->phase, sizeof out->phase, "%s", phase);
     qd_failure_set_lines(out, result->tail, strlen(result->tail));
     static const char prefix[] = "qdyno: run: ";
@@ -128,27 +129,9 @@ static qd_status plan_cells(struct sweep *sweep, char *err, size_t errlen)
     return QD_OK;
 }
 
-/* The folder of a cell's group, freed by the caller; NULL when out of memory. */
-static char *group_folder(const struct sweep *sweep, size_t cell)
-{
-    char name[NAME_LEN];
-    qd_sweep_plan_group(&sweep->plan, cell, name, sizeof name);
-    return name[0] != '\0' ? qd_path_join(sweep->folder, name) : strdup(sweep->folder);
-}
-
-/* The summaries of the cell's group. */
-static qd_status write_summary(const struct sweep *sweep, size_t cell, char *err, size_t errlen)
-{
-    char *folder = group_folder(sweep, cell);
-    if (folder == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "name of a group");
-    qd_status status = qd_summary_write(folder, err, errlen);
-    free(folder);
-    return status;
-}
-
 static qd_status run_cell(struct sweep *sweep, size_t cell, int repeat, char *err, size_t errlen)
 {
-    char name[NAME_LEN], file[QD_RUN_NAME_LEN];
+    char name[NAME_LEN], file[QD_RUN_NAME_LEN], variant[QD_VARIANT_LEN];
     qd_sweep_plan_name(&sweep->plan, cell, name, sizeof name);
     qd_run_name(repeat, file);
     if (qd_sweep_has_run(sweep->folder, name, repeat)) {
@@ -158,7 +141,9 @@ static qd_status run_cell(struct sweep *sweep, size_t cell, int repeat, char *er
     char *cell_folder = qd_path_join(sweep->folder, name);
     if (cell_folder == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "name of a cell");
     qd_sweep_clear_failure(sweep->folder, name);
-    const char *const extra[] = {"--result-dir", cell_folder, "--result-filename", file, NULL};
+    qd_sweep_plan_variant(&sweep->plan, cell, variant);
+    const char *const extra[] = {"--result-dir", cell_folder, "--result-filename", file,
+                                 variant[0] != '\0' ? "--variant" : NULL, variant, NULL};
     struct qd_child_result result;
     qd_status status =
         run_child(sweep, cell, extra, (double)sweep->options->cell_timeout, &result, err, errlen);
@@ -170,7 +155,7 @@ static qd_status run_cell(struct sweep *sweep, size_t cell, int repeat, char *er
         QD_TRY(record_failure(sweep, cell, &result, "run", repeat, err, errlen));
     else
         sweep->n_runs_done++;
-    return write_summary(sweep, cell, err, errlen);
+    return qd_summary_write(sweep->folder, err, errlen);
 }
 
 /* Repeats are interleaved: drift of the machine then falls on all cells alike. Odd repeats go backwards. */
@@ -185,9 +170,7 @@ static qd_status run_cells(struct sweep *sweep, char *err, size_t errlen)
         }
     }
     /* Once more at the end: an earlier sweep may have been killed between a run and its summary. */
-    for (size_t cell = 0; cell < n && *sweep->interrupted == 0; cell++)
-        if (qd_sweep_plan_begins_group(&sweep->plan, cell)) QD_TRY(write_summary(sweep, cell, err, errlen));
-    return QD_OK;
+    return *sweep->interrupted == 0 ? qd_summary_write(sweep->folder, err, errlen) : QD_OK;
 }
 
 static void print_dry_run(const struct sweep *sweep)
@@ -238,15 +221,6 @@ static qd_status open_experiment(struct sweep *sweep, char *err, size_t errlen)
     if (exists) return qd_sweep_check_experiment(sweep->folder, &sweep->plan, err, errlen);
     if (sweep->options->resume)
         return qd_fail(QD_ERR_NOT_FOUND, err, errlen, "--resume: no experiment in %s", sweep->folder);
-    for (size_t cell = sweep->plan.n_cells; cell-- > 0;) {
-        if (!qd_sweep_plan_begins_group(&sweep->plan, cell)) continue;
-        char *folder = group_folder(sweep, cell);
-        if (folder == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "name of a group");
-        qd_status status = qd_sweep_write_experiment(folder, &sweep->plan, err, errlen);
-        free(folder);
-        if (status != QD_OK) return status;
-    }
-    /* Last, because --resume looks for it. */
     return qd_sweep_write_experiment(sweep->folder, &sweep->plan, err, errlen);
 }
 
@@ -257,12 +231,7 @@ static int finish(struct sweep *sweep)
         print_dry_run(sweep);
         return QD_EXIT_OK;
     }
-    for (size_t cell = 0; cell < sweep->plan.n_cells; cell++) {
-        if (!qd_sweep_plan_begins_group(&sweep->plan, cell)) continue;
-        char *folder = group_folder(sweep, cell);
-        printf("%s\n", folder != NULL ? folder : sweep->folder);
-        free(folder);
-    }
+    printf("%s\n", sweep->folder);
     if (*sweep->interrupted != 0) {
         const char *slash = strrchr(sweep->folder, '/');
         qd_session_say("interrupted after %zu of %zu runs; the same command with --experiment %s --resume "

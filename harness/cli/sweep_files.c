@@ -50,6 +50,7 @@ qd_status qd_sweep_write_experiment(const char *folder, const struct qd_sweep_pl
     QD_TRY(axis_values(plan, "tensor-parallel-size", o->tp, &matrix->tp, err, errlen));
     QD_TRY(axis_values(plan, "data-parallel-size", o->dp, &matrix->dp, err, errlen));
     QD_TRY(axis_values(plan, "max-num-batched-tokens", qd_session_budget(o), &matrix->budget, err, errlen));
+    qd_sweep_plan_further_axes(plan, &experiment.axes);
     qd_machine_read(&experiment.machine);
     QD_TRY(qd_folder_create(folder, err, errlen));
     char *path = qd_path_join(folder, "experiment.json");

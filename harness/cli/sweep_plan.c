@@ -6,6 +6,17 @@
 
 #include "kernels/base/size.h"
 
+/* Cells are folders of these names. */
+static qd_status check_name_len(const struct qd_sweep_plan *plan, char *err, size_t errlen)
+{
+    size_t len = 0;
+    for (size_t i = 0; i < plan->n_axes; i++)
+        len += qd_axis_part_len(plan->axes[i].label, &plan->axes[i].range);
+    if (len <= QD_VARIANT_LEN) return QD_OK;
+    return qd_fail(QD_ERR_INPUT, err, errlen, "%zu options with lists: names of cells longer than %d bytes",
+                   plan->n_axes, QD_VARIANT_LEN - 1);
+}
+
 qd_status qd_sweep_plan_make(const struct qd_options *options, struct qd_sweep_plan *out, char *err,
                              size_t errlen)
 {
@@ -31,7 +42,9 @@ qd_status qd_sweep_plan_make(const struct qd_options *options, struct qd_sweep_p
             return status;
         }
     }
-    return QD_OK;
+    qd_status status = check_name_len(out, err, errlen);
+    if (status != QD_OK) qd_sweep_plan_free(out);
+    return status;
 }
 
 void qd_sweep_plan_free(struct qd_sweep_plan *plan)
@@ -40,15 +53,17 @@ void qd_sweep_plan_free(struct qd_sweep_plan *plan)
     *plan = (struct qd_sweep_plan){0};
 }
 
-static size_t axis_index(const struct qd_sweep_plan *plan, size_t cell, size_t axis)
-{
-    for (size_t i = plan->n_axes - 1; i > axis; i--) cell /= plan->axes[i].range.n;
-    return cell % plan->axes[axis].range.n;
-}
-
 const char *qd_sweep_plan_value(const struct qd_sweep_plan *plan, size_t cell, size_t axis)
 {
-    return plan->axes[axis].range.values[axis_index(plan, cell, axis)];
+    for (size_t i = plan->n_axes - 1; i > axis; i--) cell /= plan->axes[i].range.n;
+    return plan->axes[axis].range.values[cell % plan->axes[axis].range.n];
+}
+
+void qd_sweep_plan_name(const struct qd_sweep_plan *plan, size_t cell, char *name, size_t len)
+{
+    snprintf(name, len, "%s", plan->n_axes > 0 ? "" : "all");
+    for (size_t i = 0; i < plan->n_axes; i++)
+        qd_variant_append(name, len, plan->axes[i].label, qd_sweep_plan_value(plan, cell, i));
 }
 
 static bool is_of_matrix(const struct qd_sweep_axis *axis)
@@ -57,39 +72,24 @@ static bool is_of_matrix(const struct qd_sweep_axis *axis)
            strcmp(axis->name, "max-num-batched-tokens") == 0;
 }
 
-/* Appends "a=1-b=2" over the axes of the matrix, or over the others; `name` stays as it is without any. */
-static void append_axes(const struct qd_sweep_plan *plan, size_t cell, bool of_matrix, char *name, size_t len)
+void qd_sweep_plan_further_axes(const struct qd_sweep_plan *plan, struct qd_axes *out)
 {
-    const char *dash = "";
+    *out = (struct qd_axes){0};
     for (size_t i = 0; i < plan->n_axes; i++) {
-        if (is_of_matrix(&plan->axes[i]) != of_matrix) continue;
-        size_t used = strlen(name);
-        snprintf(name + used, len - used, "%s%s=%s", dash, plan->axes[i].label,
-                 qd_sweep_plan_value(plan, cell, i));
-        dash = "-";
+        if (is_of_matrix(&plan->axes[i])) continue;
+        struct qd_axis *axis = &out->axis[out->n++];
+        snprintf(axis->option, sizeof axis->option, "%s", plan->axes[i].name);
+        snprintf(axis->label, sizeof axis->label, "%s", plan->axes[i].label);
+        axis->range = plan->axes[i].range;
     }
 }
 
-void qd_sweep_plan_group(const struct qd_sweep_plan *plan, size_t cell, char *name, size_t len)
+void qd_sweep_plan_variant(const struct qd_sweep_plan *plan, size_t cell, char variant[QD_VARIANT_LEN])
 {
-    name[0] = '\0';
-    append_axes(plan, cell, false, name, len);
-}
-
-bool qd_sweep_plan_begins_group(const struct qd_sweep_plan *plan, size_t cell)
-{
+    variant[0] = '\0';
     for (size_t i = 0; i < plan->n_axes; i++)
-        if (is_of_matrix(&plan->axes[i]) && axis_index(plan, cell, i) != 0) return false;
-    return true;
-}
-
-void qd_sweep_plan_name(const struct qd_sweep_plan *plan, size_t cell, char *name, size_t len)
-{
-    qd_sweep_plan_group(plan, cell, name, len);
-    if (name[0] != '\0') snprintf(name + strlen(name), len - strlen(name), "/");
-    size_t used = strlen(name);
-    append_axes(plan, cell, true, name, len);
-    if (name[used] == '\0') snprintf(name + used, len - used, "all");
+        if (!is_of_matrix(&plan->axes[i]))
+            qd_variant_append(variant, QD_VARIANT_LEN, plan->axes[i].label, qd_sweep_plan_value(plan, cell, i));
 }
 
 char **qd_sweep_plan_argv(const struct qd_sweep_plan *plan, size_t cell, const char *const *extra)

@@ -3,9 +3,9 @@
 #define QD_HARNESS_CLI_SWEEP_PLAN_H
 
 #include "harness/cli/options.h"
-#include "harness/result/range.h"
+#include "harness/result/variant.h"
 
-enum { QD_SWEEP_MAX_AXES = 16, QD_SWEEP_MAX_CELLS = 10000 };
+enum { QD_SWEEP_MAX_AXES = QD_MAX_AXES, QD_SWEEP_MAX_CELLS = QD_MAX_VARIANTS };
 
 struct qd_sweep_axis {
     const char *name;  /* long name of the option */
@@ -19,7 +19,7 @@ struct qd_sweep_plan {
     const struct qd_options *options;             /* as parsed; borrowed */
 };
 
-/* QD_ERR_INPUT: more than QD_SWEEP_MAX_CELLS cells. */
+/* QD_ERR_INPUT: more than QD_SWEEP_MAX_CELLS cells; folder names longer than file systems take. */
 qd_status qd_sweep_plan_make(const struct qd_options *options, struct qd_sweep_plan *out, char *err,
                              size_t errlen);
 void qd_sweep_plan_free(struct qd_sweep_plan *plan);
@@ -27,15 +27,14 @@ void qd_sweep_plan_free(struct qd_sweep_plan *plan);
 /* The value of an axis in a cell. */
 const char *qd_sweep_plan_value(const struct qd_sweep_plan *plan, size_t cell, size_t axis);
 
-/* A report's matrix is TP x DP x budget. What the other axes make of it are groups, each with a folder of its own
- * that reports and summaries read: "random-input-len=64", or "" without such axes. */
-void qd_sweep_plan_group(const struct qd_sweep_plan *plan, size_t cell, char *name, size_t len);
-
-/* True for one cell of every group. */
-bool qd_sweep_plan_begins_group(const struct qd_sweep_plan *plan, size_t cell);
-
-/* The folder of a cell: "tp=1-dp=2-budget=64" ("all" without these axes), in its group's folder. */
+/* The folder name of a cell: "tp=1-dp=2-budget=64", or "all" without axes. */
 void qd_sweep_plan_name(const struct qd_sweep_plan *plan, size_t cell, char *name, size_t len);
+
+/* The further axes: all but TP, DP and the budget. They borrow the plan's ranges. */
+void qd_sweep_plan_further_axes(const struct qd_sweep_plan *plan, struct qd_axes *out);
+
+/* The variant of a cell: its folder name without TP, DP and the budget, or "". */
+void qd_sweep_plan_variant(const struct qd_sweep_plan *plan, size_t cell, char variant[QD_VARIANT_LEN]);
 
 /* The words of `qdyno run` for a cell: argv[0] "qdyno", "run", then options; NULL-terminated. `extra` words
  * (NULL-terminated) are added at the end. One allocation, freed by the caller with free(). */

@@ -42,23 +42,10 @@ static qd_status open_group(const struct qd_instance_options *o, qd_instance_t *
             .n_kv_blocks = plan->n_kv_blocks, .limits = plan->limits, .numerics = o->numerics};
         QD_TRY(qd_model_program(instance->model, &program_options, program, err, errlen));
     }
-    struct qd_shard shard;
-    QD_TRY(qd_shard_make(&plan->config, o->tp, 0, &shard, err, errlen));
     struct qd_group_config config = {
         .ops = plan->ops,
         .tp = o->tp,
-        .device =
-            {
-                .replica = replica,
-                .first_rank = replica * o->tp,
-                .n_ranks = o->dp * o->tp,
-                .n_threads = o->n_threads,
-                .cpu_isa = o->cpu_isa,
-                .numerics = o->numerics,
-                .shape = qd_shard_shape(&plan->config, &shard),
-                .limits = plan->limits,
-                .max_model_len = plan->max_model_len,
-            },
+        .device = qd_instance_device(o, plan, replica),
         .vocab_size = (int32_t)plan->config.vocab_size,
         .program = *program,
         .null_step_ns = o->null_step_ns,

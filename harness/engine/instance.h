@@ -22,7 +22,7 @@ struct qd_instance_options {
     int64_t max_num_batched_tokens, max_num_seqs, max_model_len, n_kv_blocks;
     size_t kv_cache_bytes;    /* KV pool per rank */
     size_t memory_limit;      /* --memory-limit */
-    double memory_utilization; /* (0, 1] */
+    double memory_utilization; /* (0, 1], always given */
     int64_t null_step_ns;
     int32_t max_logit_rows;   /* more than max_num_seqs: for eval */
     size_t max_requests;      /* alive or unpolled at once */
@@ -34,14 +34,16 @@ struct qd_instance_options {
 struct qd_instance_plan {
     struct qd_model_config config;
     const struct qd_device_ops *ops;
+    struct qd_model_shape shape;    /* of rank 0 */
     int tp, dp, n_threads;          /* n_threads: 0 is all cores */
     struct qd_step_limits limits;   /* budget and sequences among them */
     int32_t max_model_len, n_kv_blocks;
     bool shrunk_model_len, shrunk_pool, lowered_seqs;
     struct qd_memory_need need;     /* of one rank */
     size_t weight_bytes;            /* all ranks and the embedding, once */
-    size_t activation_bytes;        /* all ranks of all replicas */
-    size_t kv_bytes;                /* all ranks of all replicas */
+    size_t activation_bytes;        /* all ranks of all replicas, working_bytes among them */
+    size_t working_bytes;           /* of the devices themselves (qd_device_working_bytes), all ranks */
+    size_t kv_bytes;                /* all ranks of all replicas; imagined pages may saturate it */
     size_t kv_block_bytes;          /* one page over the ranks of a replica */
     struct qd_memory_limit memory;  /* what there is */
     size_t usable_bytes;            /* memory times utilization */
@@ -49,9 +51,15 @@ struct qd_instance_plan {
 
 /* The arithmetic only: reads config.json, loads and opens nothing. QD_ERR_DOES_NOT_FIT with the sum spelled out, and
  * its terms in `out`: weight_bytes + activation_bytes + kv_bytes, against usable_bytes; QD_ERR_UNSUPPORTED,
- * QD_ERR_INPUT, QD_ERR_NOT_FOUND. max_model_len and the pool shrink to what fits unless they were asked for. */
+ * QD_ERR_INPUT, QD_ERR_NOT_FOUND, QD_ERR_TOO_LARGE; those of the device for its instruction set and threads.
+ * max_model_len and the pool shrink to what fits unless they were asked for. On a device that executes nothing
+ * pages are imagined; only the lists of them take memory. */
 qd_status qd_instance_plan_make(const struct qd_instance_options *options, struct qd_instance_plan *out,
                                 char *err, size_t errlen);
+
+/* What rank 0 of a replica is opened with. `cpu_isa` is that of the options. */
+struct qd_device_config qd_instance_device(const struct qd_instance_options *options,
+                                           const struct qd_instance_plan *plan, int replica);
 
 typedef struct qd_instance qd_instance_t;
 

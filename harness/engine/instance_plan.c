@@ -7,6 +7,12 @@
 #include "harness/engine/kv_pool.h"
 #include "kernels/base/size.h"
 
+enum {
+    MIN_MODEL_LEN = 2,      /* a prompt and an answer of one token each */
+    MIN_PAGES = 2,          /* one of them is the null page */
+    LISTED_PAGE_BYTES = 20, /* a page that is only imagined: free list, use mark, entries of three steps' tables */
+};
+
 static bool is_folder(const char *path)
 {
     struct stat info;
@@ -28,12 +34,36 @@ static qd_status read_config(const struct qd_instance_options *o, const struct q
     return QD_OK;
 }
 
+/* What no plan can be made of, whatever the model. */
+static qd_status check_options(const struct qd_instance_options *o, char *err, size_t errlen)
+{
+    const struct {
+        const char *name;
+        int64_t value;
+    } numbers[] = {{"max_num_batched_tokens", o->max_num_batched_tokens},
+                   {"max_num_seqs", o->max_num_seqs},
+                   {"max_model_len", o->max_model_len},
+                   {"n_kv_blocks", o->n_kv_blocks}};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (numbers[i].value < 0 || numbers[i].value > INT32_MAX)
+            return qd_fail(QD_ERR_INPUT, err, errlen, "%s %" PRId64 ": it is 1 to %d", numbers[i].name,
+                           numbers[i].value, INT32_MAX);
+    if (o->dp < 1 || o->dp > INT32_MAX / QD_MAX_TP)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "data parallel size %d: it is 1 to %d", o->dp,
+                       INT32_MAX / QD_MAX_TP);
+    if (!(o->memory_utilization > 0 && o->memory_utilization <= 1))
+        return qd_fail(QD_ERR_INPUT, err, errlen, "memory utilization %g: it is above 0 and at most 1",
+                       o->memory_utilization);
+    return QD_OK;
+}
+
 static int64_t or_default(int64_t given, int64_t otherwise)
 {
     return given > 0 ? given : otherwise;
 }
 
-/* Budget and sequences, as in vLLM: an explicit contradiction is an error, a default gives way. */
+/* Budget and sequences, as in vLLM: an explicit contradiction is an error, a default gives way. The length is
+ * that of the model or what was asked for; a small pool may shorten it later. */
 static qd_status plan_limits(const struct qd_instance_options *o, struct qd_instance_plan *plan, char *err,
                              size_t errlen)
 {
@@ -47,6 +77,16 @@ static qd_status plan_limits(const struct qd_instance_options *o, struct qd_inst
     int64_t rows = o->max_logit_rows > seqs ? o->max_logit_rows : seqs;
     plan->limits = (struct qd_step_limits){
         .max_tokens = (int32_t)budget, .max_seqs = (int32_t)seqs, .max_logit_rows = (int32_t)rows};
+
+    int64_t model_len = or_default(o->max_model_len, plan->config.max_context);
+    if (model_len > plan->config.max_context)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "max_model_len %" PRId64 " is more than the model's %" PRId64,
+                       model_len, plan->config.max_context);
+    if (model_len < MIN_MODEL_LEN)
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "max_model_len %" PRId64 " holds no prompt with an answer: %d is the least", model_len,
+                       MIN_MODEL_LEN);
+    plan->max_model_len = (int32_t)model_len;
     return QD_OK;
 }
 
@@ -55,18 +95,63 @@ static double gib(size_t bytes)
     return (double)bytes / 1073741824.0;
 }
 
+/* Bytes of `pages` pages in every replica's pool; SIZE_MAX when they cannot be counted. */
+static size_t pool_bytes(const struct qd_instance_plan *plan, size_t page_bytes, int64_t pages)
+{
+    size_t bytes;
+    bool fits = qd_size_mul(page_bytes, (size_t)pages, &bytes) && qd_size_mul(bytes, (size_t)plan->dp, &bytes);
+    return fits ? bytes : SIZE_MAX;
+}
+
 /* The refusal: every term of the sum, and what it is held against. The plan keeps the terms. */
 static qd_status does_not_fit(struct qd_instance_plan *plan, const char *what, size_t kv_bytes,
                               double utilization, char *err, size_t errlen)
 {
     plan->kv_bytes = kv_bytes;
-    size_t needed = plan->weight_bytes + plan->activation_bytes + kv_bytes;
+    double weights = gib(plan->weight_bytes), activations = gib(plan->activation_bytes);
     return qd_fail(QD_ERR_DOES_NOT_FIT, err, errlen,
                    "%s does not fit: weights %.3f GiB + activations %.3f GiB + KV pages %.3f GiB = %.3f GiB > "
                    "%.3f GiB (%s %.3f GiB x utilization %.2f)",
-                   what, gib(plan->weight_bytes), gib(plan->activation_bytes), gib(kv_bytes), gib(needed),
+                   what, weights, activations, gib(kv_bytes), weights + activations + gib(kv_bytes),
                    gib(plan->usable_bytes), qd_memory_source_name(plan->memory.source), gib(plan->memory.bytes),
                    utilization);
+}
+
+struct qd_device_config qd_instance_device(const struct qd_instance_options *options,
+                                           const struct qd_instance_plan *plan, int replica)
+{
+    return (struct qd_device_config){
+        .replica = replica,
+        .first_rank = replica * plan->tp,
+        .n_ranks = plan->dp * plan->tp,
+        .n_threads = options->n_threads,
+        .cpu_isa = options->cpu_isa,
+        .numerics = options->numerics,
+        .shape = plan->shape,
+        .limits = plan->limits,
+        .max_model_len = plan->max_model_len,
+    };
+}
+
+/* What the devices of all ranks take for themselves: ranks may have unequal numbers of threads. */
+static qd_status plan_working(const struct qd_instance_options *o, struct qd_instance_plan *plan, char *err,
+                              size_t errlen)
+{
+    struct qd_device_config device = qd_instance_device(o, plan, 0);
+    for (; device.first_rank < device.n_ranks; device.first_rank++) {
+        size_t bytes;
+        QD_TRY(qd_device_working_bytes(plan->ops, &device, &bytes, err, errlen));
+        if (!qd_size_add(plan->working_bytes, bytes, &plan->working_bytes))
+            return qd_fail(QD_ERR_TOO_LARGE, err, errlen, "%s: sizes overflow", plan->config.name);
+    }
+    return QD_OK;
+}
+
+/* The share of the memory that may be used; a machine that tells no limit has none. */
+static size_t usable_of(size_t bytes, double utilization)
+{
+    double usable = (double)bytes * utilization;
+    return usable < 0x1p63 ? (size_t)usable : bytes;
 }
 
 /* Bytes of the fixed parts; pages are what is left. */
@@ -74,17 +159,19 @@ static qd_status plan_fixed(const struct qd_instance_options *o, struct qd_insta
                             size_t errlen)
 {
     QD_TRY(qd_memory_need(&plan->config, plan->tp, plan->ops, &plan->limits, &plan->need, err, errlen));
-    size_t ranks = (size_t)plan->tp * (size_t)plan->dp, weights, page;
-    if (!qd_size_mul(plan->need.weight_bytes, (size_t)plan->tp, &weights) ||
+    if (plan->ops->executes) QD_TRY(plan_working(o, plan, err, errlen));
+    size_t tp = (size_t)plan->tp, weights, activations, page, fixed;
+    if (!qd_size_mul(plan->need.weight_bytes, tp, &weights) ||
         !qd_size_add(weights, plan->need.embedding_bytes, &plan->weight_bytes) ||
-        !qd_size_mul(plan->need.activation_bytes, ranks, &plan->activation_bytes) ||
+        !qd_size_mul(plan->need.activation_bytes, tp * (size_t)plan->dp, &activations) ||
+        !qd_size_add(activations, plan->working_bytes, &plan->activation_bytes) ||
         !qd_size_mul(plan->need.kv_bytes_per_token, (size_t)QD_KV_BLOCK_SIZE, &page) ||
-        !qd_size_mul(page, (size_t)plan->tp, &plan->kv_block_bytes))
+        !qd_size_mul(page, tp, &plan->kv_block_bytes) ||
+        !qd_size_add(plan->weight_bytes, plan->activation_bytes, &fixed))
         return qd_fail(QD_ERR_TOO_LARGE, err, errlen, "%s: sizes overflow", plan->config.name);
     plan->memory = qd_memory_available(o->memory_limit);
-    plan->usable_bytes = (size_t)((double)plan->memory.bytes * o->memory_utilization);
-    if (!plan->ops->executes) return QD_OK;
-    if (plan->weight_bytes + plan->activation_bytes > plan->usable_bytes)
+    plan->usable_bytes = usable_of(plan->memory.bytes, o->memory_utilization);
+    if (fixed > plan->usable_bytes)
         return does_not_fit(plan, plan->config.name, 0, o->memory_utilization, err, errlen);
     return QD_OK;
 }
@@ -95,52 +182,56 @@ static int64_t pages_for(int64_t len)
     return qd_div_up(len, QD_KV_BLOCK_SIZE) + 1;
 }
 
-/* Pages per replica that the rest of the memory holds; INT32_MAX where pages are only imagined. */
-static int64_t pages_that_fit(const struct qd_instance_plan *plan)
+/* Pages per replica that were asked for; 0: none were. */
+static qd_status pages_asked(const struct qd_instance_options *o, const struct qd_instance_plan *plan,
+                             int64_t *out, char *err, size_t errlen)
 {
-    if (!plan->ops->executes) return INT32_MAX;
-    size_t rest = plan->usable_bytes - plan->weight_bytes - plan->activation_bytes;
-    size_t pages = rest / ((size_t)plan->dp * plan->kv_block_bytes);
-    return pages < INT32_MAX ? (int64_t)pages : INT32_MAX;
+    bool given = o->n_kv_blocks > 0 || o->kv_cache_bytes > 0;
+    size_t page_of_rank = plan->kv_block_bytes / (size_t)plan->tp, pages = (size_t)o->n_kv_blocks;
+    if (o->kv_cache_bytes > 0) pages = o->kv_cache_bytes / page_of_rank;
+    if (given && pages < MIN_PAGES)
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "a pool of %zu KV pages of %zu bytes: %d are the least, the first is never used", pages,
+                       page_of_rank, MIN_PAGES);
+    *out = pages < INT32_MAX ? (int64_t)pages : INT32_MAX;
+    return QD_OK;
 }
 
-/* The pool: what was asked for, or what max_num_seqs sequences of max_model_len could use, cut to what fits. */
+/* The pages where no number was asked for: what max_num_seqs sequences of the full length could use, cut to what fits. */
+static qd_status choose_pages(const struct qd_instance_options *o, struct qd_instance_plan *plan, int64_t fit,
+                              size_t page_bytes, int64_t *out, char *err, size_t errlen)
+{
+    int64_t one = pages_for(plan->max_model_len), useful = 1 + (one - 1) * plan->limits.max_seqs;
+    int64_t least = o->max_model_len > 0 ? one : MIN_PAGES;
+    if (fit < least)
+        return does_not_fit(plan, o->max_model_len > 0 ? "one sequence of max_model_len" : "one KV page",
+                            pool_bytes(plan, page_bytes, least), o->memory_utilization, err, errlen);
+    plan->shrunk_pool = fit < useful;
+    *out = plan->shrunk_pool ? fit : useful;
+    return QD_OK;
+}
+
 static qd_status plan_pool(const struct qd_instance_options *o, struct qd_instance_plan *plan, char *err,
                            size_t errlen)
 {
-    int64_t fit = pages_that_fit(plan);
-    int64_t model_len = or_default(o->max_model_len, plan->config.max_context);
-    if (model_len > plan->config.max_context)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "max_model_len %" PRId64 " is more than the model's %" PRId64,
-                       model_len, plan->config.max_context);
-    int64_t asked = o->n_kv_blocks;
-    if (o->kv_cache_bytes > 0)
-        asked = (int64_t)(o->kv_cache_bytes / (plan->kv_block_bytes / (size_t)plan->tp));
-    int64_t pages = asked;
-    if (asked == 0) {
-        int64_t useful = pages_for(0) + (pages_for(model_len) - 1) * plan->limits.max_seqs;
-        pages = useful < fit ? useful : fit;
-        plan->shrunk_pool = pages < useful;
-    }
-    if (pages > fit || (o->max_model_len > 0 && pages < pages_for(model_len) && asked == 0)) {
-        int64_t needed = asked > 0 ? asked : pages_for(model_len);
-        return does_not_fit(plan, asked > 0 ? "the KV pool" : "one sequence of max_model_len",
-                            (size_t)needed * plan->kv_block_bytes * (size_t)plan->dp, o->memory_utilization, err,
+    size_t page_bytes = plan->ops->executes ? plan->kv_block_bytes : LISTED_PAGE_BYTES;
+    size_t rest = plan->usable_bytes - plan->weight_bytes - plan->activation_bytes;
+    size_t of_all = pool_bytes(plan, page_bytes, 1), fitting = rest / of_all;
+    int64_t fit = fitting < INT32_MAX ? (int64_t)fitting : INT32_MAX, pages = 0;
+    QD_TRY(pages_asked(o, plan, &pages, err, errlen));
+    if (pages == 0)
+        QD_TRY(choose_pages(o, plan, fit, page_bytes, &pages, err, errlen));
+    else if (pages > fit)
+        return does_not_fit(plan, "the KV pool", pool_bytes(plan, page_bytes, pages), o->memory_utilization, err,
                             errlen);
-    }
-    if (pages < pages_for(model_len)) {
-        if (o->max_model_len > 0)
-            return qd_fail(QD_ERR_INPUT, err, errlen,
-                           "max_model_len %" PRId64 " needs %" PRId64 " KV pages, the pool has %" PRId64, model_len,
-                           pages_for(model_len), pages);
-        model_len = (pages - 1) * QD_KV_BLOCK_SIZE;
-        plan->shrunk_model_len = true;
-    }
-    if (model_len < 2)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "%" PRId64 " KV pages hold no sequence", pages);
-    plan->max_model_len = (int32_t)model_len;
+    plan->shrunk_model_len = pages < pages_for(plan->max_model_len);
+    if (plan->shrunk_model_len && o->max_model_len > 0)
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "max_model_len %" PRId64 " needs %" PRId64 " KV pages, the pool has %" PRId64,
+                       o->max_model_len, pages_for(plan->max_model_len), pages);
+    if (plan->shrunk_model_len) plan->max_model_len = (int32_t)((pages - 1) * QD_KV_BLOCK_SIZE);
     plan->n_kv_blocks = (int32_t)pages;
-    plan->kv_bytes = (size_t)pages * plan->kv_block_bytes * (size_t)plan->dp;
+    plan->kv_bytes = pool_bytes(plan, plan->kv_block_bytes, pages);
     return QD_OK;
 }
 
@@ -153,12 +244,13 @@ qd_status qd_instance_plan_make(const struct qd_instance_options *options, struc
                                      .n_threads = options->n_threads};
     if (out->ops == NULL)
         return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "this build has no device \"%s\"", options->device);
+    QD_TRY(check_options(options, err, errlen));
     QD_TRY(read_config(options, out->ops, &out->config, err, errlen));
     struct qd_shard shard;
     QD_TRY(qd_shard_make(&out->config, options->tp, 0, &shard, err, errlen));
-    struct qd_model_shape shape = qd_shard_shape(&out->config, &shard);
+    out->shape = qd_shard_shape(&out->config, &shard);
     char why[QD_ERR_LEN] = "";
-    if (!out->ops->supports(&shape, options->tp, options->numerics, why, sizeof why))
+    if (!out->ops->supports(&out->shape, options->tp, options->numerics, why, sizeof why))
         return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "%s on %s: %s", out->config.name, out->ops->name, why);
     QD_TRY(plan_limits(options, out, err, errlen));
     QD_TRY(plan_fixed(options, out, err, errlen));

@@ -37,7 +37,7 @@ static void lower(struct qd_memory_limit *limit, size_t bytes, enum qd_memory_so
 
 /* The names of one cgroup version's files. */
 struct cgroup_files {
-    const char *root, *limit, *usage, *cache_key;
+    const char *folder, *limit, *usage, *cache_key;
 };
 
 static const struct cgroup_files cgroup_v2 = {"/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"};
@@ -45,17 +45,18 @@ static const struct cgroup_files cgroup_v1 = {"/sys/fs/cgroup/memory", "memory.l
                                               "memory.usage_in_bytes", "total_inactive_file"};
 
 /* Every level from the process's own group up to the root may set a limit. */
-static void apply_cgroup(const struct cgroup_files *files, const char *group, struct qd_memory_limit *limit)
+static void apply_cgroup(const char *root, const struct cgroup_files *files, const char *group,
+                         struct qd_memory_limit *limit)
 {
-    char level[1024], path[1280];
+    char level[1024], path[2048];
     snprintf(level, sizeof level, "%s", group);
     for (;;) {
         size_t max, used, cache = 0;
-        snprintf(path, sizeof path, "%s%s/%s", files->root, level, files->limit);
+        snprintf(path, sizeof path, "%s%s%s/%s", root, files->folder, level, files->limit);
         if (read_number(path, "", &max)) {
-            snprintf(path, sizeof path, "%s%s/%s", files->root, level, files->usage);
+            snprintf(path, sizeof path, "%s%s%s/%s", root, files->folder, level, files->usage);
             if (!read_number(path, "", &used)) used = 0;
-            snprintf(path, sizeof path, "%s%s/memory.stat", files->root, level);
+            snprintf(path, sizeof path, "%s%s%s/memory.stat", root, files->folder, level);
             read_number(path, files->cache_key, &cache);
             used = used > cache ? used - cache : 0;
             lower(limit, max > used ? max - used : 0, QD_MEMORY_CGROUP);
@@ -66,11 +67,12 @@ static void apply_cgroup(const struct cgroup_files *files, const char *group, st
     }
 }
 
-static void apply_cgroups(struct qd_memory_limit *limit)
+static void apply_cgroups(const char *root, struct qd_memory_limit *limit)
 {
-    FILE *file = fopen("/proc/self/cgroup", "r");
+    char path[512], line[1024];
+    snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
+    FILE *file = fopen(path, "r");
     if (file == NULL) return;
-    char line[1024];
     while (fgets(line, sizeof line, file) != NULL) {
         line[strcspn(line, "\n")] = '\0';
         char *controllers = strchr(line, ':');
@@ -78,19 +80,26 @@ static void apply_cgroups(struct qd_memory_limit *limit)
         if (group == NULL) continue;
         *group++ = '\0';
         if (controllers[1] == '\0')
-            apply_cgroup(&cgroup_v2, group, limit);
+            apply_cgroup(root, &cgroup_v2, group, limit);
         else if (strstr(controllers, "memory") != NULL)
-            apply_cgroup(&cgroup_v1, group, limit);
+            apply_cgroup(root, &cgroup_v1, group, limit);
     }
     fclose(file);
 }
 
-struct qd_memory_limit qd_memory_available(size_t option_bytes)
+struct qd_memory_limit qd_memory_available_under(const char *root, size_t option_bytes)
 {
     struct qd_memory_limit limit = {SIZE_MAX, QD_MEMORY_SYSTEM};
+    char path[512];
     size_t kib;
-    if (read_number("/proc/meminfo", "MemAvailable:", &kib)) lower(&limit, kib * 1024, QD_MEMORY_SYSTEM);
-    apply_cgroups(&limit);
+    snprintf(path, sizeof path, "%s/proc/meminfo", root);
+    if (read_number(path, "MemAvailable:", &kib)) lower(&limit, kib * 1024, QD_MEMORY_SYSTEM);
+    apply_cgroups(root, &limit);
     if (option_bytes > 0) lower(&limit, option_bytes, QD_MEMORY_OPTION);
     return limit;
+}
+
+struct qd_memory_limit qd_memory_available(size_t option_bytes)
+{
+    return qd_memory_available_under("", option_bytes);
 }

@@ -23,4 +23,7 @@ const char *qd_memory_source_name(enum qd_memory_source source);
  * (0: not given). A file that cannot be read sets no limit. */
 struct qd_memory_limit qd_memory_available(size_t option_bytes);
 
+/* The same of a machine whose /proc and /sys lie under `root` ("" is this one). */
+struct qd_memory_limit qd_memory_available_under(const char *root, size_t option_bytes);
+
 #endif

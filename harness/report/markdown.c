@@ -365,9 +365,8 @@ qd_status qd_section_missing(const struct qd_report_data *data, FILE *out)
     return qd_table_print(&table, out);
 }
 
-qd_status qd_report_markdown(const struct qd_report_data *data, FILE *out)
+static qd_status write_sections(const struct qd_report_data *data, FILE *out)
 {
-    fprintf(out, "# qdyno report: TP x DP x token budget\n\n");
     QD_TRY(qd_section_summary(data, out));
     QD_TRY(qd_section_setting(data, out));
     QD_TRY(qd_section_results(data, out));
@@ -375,7 +374,21 @@ qd_status qd_report_markdown(const struct qd_report_data *data, FILE *out)
     QD_TRY(qd_section_splits(data, out));
     QD_TRY(qd_section_budgets(data, out));
     QD_TRY(qd_section_recommendations(data, out));
-    QD_TRY(qd_section_conclusion(data, out));
+    return qd_section_conclusion(data, out);
+}
+
+qd_status qd_report_markdown(const struct qd_report_data *data, FILE *out)
+{
+    bool has_variants = false;
+    fprintf(out, "# qdyno report: TP x DP x token budget\n\n");
+    for (size_t begin = 0; begin < data->cells.n;) {
+        struct qd_report_data part = qd_report_data_of_variant(data, begin);
+        if (begin == 0) has_variants = part.cells.n < data->cells.n;
+        if (begin == 0 && has_variants) QD_TRY(qd_section_variants(data, out));
+        if (has_variants) fprintf(out, "%s# Variant: %s\n\n", begin > 0 ? "\n" : "", qd_format_variant(&part));
+        QD_TRY(write_sections(&part, out));
+        begin += part.cells.n;
+    }
     return ferror(out) ? QD_ERR_IO : QD_OK;
 }
 

@@ -12,7 +12,7 @@
 struct columns {
     int tp, dp, pp, budget;
     int metric[QD_N_METRICS];
-    int runs, failed, preemptions, status, mark, reason; /* of our summary.csv */
+    int runs, failed, preemptions, status, mark, reason, variant; /* of our summary.csv */
 };
 
 /* Where a message points to. */
@@ -35,6 +35,7 @@ static qd_status find_columns(const struct qd_csv *csv, struct columns *c, char 
     c->status = qd_csv_column(csv, "status");
     c->mark = qd_csv_column(csv, "mark");
     c->reason = qd_csv_column(csv, "reason");
+    c->variant = qd_csv_column(csv, "variant");
     const char *missing = c->tp < 0 ? "TP" : c->dp < 0 ? "DP" : c->pp < 0 ? "PP" : NULL;
     if (c->budget < 0) missing = "max_num_batched_tokens";
     /* The three throughputs are ours; the published report's columns are from there on. */
@@ -137,6 +138,16 @@ static qd_status read_own_columns(const struct place *at, const struct columns *
     return QD_OK;
 }
 
+static qd_status read_variant(const struct place *at, int column, struct qd_cell *cell, char *err, size_t errlen)
+{
+    char reason[QD_ERR_LEN];
+    const char *text = qd_csv_field(at->csv, at->row, (size_t)column);
+    if (qd_variant_check("variant", text, reason, sizeof reason) != QD_OK)
+        return bad_field(at, column, "is no variant", err, errlen);
+    snprintf(cell->variant, sizeof cell->variant, "%s", text);
+    return QD_OK;
+}
+
 static qd_status read_row(const struct place *at, const struct columns *c, struct qd_cell *cell, char *err,
                           size_t errlen)
 {
@@ -147,6 +158,7 @@ static qd_status read_row(const struct place *at, const struct columns *c, struc
     if (pp != 1)
         return bad_field(at, c->pp, "is not 1: pipeline parallelism is not part of this report", err, errlen);
     QD_TRY(read_int(at, c->budget, 1, QD_MAX_BUDGET, &cell->budget, err, errlen));
+    if (c->variant >= 0) QD_TRY(read_variant(at, c->variant, cell, err, errlen));
     QD_TRY(read_own_columns(at, c, cell, err, errlen));
     for (int m = 0; m < QD_N_METRICS; m++)
         if (c->metric[m] >= 0)
@@ -160,7 +172,8 @@ static bool is_row_of(const struct qd_csv *csv, const struct columns *c, size_t 
 {
     return strtoll(qd_csv_field(csv, row, (size_t)c->tp), NULL, 10) == cell->tp &&
            strtoll(qd_csv_field(csv, row, (size_t)c->dp), NULL, 10) == cell->dp &&
-           strtoll(qd_csv_field(csv, row, (size_t)c->budget), NULL, 10) == cell->budget;
+           strtoll(qd_csv_field(csv, row, (size_t)c->budget), NULL, 10) == cell->budget &&
+           (c->variant < 0 || strcmp(qd_csv_field(csv, row, (size_t)c->variant), cell->variant) == 0);
 }
 
 static qd_status fail_duplicate(const struct qd_csv *csv, const struct columns *c, const struct qd_cell *cell,
@@ -170,17 +183,18 @@ static qd_status fail_duplicate(const struct qd_csv *csv, const struct columns *
     for (size_t row = 0; row < csv->n_rows && n < 2; row++)
         if (is_row_of(csv, c, row, cell)) lines[n++] = csv->lines[row + 1];
     return qd_fail(QD_ERR_INPUT, err, errlen,
-                   "%s:%zu: TP %lld DP %lld max_num_batched_tokens %lld is already in line %zu", csv->name,
-                   lines[1], (long long)cell->tp, (long long)cell->dp, (long long)cell->budget, lines[0]);
+                   "%s:%zu: TP %lld DP %lld max_num_batched_tokens %lld%s%s is already in line %zu", csv->name,
+                   lines[1], (long long)cell->tp, (long long)cell->dp, (long long)cell->budget,
+                   cell->variant[0] != '\0' ? " " : "", cell->variant, lines[0]);
 }
 
 static qd_status check_duplicates(const struct qd_csv *csv, const struct columns *c,
                                   const struct qd_cell_list *sorted, char *err, size_t errlen)
 {
     for (size_t i = 1; i < sorted->n; i++) {
-        const struct qd_cell *a = &sorted->cells[i - 1], *b = &sorted->cells[i];
-        if (a->tp == b->tp && a->dp == b->dp && a->budget == b->budget)
-            return fail_duplicate(csv, c, a, err, errlen);
+        const struct qd_cell *cell = &sorted->cells[i];
+        if (qd_cell_compare(&sorted->cells[i - 1], cell) == 0)
+            return fail_duplicate(csv, c, cell, err, errlen);
     }
     return QD_OK;
 }

@@ -1,4 +1,5 @@
-/* The sections of the Markdown report; shared by the files that write them. */
+/* The sections of the Markdown report; shared by the files that write them. But for qd_section_variants they take
+ * the data of one variant. */
 #ifndef QD_HARNESS_REPORT_SECTIONS_H
 #define QD_HARNESS_REPORT_SECTIONS_H
 
@@ -31,6 +32,11 @@ struct qd_text qd_format_cell(const struct qd_cell *cell);
 /* "no repeats: cannot be separated from noise" and the like. */
 const char *qd_comparison_text(enum qd_comparison comparison);
 
+/* The variant of the data, by name. */
+const char *qd_format_variant(const struct qd_report_data *data);
+
+/* What each variant measured and its best, for data of more than one; nothing is said across them. */
+qd_status qd_section_variants(const struct qd_report_data *data, FILE *out);
 qd_status qd_section_summary(const struct qd_report_data *data, FILE *out);
 qd_status qd_section_setting(const struct qd_report_data *data, FILE *out);
 qd_status qd_section_results(const struct qd_report_data *data, FILE *out);

@@ -1,6 +1,7 @@
 #include "harness/result/cells.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "harness/result/result.h"
@@ -72,12 +73,18 @@ struct qd_cell *qd_cell_list_add(struct qd_cell_list *list)
     return cell;
 }
 
+int qd_cell_compare(const struct qd_cell *a, const struct qd_cell *b)
+{
+    int order = qd_variant_compare(a->variant, b->variant);
+    if (order != 0) return order;
+    if (a->tp != b->tp) return a->tp < b->tp ? -1 : 1;
+    if (a->dp != b->dp) return a->dp < b->dp ? -1 : 1;
+    return (a->budget > b->budget) - (a->budget < b->budget);
+}
+
 static int compare_cells(const void *a, const void *b)
 {
-    const struct qd_cell *x = a, *y = b;
-    if (x->tp != y->tp) return x->tp < y->tp ? -1 : 1;
-    if (x->dp != y->dp) return x->dp < y->dp ? -1 : 1;
-    return (x->budget > y->budget) - (x->budget < y->budget);
+    return qd_cell_compare(a, b);
 }
 
 void qd_cell_list_sort(struct qd_cell_list *list)
@@ -85,9 +92,11 @@ void qd_cell_list_sort(struct qd_cell_list *list)
     if (list->n > 1) qsort(list->cells, list->n, sizeof *list->cells, compare_cells);
 }
 
-struct qd_cell *qd_cell_list_find(const struct qd_cell_list *list, int64_t tp, int64_t dp, int64_t budget)
+struct qd_cell *qd_cell_list_find(const struct qd_cell_list *list, const char *variant, int64_t tp, int64_t dp,
+                                  int64_t budget)
 {
     struct qd_cell key = {.tp = tp, .dp = dp, .budget = budget};
+    snprintf(key.variant, sizeof key.variant, "%s", variant);
     if (list->n == 0) return NULL;
     return bsearch(&key, list->cells, list->n, sizeof *list->cells, compare_cells);
 }

@@ -63,12 +63,12 @@ static qd_status list_run_numbers(const char *folder, int *numbers, int *n, char
     return st;
 }
 
-struct cell_key {
-    int64_t tp, dp, budget;
-};
-
-static qd_status read_key(const cJSON *run, struct cell_key *key, char *err, size_t errlen)
+/* Reads variant, TP, DP and budget of a run into `key`. */
+static qd_status read_key(const cJSON *run, struct qd_cell *key, char *err, size_t errlen)
 {
+    const char *variant;
+    QD_TRY(qd_variant_get(cJSON_GetObjectItemCaseSensitive(run, "qdyno"), &variant, err, errlen));
+    snprintf(key->variant, sizeof key->variant, "%s", variant);
     QD_TRY(qd_json_get_int(run, "tensor_parallel_size", 1, QD_MAX_PARALLEL, &key->tp, err, errlen));
     QD_TRY(qd_json_get_int(run, "data_parallel_size", 1, QD_MAX_PARALLEL, &key->dp, err, errlen));
     return qd_json_get_int(run, "max_num_batched_tokens", 1, QD_MAX_BUDGET, &key->budget, err, errlen);
@@ -78,7 +78,7 @@ static qd_status read_key(const cJSON *run, struct cell_key *key, char *err, siz
 static qd_status check_run(const cJSON *run, const cJSON *first, char *err, size_t errlen)
 {
     const cJSON *own = cJSON_GetObjectItemCaseSensitive(run, "qdyno");
-    struct cell_key key, other;
+    struct qd_cell key, other;
     int64_t count;
     if (!cJSON_IsObject(own))
         return qd_fail(QD_ERR_INPUT, err, errlen, "qdyno: missing: not a result of this program");
@@ -88,10 +88,10 @@ static qd_status check_run(const cJSON *run, const cJSON *first, char *err, size
     QD_TRY(qd_json_get_int(run, "failed", 0, INT64_C(1) << 53, &count, err, errlen));
     if (first == NULL) return QD_OK;
     QD_TRY(read_key(first, &other, err, errlen));
-    if (key.tp != other.tp || key.dp != other.dp || key.budget != other.budget)
+    if (qd_cell_compare(&key, &other) != 0)
         return qd_fail(QD_ERR_INPUT, err, errlen,
-                       "is of another cell (TP%d DP%d %lld) than the runs before it", (int)key.tp,
-                       (int)key.dp, (long long)key.budget);
+                       "is of another cell (TP%d DP%d %lld%s%s) than the runs before it", (int)key.tp,
+                       (int)key.dp, (long long)key.budget, key.variant[0] != '\0' ? " " : "", key.variant);
     return QD_OK;
 }
 
@@ -168,11 +168,7 @@ static void add_marks(const cJSON *run, struct qd_cell *cell)
 static qd_status cell_from_runs(const cJSON *runs, struct qd_cell *cell, char *err, size_t errlen)
 {
     const cJSON *run;
-    struct cell_key key;
-    QD_TRY(read_key(runs->child, &key, err, errlen));
-    cell->tp = key.tp;
-    cell->dp = key.dp;
-    cell->budget = key.budget;
+    QD_TRY(read_key(runs->child, cell, err, errlen));
     cJSON_ArrayForEach (run, runs) {
         bool completed = cJSON_GetObjectItemCaseSensitive(run, "completed")->valuedouble >= 1;
         if (completed)
@@ -201,8 +197,11 @@ static qd_status add_failure(const char *path, struct qd_cell *cell, char *err, 
     struct qd_failure f;
     QD_TRY(qd_failure_read(path, &f, err, errlen));
     bool has_runs = cell->n_runs + cell->n_empty_runs > 0;
-    if (has_runs && (cell->tp != f.tp || cell->dp != f.dp || cell->budget != f.budget))
+    struct qd_cell key = {.tp = f.tp, .dp = f.dp, .budget = f.budget};
+    memcpy(key.variant, f.variant, sizeof key.variant);
+    if (has_runs && qd_cell_compare(cell, &key) != 0)
         return qd_fail(QD_ERR_INPUT, err, errlen, "%s: is of another cell than the runs beside it", path);
+    memcpy(cell->variant, f.variant, sizeof cell->variant);
     cell->tp = f.tp;
     cell->dp = f.dp;
     cell->budget = f.budget;
@@ -220,8 +219,8 @@ static qd_status add_failure(const char *path, struct qd_cell *cell, char *err, 
 }
 
 /* Reads one folder; *is_cell is false when it holds neither runs nor failed.json. */
-static qd_status read_cell(const char *folder, struct qd_cell *cell, struct qd_origin *origin, bool *is_cell,
-                           char *err, size_t errlen)
+static qd_status read_cell(const char *folder, struct qd_cell *cell, struct qd_origin_list *origins,
+                           bool *is_cell, char *err, size_t errlen)
 {
     cJSON *runs = NULL;
     char detail[QD_ERR_LEN] = "";
@@ -234,7 +233,8 @@ static qd_status read_cell(const char *folder, struct qd_cell *cell, struct qd_o
     if (st == QD_OK && runs->child != NULL) {
         st = cell_from_runs(runs, cell, detail, sizeof detail);
         st = qd_fail_in_file(st, folder, detail, err, errlen);
-        if (st == QD_OK) qd_origin_add(origin, runs);
+        if (st == QD_OK && origins != NULL && qd_origin_list_add(origins, cell->variant, runs) != QD_OK)
+            st = qd_fail(QD_ERR_NO_MEMORY, err, errlen, "%s: out of memory", folder);
     }
     if (st == QD_OK && has_failure) st = add_failure(failed, cell, err, errlen);
     cJSON_Delete(runs);
@@ -246,15 +246,16 @@ static qd_status check_unique(const struct qd_cell_list *list, const char *folde
 {
     for (size_t i = 1; i < list->n; i++) {
         const struct qd_cell *a = &list->cells[i - 1], *b = &list->cells[i];
-        if (a->tp == b->tp && a->dp == b->dp && a->budget == b->budget)
-            return qd_fail(QD_ERR_INPUT, err, errlen, "%s: two folders hold TP%d DP%d budget %lld", folder,
-                           (int)a->tp, (int)a->dp, (long long)a->budget);
+        if (qd_cell_compare(a, b) == 0)
+            return qd_fail(QD_ERR_INPUT, err, errlen, "%s: two folders hold TP%d DP%d budget %lld%s%s", folder,
+                           (int)a->tp, (int)a->dp, (long long)a->budget, a->variant[0] != '\0' ? " " : "",
+                           a->variant);
     }
     return QD_OK;
 }
 
 static qd_status read_cell_folder(const char *parent, const char *name, struct qd_cell_list *cells,
-                                  struct qd_origin *origin, char *err, size_t errlen)
+                                  struct qd_origin_list *origins, char *err, size_t errlen)
 {
     char *path = qd_path_join(parent, name);
     if (path == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "%s: out of memory", parent);
@@ -266,18 +267,18 @@ static qd_status read_cell_folder(const char *parent, const char *name, struct q
         if (cell == NULL)
             st = qd_fail(QD_ERR_NO_MEMORY, err, errlen, "%s: out of memory", path);
         else
-            st = read_cell(path, cell, origin, &is_cell, err, errlen);
+            st = read_cell(path, cell, origins, &is_cell, err, errlen);
         if (cell != NULL && !is_cell) cells->n--;
     }
     free(path);
     return st;
 }
 
-qd_status qd_cells_read(const char *folder, struct qd_cell_list *cells, struct qd_origin *origin, char *err,
+qd_status qd_cells_read(const char *folder, struct qd_cell_list *cells, struct qd_origin_list *origins, char *err,
                         size_t errlen)
 {
     *cells = (struct qd_cell_list){0};
-    *origin = (struct qd_origin){0};
+    if (origins != NULL) *origins = (struct qd_origin_list){0};
     struct dirent **entries = NULL;
     /* Sorted, so that the same folder always gives the same report. */
     int n = scandir(folder, &entries, NULL, alphasort);
@@ -287,7 +288,7 @@ qd_status qd_cells_read(const char *folder, struct qd_cell_list *cells, struct q
     qd_status st = QD_OK;
     for (int i = 0; i < n; i++) {
         if (st == QD_OK && entries[i]->d_name[0] != '.')
-            st = read_cell_folder(folder, entries[i]->d_name, cells, origin, err, errlen);
+            st = read_cell_folder(folder, entries[i]->d_name, cells, origins, err, errlen);
         free(entries[i]);
     }
     free(entries);
@@ -297,5 +298,6 @@ qd_status qd_cells_read(const char *folder, struct qd_cell_list *cells, struct q
         st = qd_fail(QD_ERR_NOT_FOUND, err, errlen,
                      "%s: no cell of a sweep inside (a folder with run=<n>.json or failed.json)", folder);
     if (st != QD_OK) qd_cell_list_free(cells);
+    if (st != QD_OK && origins != NULL) qd_origin_list_free(origins);
     return st;
 }

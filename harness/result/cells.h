@@ -1,5 +1,5 @@
-/* The cells of an experiment: every TP x DP x token-budget combination with the values of its runs, or with
- * the reason why it has none. Readers of results directories make them; reports and summaries use them.
+/* The cells of an experiment: every variant x TP x DP x token-budget combination with the values of its runs, or
+ * with the reason why it has none. Readers of results directories make them; reports and summaries use them.
  */
 #ifndef QD_HARNESS_RESULT_CELLS_H
 #define QD_HARNESS_RESULT_CELLS_H
@@ -10,6 +10,7 @@
 #include <cjson/cJSON.h>
 
 #include "harness/result/marks.h"
+#include "harness/result/variant.h"
 #include "kernels/base/status.h"
 
 enum qd_metric {
@@ -56,7 +57,9 @@ enum qd_cell_status {
 const char *qd_cell_status_name(enum qd_cell_status status);
 
 struct qd_cell {
+    char variant[QD_VARIANT_LEN];
     int64_t tp, dp, budget;
+    bool is_expected; /* part of the matrix that was to be measured; set by who knows it */
     enum qd_cell_status status;
     int n_runs;            /* runs that measured something */
     int n_empty_runs;      /* runs without a completed request */
@@ -67,14 +70,20 @@ struct qd_cell {
     struct qd_metric_value values[QD_N_METRICS];
 };
 
-/* Where the runs come from, for the head of a report. Values that differ between runs are joined by "; ",
+/* Where the runs of one variant come from, for the head of a report. Values that differ between runs are joined by "; ",
  * "" is not known. */
 struct qd_origin {
+    char variant[QD_VARIANT_LEN];
     char model[256], device[256], host[384], commit[128], workload[384], dates[64], warmup[128], load[128];
 };
 
+struct qd_origin_list {
+    struct qd_origin *origins; /* [n], by variant in the order met */
+    size_t n;
+};
+
 struct qd_cell_list {
-    struct qd_cell *cells; /* [n], by TP, DP, budget once sorted */
+    struct qd_cell *cells; /* [n], by variant, TP, DP, budget once sorted */
     size_t n, room;
 };
 
@@ -86,16 +95,24 @@ struct qd_metric_value qd_metric_value_of(double *values, int n);
  * ours, is cut off, or is of another cell than the runs before it. */
 qd_status qd_cell_read_runs(const char *folder, cJSON **runs, char *err, size_t errlen);
 
-/* Reads every cell below an experiment's folder, from its runs and failed.json. QD_ERR_NOT_FOUND when there
- * is no cell; QD_ERR_INPUT, also for two folders with the same cell. */
-qd_status qd_cells_read(const char *folder, struct qd_cell_list *cells, struct qd_origin *origin, char *err,
+/* Reads every cell below an experiment's folder, from its runs and failed.json. origins NULL: not wanted.
+ * QD_ERR_NOT_FOUND when there is no cell; QD_ERR_INPUT, also for two folders with the same cell. */
+qd_status qd_cells_read(const char *folder, struct qd_cell_list *cells, struct qd_origin_list *origins, char *err,
                         size_t errlen);
+
+/* The origin of a variant, or NULL. */
+const struct qd_origin *qd_origin_list_find(const struct qd_origin_list *list, const char *variant);
+/* Harmless on an empty (zeroed) list. */
+void qd_origin_list_free(struct qd_origin_list *list);
 
 /* Makes room for one more cell and returns it zeroed, or NULL. */
 struct qd_cell *qd_cell_list_add(struct qd_cell_list *list);
 void qd_cell_list_sort(struct qd_cell_list *list);
+/* The order of a sorted list; 0: the same cell. */
+int qd_cell_compare(const struct qd_cell *a, const struct qd_cell *b);
 /* The cell of a sorted list, or NULL. */
-struct qd_cell *qd_cell_list_find(const struct qd_cell_list *list, int64_t tp, int64_t dp, int64_t budget);
+struct qd_cell *qd_cell_list_find(const struct qd_cell_list *list, const char *variant, int64_t tp, int64_t dp,
+                                  int64_t budget);
 /* Harmless on an empty (zeroed) list. */
 void qd_cell_list_free(struct qd_cell_list *list);
 

@@ -50,6 +50,7 @@ static cJSON *to_json(const struct qd_experiment *e)
         qd_json_put_int(matrix, "max_gpus", e->matrix.max_gpus, &ok);
     else
         qd_json_put_null(matrix, "max_gpus", &ok);
+    qd_json_put_item(o, "axes", qd_axes_to_json(&e->axes), &ok);
     qd_json_put_item(o, "machine", qd_machine_to_json(&e->machine), &ok);
     if (ok) return o;
     cJSON_Delete(o);
@@ -107,6 +108,19 @@ qd_status qd_experiment_read_matrix(const char *path, struct qd_matrix *matrix, 
     char detail[QD_ERR_LEN] = "";
     QD_TRY(qd_json_read_file(path, MAX_BYTES, &o, err, errlen));
     qd_status st = from_json(o, matrix, n_repeats, detail, sizeof detail);
+    cJSON_Delete(o);
+    return qd_fail_in_file(st, path, detail, err, errlen);
+}
+
+qd_status qd_experiment_read_axes(const char *path, struct qd_axes *axes, char *err, size_t errlen)
+{
+    cJSON *o = NULL;
+    char detail[QD_ERR_LEN] = "";
+    *axes = (struct qd_axes){0};
+    QD_TRY(qd_json_read_file(path, MAX_BYTES, &o, err, errlen));
+    qd_status st = qd_schema_check(o, detail, sizeof detail);
+    if (st == QD_OK)
+        st = qd_axes_from_json(cJSON_GetObjectItemCaseSensitive(o, "axes"), axes, detail, sizeof detail);
     cJSON_Delete(o);
     return qd_fail_in_file(st, path, detail, err, errlen);
 }

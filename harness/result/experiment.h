@@ -4,6 +4,7 @@
 
 #include "harness/result/machine.h"
 #include "harness/result/matrix.h"
+#include "harness/result/variant.h"
 
 /* Strings are borrowed; NULL becomes null. */
 struct qd_experiment {
@@ -14,6 +15,7 @@ struct qd_experiment {
     char *const *argv;
     int n_repeats;
     struct qd_matrix matrix;
+    struct qd_axes axes; /* the further ones; borrowed */
     struct qd_machine machine;
 };
 
@@ -24,6 +26,9 @@ qd_status qd_experiment_write(const struct qd_experiment *experiment, const char
 /* Reads the matrix and the number of repeats. QD_ERR_NOT_FOUND, QD_ERR_INPUT (file, field, reason). */
 qd_status qd_experiment_read_matrix(const char *path, struct qd_matrix *matrix, int *n_repeats, char *err,
                                     size_t errlen);
+
+/* Reads the further axes (none in a file without them); freed by the caller. Errors as above. */
+qd_status qd_experiment_read_axes(const char *path, struct qd_axes *axes, char *err, size_t errlen);
 
 /* Name of a cell's folder: "tp=1-dp=2-max_num_batched_tokens=64". */
 enum { QD_CELL_NAME_LEN = 96 };

@@ -53,6 +53,7 @@ static cJSON *to_json(const struct qd_failure *f)
     qd_json_put_int(o, "tensor_parallel_size", f->tp, &ok);
     qd_json_put_int(o, "data_parallel_size", f->dp, &ok);
     qd_json_put_int(o, "max_num_batched_tokens", f->budget, &ok);
+    qd_json_put_text(o, "variant", f->variant[0] != '\0' ? f->variant : NULL, &ok);
     put_or_null(o, "run_number", f->run_number, f->run_number >= 0, &ok);
     qd_json_put_text(o, "phase", f->phase, &ok);
     put_or_null(o, "exit_code", f->exit_code, f->exit_code >= 0, &ok);
@@ -128,6 +129,8 @@ static qd_status from_json(const cJSON *o, struct qd_failure *f, char *err, size
     f->exit_code = (int)exit_code;
     f->signal = (int)signal;
     const char *text;
+    QD_TRY(qd_variant_get(o, &text, err, errlen));
+    snprintf(f->variant, sizeof f->variant, "%s", text);
     QD_TRY(qd_json_get_string(o, "phase", &text, err, errlen));
     snprintf(f->phase, sizeof f->phase, "%s", text);
     QD_TRY(qd_json_get_string(o, "reason", &text, err, errlen));

@@ -4,6 +4,7 @@
 
 #include <stdint.h>
 
+#include "harness/result/variant.h"
 #include "kernels/base/status.h"
 
 enum qd_failure_kind {
@@ -19,7 +20,8 @@ enum { QD_FAILURE_LINES = 20, QD_FAILURE_LINE_LEN = 240, QD_FAILURE_REASON_LEN =
 
 struct qd_failure {
     enum qd_failure_kind kind;
-    int64_t tp, dp, budget;  /* the cell */
+    char variant[QD_VARIANT_LEN];
+    int64_t tp, dp, budget;  /* the cell, with the variant */
     int run_number;          /* the run that failed; -1: refused before any */
     char phase[32];          /* "validate", "load", "warmup", "run" */
     int exit_code;           /* of the process; -1: it had none */

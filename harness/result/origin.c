@@ -1,6 +1,7 @@
 #include "harness/result/origin.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Whether `text` is one of the pieces of "a; b; c". */
@@ -116,11 +117,40 @@ static void note_date(struct qd_origin *origin, const char *date)
     snprintf(origin->dates, sizeof origin->dates, "%.20s to %.20s", first, last);
 }
 
-void qd_origin_add(struct qd_origin *origin, const cJSON *runs)
+const struct qd_origin *qd_origin_list_find(const struct qd_origin_list *list, const char *variant)
 {
+    for (size_t i = 0; i < list->n; i++)
+        if (strcmp(list->origins[i].variant, variant) == 0) return &list->origins[i];
+    return NULL;
+}
+
+static struct qd_origin *find_or_append(struct qd_origin_list *list, const char *variant)
+{
+    const struct qd_origin *found = qd_origin_list_find(list, variant);
+    if (found != NULL) return &list->origins[found - list->origins];
+    struct qd_origin *grown = realloc(list->origins, (list->n + 1) * sizeof *grown);
+    if (grown == NULL) return NULL;
+    list->origins = grown;
+    struct qd_origin *origin = &grown[list->n++];
+    *origin = (struct qd_origin){0};
+    snprintf(origin->variant, sizeof origin->variant, "%s", variant);
+    return origin;
+}
+
+qd_status qd_origin_list_add(struct qd_origin_list *list, const char *variant, const cJSON *runs)
+{
+    struct qd_origin *origin = find_or_append(list, variant);
     const cJSON *run;
+    if (origin == NULL) return QD_ERR_NO_MEMORY;
     cJSON_ArrayForEach (run, runs) {
         note_run(origin, run);
         note_date(origin, text_of(run, "date", ""));
     }
+    return QD_OK;
+}
+
+void qd_origin_list_free(struct qd_origin_list *list)
+{
+    free(list->origins);
+    *list = (struct qd_origin_list){0};
 }

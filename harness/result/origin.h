@@ -4,7 +4,7 @@
 
 #include "harness/result/cells.h"
 
-/* Adds an array of runs; what is absent is left out. */
-void qd_origin_add(struct qd_origin *origin, const cJSON *runs);
+/* Adds an array of runs of one variant; what is absent is left out. QD_ERR_NO_MEMORY. */
+qd_status qd_origin_list_add(struct qd_origin_list *list, const char *variant, const cJSON *runs);
 
 #endif

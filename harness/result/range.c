@@ -21,10 +21,12 @@ bool qd_range_is_list(const char *text)
     return strchr(text, ',') != NULL || range_dash(text, strlen(text)) != NULL;
 }
 
-static qd_status append(struct qd_range *range, const char *value, size_t len, char *err, size_t errlen)
+qd_status qd_range_add(struct qd_range *range, const char *value, size_t len, char *err, size_t errlen)
 {
     if (len == 0 || len >= QD_RANGE_VALUE_LEN)
         return qd_fail(QD_ERR_INPUT, err, errlen, "empty or overlong value \"%.*s\"", (int)len, value);
+    if (range->values == NULL) range->values = calloc(QD_RANGE_MAX_VALUES, sizeof *range->values);
+    if (range->values == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "list of values");
     if (range->n == QD_RANGE_MAX_VALUES)
         return qd_fail(QD_ERR_INPUT, err, errlen, "more than %d values", QD_RANGE_MAX_VALUES);
     for (size_t i = 0; i < range->n; i++)
@@ -60,7 +62,7 @@ static qd_status expand_range(struct qd_range *range, const char *part, size_t l
     for (int64_t value = first; value <= last;) {
         char text[QD_RANGE_VALUE_LEN];
         int n = snprintf(text, sizeof text, "%" PRId64, value);
-        QD_TRY(append(range, text, (size_t)n, err, errlen));
+        QD_TRY(qd_range_add(range, text, (size_t)n, err, errlen));
         if (multiply ? __builtin_mul_overflow(value, step, &value) : __builtin_add_overflow(value, step, &value))
             break;
     }
@@ -69,15 +71,14 @@ static qd_status expand_range(struct qd_range *range, const char *part, size_t l
 
 qd_status qd_range_expand(const char *text, struct qd_range *out, char *err, size_t errlen)
 {
-    *out = (struct qd_range){.values = calloc(QD_RANGE_MAX_VALUES, sizeof *out->values)};
-    if (out->values == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "list of values");
+    *out = (struct qd_range){0};
     qd_status status = QD_OK;
     for (const char *part = text; status == QD_OK;) {
         size_t len = strcspn(part, ",");
         if (range_dash(part, len) != NULL)
             status = expand_range(out, part, len, err, errlen);
         else
-            status = append(out, part, len, err, errlen);
+            status = qd_range_add(out, part, len, err, errlen);
         if (part[len] == '\0') break;
         part += len + 1;
     }

@@ -18,6 +18,9 @@ struct qd_range {
 /* QD_ERR_INPUT: empty part, a range that is not a-b, a-b+s or a-b*m with whole numbers and a <= b, a value that
  * appears twice, more than QD_RANGE_MAX_VALUES values. */
 qd_status qd_range_expand(const char *text, struct qd_range *out, char *err, size_t errlen);
+
+/* Appends value[0..len). QD_ERR_INPUT: empty, overlong, there already, or too many. A zeroed range is empty. */
+qd_status qd_range_add(struct qd_range *range, const char *value, size_t len, char *err, size_t errlen);
 void qd_range_free(struct qd_range *range);
 
 /* True when the text names more than one value by its form (a comma or a range). */

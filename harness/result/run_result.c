@@ -110,6 +110,7 @@ static void put_vllm_keys(cJSON *o, const struct qd_run_result *run, bool *ok)
 static void put_origin(cJSON *o, const struct qd_run_result *run, bool *ok)
 {
     qd_json_put_int(o, "schema_version", QD_RESULT_SCHEMA_VERSION, ok);
+    qd_json_put_text(o, "variant", run->variant, ok);
     qd_json_put_text(o, "version", run->version, ok);
     qd_json_put_text(o, "commit", run->commit, ok);
     cJSON *argv = qd_json_put_array(o, "argv", ok);

@@ -16,6 +16,7 @@ struct qd_run_result {
     /* what ran */
     const char *date;         /* as qd_date_now writes it: when the run began */
     const char *label;        /* the user's name for the run */
+    const char *variant;      /* of the sweep it is part of (variant.h) */
     const char *model_id;     /* as given: directory or preset */
     const char *tokenizer_id; /* NULL when no tokenizer was used */
     const char *version, *commit;

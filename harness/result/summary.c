@@ -7,7 +7,9 @@
 #include <sys/stat.h>
 
 #include "harness/result/csv.h"
+#include "harness/result/experiment.h"
 #include "harness/result/files.h"
+#include "harness/result/json_put.h"
 
 /* The published report's columns, in its order; TP, DP, PP and the budget stand before them. */
 static const enum qd_metric PUBLISHED[] = {
@@ -27,7 +29,7 @@ static void print_header(FILE *out)
     for (int i = 0; i < N_OURS; i++)
         fprintf(out, ",%s", qd_metric_info(OURS[i])->csv_column);
     fputs(",output_tok_s_mean,output_tok_s_std,output_tok_s_min,output_tok_s_max", out);
-    fputs(",runs,failed,preemptions,status,mark,reason\n", out);
+    fputs(",runs,failed,preemptions,status,mark,reason,variant\n", out);
 }
 
 /* ",value" with 17 digits, so that reading gives the same double; nothing behind the comma when unknown. */
@@ -68,7 +70,7 @@ static void print_cell(FILE *out, const struct qd_cell *cell)
     print_marks(out, cell->marks);
     fputc(',', out);
     qd_csv_print(out, cell->reason);
-    fputc('\n', out);
+    fprintf(out, ",%s\n", cell->variant);
 }
 
 static qd_status write_csv(const struct qd_cell_list *cells, const char *folder, char *err, size_t errlen)
@@ -87,8 +89,41 @@ static qd_status write_csv(const struct qd_cell_list *cells, const char *folder,
     return st;
 }
 
+/* The value of an axis under its option's name: a number where it is one ("512M" is not). */
+static void put_override(cJSON *run, const struct qd_axis *axis, const char *value, bool *ok)
+{
+    char key[QD_AXIS_NAME_LEN], *end;
+    snprintf(key, sizeof key, "%s", axis->option);
+    for (char *c = key; *c != '\0'; c++)
+        if (*c == '-') *c = '_';
+    cJSON_DeleteItemFromObjectCaseSensitive(run, key);
+    double number = strtod(value, &end);
+    if (*end == '\0')
+        qd_json_put_number(run, key, number, ok);
+    else
+        qd_json_put_text(run, key, value, ok);
+}
+
+/* Gives every run the values of the further axes, as the list that vLLM's plotters read has them. */
+static qd_status put_overrides(cJSON *runs, const struct qd_axes *axes, char *err, size_t errlen)
+{
+    cJSON *run;
+    cJSON_ArrayForEach (run, runs) {
+        const char *variant;
+        size_t index[QD_MAX_AXES];
+        bool ok = true;
+        QD_TRY(qd_variant_get(cJSON_GetObjectItemCaseSensitive(run, "qdyno"), &variant, err, errlen));
+        if (!qd_axes_find(axes, variant, index)) continue;
+        for (size_t a = 0; a < axes->n; a++)
+            put_override(run, &axes->axis[a], axes->axis[a].range.values[index[a]], &ok);
+        if (!ok) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "summary.json: out of memory");
+    }
+    return QD_OK;
+}
+
 /* summary.json of one folder, if it has runs. */
-static qd_status write_cell_summary(const char *parent, const char *name, char *err, size_t errlen)
+static qd_status write_cell_summary(const char *parent, const char *name, const struct qd_axes *axes, char *err,
+                                    size_t errlen)
 {
     char *folder = qd_path_join(parent, name), *path = NULL;
     cJSON *runs = NULL;
@@ -98,6 +133,7 @@ static qd_status write_cell_summary(const char *parent, const char *name, char *
     if (stat(folder, &info) != 0 || !S_ISDIR(info.st_mode)) goto cleanup;
     QD_TRY_GOTO(qd_cell_read_runs(folder, &runs, err, errlen), st, cleanup);
     if (runs->child == NULL) goto cleanup;
+    QD_TRY_GOTO(put_overrides(runs, axes, err, errlen), st, cleanup);
     path = qd_path_join(folder, "summary.json");
     st = path != NULL ? qd_file_write_json(path, runs, err, errlen)
                       : qd_fail(QD_ERR_NO_MEMORY, err, errlen, "%s: out of memory", folder);
@@ -108,17 +144,30 @@ cleanup:
     return st;
 }
 
+/* The further axes of the experiment; none when it has no experiment.json. */
+static qd_status read_axes(const char *folder, struct qd_axes *axes, char *err, size_t errlen)
+{
+    char *path = qd_path_join(folder, "experiment.json");
+    if (path == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "%s: out of memory", folder);
+    qd_status st = qd_experiment_read_axes(path, axes, err, errlen);
+    free(path);
+    return st == QD_ERR_NOT_FOUND ? QD_OK : st;
+}
+
 qd_status qd_summary_write(const char *folder, char *err, size_t errlen)
 {
     struct qd_cell_list cells;
-    struct qd_origin origin;
-    QD_TRY(qd_cells_read(folder, &cells, &origin, err, errlen));
+    struct qd_axes axes;
+    QD_TRY(qd_cells_read(folder, &cells, NULL, err, errlen));
     qd_status st = write_csv(&cells, folder, err, errlen);
     qd_cell_list_free(&cells);
+    if (st == QD_OK) st = read_axes(folder, &axes, err, errlen);
+    if (st != QD_OK) return st;
     DIR *dir = opendir(folder);
-    if (st == QD_OK && dir == NULL) st = qd_fail(QD_ERR_IO, err, errlen, "%s: %s", folder, strerror(errno));
+    if (dir == NULL) st = qd_fail(QD_ERR_IO, err, errlen, "%s: %s", folder, strerror(errno));
     for (struct dirent *entry; st == QD_OK && (entry = readdir(dir)) != NULL;)
-        if (entry->d_name[0] != '.') st = write_cell_summary(folder, entry->d_name, err, errlen);
+        if (entry->d_name[0] != '.') st = write_cell_summary(folder, entry->d_name, &axes, err, errlen);
     if (dir != NULL) closedir(dir);
+    qd_axes_free(&axes);
     return st;
 }

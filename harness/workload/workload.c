@@ -3,24 +3,18 @@
 #include <stdlib.h>
 
 #include "harness/workload/build.h"
-
-static uint64_t fnv1a(uint64_t hash, const void *data, size_t n_bytes)
-{
-    const unsigned char *bytes = data;
-    for (size_t i = 0; i < n_bytes; i++) hash = (hash ^ bytes[i]) * UINT64_C(0x100000001b3);
-    return hash;
-}
+#include "kernels/base/hash.h"
 
 void qd_workload_seal(struct qd_workload *workload)
 {
-    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    uint64_t hash = QD_HASH_START;
     for (size_t i = 0; i < workload->n; i++) {
         const struct qd_workload_request *request = &workload->requests[i];
-        hash = fnv1a(hash, &request->n_prompt, sizeof request->n_prompt);
-        hash = fnv1a(hash, &request->max_tokens, sizeof request->max_tokens);
-        hash = fnv1a(hash, request->prompt, (size_t)request->n_prompt * sizeof *request->prompt);
+        hash = qd_hash(hash, &request->n_prompt, sizeof request->n_prompt);
+        hash = qd_hash(hash, &request->max_tokens, sizeof request->max_tokens);
+        hash = qd_hash(hash, request->prompt, (size_t)request->n_prompt * sizeof *request->prompt);
     }
-    workload->hash = fnv1a(hash, &workload->ignore_eos, sizeof workload->ignore_eos);
+    workload->hash = qd_hash(hash, &workload->ignore_eos, sizeof workload->ignore_eos);
 }
 
 void qd_workload_free(struct qd_workload *workload)

@@ -7,24 +7,24 @@
 
 #include "kernels/base/size.h"
 
-enum { HUGE_PAGE_BYTES = 2 << 20 };
+enum { PAGE_BYTES = 4096, HUGE_PAGE_BYTES = 2 << 20 };
 
 qd_status qd_arena_init(struct qd_arena *arena, size_t capacity, char *err, size_t errlen)
 {
     *arena = (struct qd_arena){0};
     if (capacity == 0) return QD_OK;
-    size_t padded;
     if (capacity > SIZE_MAX - 2 * (size_t)HUGE_PAGE_BYTES)
         return qd_fail(QD_ERR_TOO_LARGE, err, errlen, "arena of %zu bytes", capacity);
-    padded = qd_round_up(capacity, HUGE_PAGE_BYTES) + HUGE_PAGE_BYTES;
+    size_t body = qd_round_up(capacity, PAGE_BYTES), padded = body + HUGE_PAGE_BYTES;
     unsigned char *raw =
         mmap(NULL, padded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (raw == MAP_FAILED)
         return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "cannot map %zu bytes: %s", padded, strerror(errno));
 
-    /* Trim to 2 MiB boundaries so that huge pages can back all of it. */
+    /* Starting on a 2 MiB boundary, huge pages can back all but the end of it. The end is not rounded up to one:
+     * ranks have a dozen small arenas each, and every one would take 2 MiB as soon as it is touched. */
     unsigned char *base = (unsigned char *)qd_round_up((uintptr_t)raw, HUGE_PAGE_BYTES);
-    size_t head = (size_t)(base - raw), body = padded - HUGE_PAGE_BYTES;
+    size_t head = (size_t)(base - raw);
     if (head > 0) munmap(raw, head);
     if (padded - head - body > 0) munmap(base + body, padded - head - body);
     madvise(base, body, MADV_HUGEPAGE);

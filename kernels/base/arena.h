@@ -1,7 +1,8 @@
 /* Arenas: one large mapping, handed out in aligned pieces, released as a whole.
  *
  * Weights, activations and the KV pool of a rank live in arenas that are reserved before any timing starts;
- * nothing inside a step allocates. The mapping asks for 2 MiB pages.
+ * nothing inside a step allocates. The mapping asks for 2 MiB pages; what it takes is its capacity, rounded up
+ * to 4 KiB.
  */
 #ifndef QD_KERNELS_BASE_ARENA_H
 #define QD_KERNELS_BASE_ARENA_H

@@ -151,7 +151,7 @@ KERNEL scores_of_pages(const bool wide, const struct qd_cpu_attention_block *blo
         break;
                 SHAPES(CASE)
 #undef CASE
-            default: QD_ASSERT(!"a kernel for these rows");
+            default: QD_ASSERT(false && "a kernel for these rows");
             }
         }
         page += v / 2;
@@ -208,7 +208,7 @@ KERNEL values_of_rows(const bool wide, const struct qd_cpu_attention_block *bloc
         break;
         SHAPES(CASE)
 #undef CASE
-    default: QD_ASSERT(!"a kernel for these rows");
+    default: QD_ASSERT(false && "a kernel for these rows");
     }
 }
 

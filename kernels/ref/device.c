@@ -63,6 +63,14 @@ static void ref_close(void *ctx)
     free(ref);
 }
 
+static qd_status ref_working_bytes(const struct qd_device_config *config, size_t *out, char *err,
+                                   size_t errlen)
+{
+    (void)err, (void)errlen;
+    *out = (size_t)(config->limits.max_seqs > 0 ? config->limits.max_seqs : 1) * sizeof(int32_t);
+    return QD_OK;
+}
+
 static qd_status ref_alloc(void *ctx, size_t bytes, void **out, char *err, size_t errlen)
 {
     struct ref *ref = ctx;
@@ -79,13 +87,13 @@ static qd_status ref_alloc(void *ctx, size_t bytes, void **out, char *err, size_
     return QD_OK;
 }
 
-/* One layout: packed is the same as rows. 0 when the size overflows. */
+/* One layout: packed is the same as rows. */
 static size_t ref_weight_bytes(int64_t n_rows, int64_t n_cols, enum qd_weight_layout layout)
 {
     size_t bytes;
     (void)layout;
-    if (!qd_size_mul((size_t)n_rows, (size_t)n_cols, &bytes)) return 0;
-    return qd_size_mul(bytes, sizeof(qd_bf16), &bytes) ? bytes : 0;
+    if (!qd_size_mul((size_t)n_rows, (size_t)n_cols, &bytes)) return SIZE_MAX;
+    return qd_size_mul(bytes, sizeof(qd_bf16), &bytes) ? bytes : SIZE_MAX;
 }
 
 static qd_status ref_pack_weight(void *data, int64_t n_rows, int64_t n_cols, char *err, size_t errlen)
@@ -175,6 +183,7 @@ const struct qd_device_ops qd_ref_ops = {
     .open = ref_open,
     .close = ref_close,
     .supports = ref_supports,
+    .working_bytes = ref_working_bytes,
     .alloc = ref_alloc,
     .weight_bytes = ref_weight_bytes,
     .pack_weight = ref_pack_weight,

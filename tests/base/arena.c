@@ -50,7 +50,7 @@ static void the_base_can_hold_huge_pages(void **state)
     for (size_t capacity = 1; capacity < (size_t)9 << 20; capacity = capacity * 3 + 1) {
         ASSERT_OK(qd_arena_init(&arena, capacity, err, sizeof err), err);
         assert_int_equal((uintptr_t)arena.base % ((size_t)2 << 20), 0);
-        assert_int_equal(arena.capacity % ((size_t)2 << 20), 0);
+        assert_in_range(arena.capacity, capacity, capacity + 4095); /* and takes no more than was asked for */
         arena.base[0] = arena.base[arena.capacity - 1] = 1; /* all of it is mapped */
         qd_arena_free(&arena);
     }

@@ -50,6 +50,9 @@ cells_that_cannot_run_are_rows_with_the_arithmetic() {
     "$JSON" "$RESULTS/impossible/tp=1-budget=1048576/failed.json" reason >"$OUT"
     out_has 'does not fit: weights '
     out_has '(--memory-limit 0.062 GiB x utilization 0.90)'
+    [ "$("$JSON" "$RESULTS/impossible/tp=1-budget=1048576/failed.json" needed_bytes)" -gt 60397977 ] ||
+        fail "the bytes that are needed"
+    equal 60397977 "$("$JSON" "$RESULTS/impossible/tp=1-budget=1048576/failed.json" available_bytes)"
     equal 5 "$(wc -l <"$RESULTS/impossible/summary.csv")"
     exits 0 "$QDYNO" report "$RESULTS/impossible"
     out_has '3 of 4 expected cells are missing'
@@ -66,18 +69,21 @@ a_dry_run_prints_what_would_run() {
     [ ! -e "$RESULTS/dry" ] || fail "a dry run wrote something"
 }
 
-other_lists_make_groups() {
-    exits 0 $QUICK --tp 1,2 --max-num-seqs 1,4 --num-runs 1 --experiment groups
-    equal "$RESULTS/groups/max-num-seqs=1
-$RESULTS/groups/max-num-seqs=4" "$(cat "$OUT")"
-    for group in 1 4; do
-        folder=$RESULTS/groups/max-num-seqs=$group
-        equal "$group" "$("$JSON" "$folder/tp=2/run=0.json" qdyno/engine/max_num_seqs)"
-        equal 3 "$(wc -l <"$folder/summary.csv")"
-        exits 0 "$QDYNO" report "$folder"
-        out_has '0 of 2 expected cells are missing'
-    done
-    exits 0 $QUICK --tp 1,2 --max-num-seqs 1,4 --num-runs 1 --experiment groups --resume
+other_lists_make_variants() {
+    exits 0 $QUICK --tp 1,2 --max-num-seqs 1,4 --num-warmups 0,1 --num-runs 1 --experiment variants
+    equal "$RESULTS/variants" "$(cat "$OUT")"
+    equal 9 "$(wc -l <"$RESULTS/variants/summary.csv")"
+    cell=$RESULTS/variants/tp=2-max-num-seqs=4-num-warmups=0
+    equal 4 "$("$JSON" "$cell/run=0.json" qdyno/engine/max_num_seqs)"
+    equal max-num-seqs=4-num-warmups=0 "$("$JSON" "$cell/run=0.json" qdyno/variant)"
+    grep -q '^		"num_warmups":	0' "$cell/summary.json" || fail "summary.json lacks what was overridden"
+    exits 0 "$QDYNO" report "$RESULTS/variants"
+    out_has '## Variants'
+    out_has '# Variant: max-num-seqs=4-num-warmups=0'
+    equal 4 "$(grep -c '0 of 2 expected cells are missing' "$OUT")"
+    exits 0 "$QDYNO" report "$RESULTS/variants" --matrix 'tp=1,2,4;dp=1;budget=2048'
+    equal 4 "$(grep -c '^1 of 3 expected cells are missing\.' "$OUT")"
+    exits 0 $QUICK --tp 1,2 --max-num-seqs 1,4 --num-warmups 0,1 --num-runs 1 --experiment variants --resume
     exits 0 $QUICK --num-runs 1 --experiment single
     [ -f "$RESULTS/single/all/run=0.json" ] || fail "no run of the only cell"
 }
@@ -202,7 +208,7 @@ the_published_report_says_its_own_numbers() {
 check a_matrix_is_measured_and_reported
 check cells_that_cannot_run_are_rows_with_the_arithmetic
 check a_dry_run_prints_what_would_run
-check other_lists_make_groups
+check other_lists_make_variants
 check experiments_are_not_overwritten
 check what_is_wrong_for_all_cells_is_no_row
 check more_repeats_are_added_by_resuming

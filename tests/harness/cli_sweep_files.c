@@ -144,27 +144,6 @@ static void a_failure_is_written_and_cleared(void **state)
     assert_int_equal(qd_sweep_write_failure(dir->path, "file/tp=2", &failure, err, sizeof err), QD_ERR_IO);
 }
 
-static void groups_are_folders_of_their_own(void **state)
-{
-    (void)state;
-    struct command_line line;
-    char name[128];
-    int n_groups = 0;
-    parse(&line, "--model m --input-len 8,16 --tp 1,2 --max-num-seqs 1,4");
-    assert_int_equal(line.plan.n_cells, 8);
-    for (size_t cell = 0; cell < 8; cell++) n_groups += qd_sweep_plan_begins_group(&line.plan, cell);
-    assert_int_equal(n_groups, 4);
-    qd_sweep_plan_group(&line.plan, 7, name, sizeof name);
-    assert_string_equal(name, "input-len=16-max-num-seqs=4");
-    qd_sweep_plan_name(&line.plan, 7, name, sizeof name);
-    assert_string_equal(name, "input-len=16-max-num-seqs=4/tp=2");
-    qd_sweep_plan_free(&line.plan);
-    parse(&line, "--model m --input-len 8,16");
-    qd_sweep_plan_name(&line.plan, 1, name, sizeof name);
-    assert_string_equal(name, "input-len=16/all");
-    qd_sweep_plan_free(&line.plan);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -172,7 +151,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_is_no_experiment_is_named, setup, teardown),
         cmocka_unit_test_setup_teardown(only_whole_runs_count, setup, teardown),
         cmocka_unit_test_setup_teardown(a_failure_is_written_and_cleared, setup, teardown),
-        cmocka_unit_test(groups_are_folders_of_their_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -120,7 +120,7 @@ static void test_four_of_forty_are_missing(void **state)
     ASSERT_CONTAINS(f->text, "4 of 40 expected cells are missing");
     for (int i = 0; i < 4; i++) {
         static const int BUDGETS[] = {4096, 20480, 40960, 73728};
-        const struct qd_cell *cell = qd_cell_list_find(&f->data.cells, 8, 1, BUDGETS[i]);
+        const struct qd_cell *cell = qd_cell_list_find(&f->data.cells, "", 8, 1, BUDGETS[i]);
         assert_non_null(cell);
         assert_int_equal(cell->status, QD_CELL_MISSING);
     }

@@ -48,8 +48,7 @@ static struct qd_cell_list read_cells(const char *folder)
 {
     char err[QD_ERR_LEN] = "";
     struct qd_cell_list cells;
-    struct qd_origin origin;
-    ASSERT_OK(qd_cells_read(folder, &cells, &origin, err, sizeof err), err);
+    ASSERT_OK(qd_cells_read(folder, &cells, NULL, err, sizeof err), err);
     return cells;
 }
 
@@ -57,8 +56,9 @@ static void check_refused(const char *folder, qd_status status, const char *wher
 {
     char err[QD_ERR_LEN] = "";
     struct qd_cell_list cells;
-    struct qd_origin origin;
-    assert_int_equal(qd_cells_read(folder, &cells, &origin, err, sizeof err), status);
+    struct qd_origin_list origins;
+    assert_int_equal(qd_cells_read(folder, &cells, &origins, err, sizeof err), status);
+    assert_null(origins.origins);
     ASSERT_CONTAINS(err, where);
     ASSERT_CONTAINS(err, reason);
     assert_null(cells.cells);
@@ -72,7 +72,7 @@ static void test_runs_become_median_and_range(void **state)
     write_run(*state, 1, 2, 64, 0, 10);
     struct qd_cell_list cells = read_cells(*state);
     assert_int_equal(cells.n, 2);
-    const struct qd_cell *cell = qd_cell_list_find(&cells, 1, 1, 64);
+    const struct qd_cell *cell = qd_cell_list_find(&cells, "", 1, 1, 64);
     const struct qd_metric_value *ttft = &cell->values[QD_METRIC_TTFT_P50];
     assert_int_equal(cell->n_runs, 3);
     assert_int_equal(cell->status, QD_CELL_OK);
@@ -81,7 +81,7 @@ static void test_runs_become_median_and_range(void **state)
     assert_true(fabs(ttft->median - 14) < 1e-9 && fabs(ttft->min - 10) < 1e-9 && fabs(ttft->max - 30) < 1e-9);
     assert_true(fabs(ttft->mean - 18) < 1e-9);
     assert_true(fabs(ttft->std - sqrt((64.0 + 16 + 144) / 2)) < 1e-9);
-    assert_null(qd_cell_list_find(&cells, 2, 1, 64));
+    assert_null(qd_cell_list_find(&cells, "", 2, 1, 64));
     qd_cell_list_free(&cells);
 }
 
@@ -97,8 +97,8 @@ static void test_a_run_without_a_completed_request_is_no_measurement(void **stat
     run.result.tp = 2;
     fixture_run_write(&run, *state, 0);
     struct qd_cell_list cells = read_cells(*state);
-    const struct qd_cell *mixed = qd_cell_list_find(&cells, 1, 1, 64),
-                         *empty = qd_cell_list_find(&cells, 2, 1, 64);
+    const struct qd_cell *mixed = qd_cell_list_find(&cells, "", 1, 1, 64),
+                         *empty = qd_cell_list_find(&cells, "", 2, 1, 64);
     assert_int_equal(mixed->status, QD_CELL_OK);
     assert_int_equal(mixed->n_runs, 1);
     assert_int_equal(mixed->n_empty_runs, 1);
@@ -382,7 +382,7 @@ static void test_kept_files_are_still_read(void **state)
             fail_msg("%s: %.17g", qd_metric_info((enum qd_metric)m)->label, run->values[m].median);
     assert_int_equal(refused->status, QD_CELL_REFUSED);
     ASSERT_CONTAINS(refused->reason, "weights and KV need 4.0 GB");
-    assert_string_equal(data.origin.model, "micro");
+    assert_string_equal(qd_origin_list_find(&data.origins, "")->model, "micro");
     qd_report_data_free(&data);
 }
 

@@ -39,6 +39,38 @@ static qd_status open_rank(const struct qd_device_config *config, void **ctx, ch
     return st;
 }
 
+/* What the plan of an instance counts is what open() maps. */
+static void working_bytes_are_what_open_takes(void **state)
+{
+    (void)state;
+    char err[QD_ERR_LEN] = "";
+    static const int threads[] = {1, 2, 5};
+    for (size_t i = 0; i < 2 * sizeof threads / sizeof *threads; i++) {
+        struct qd_device_config config = make_config();
+        config.n_threads = threads[i / 2];
+        config.numerics = i % 2 ? QD_NUMERICS_HF : QD_NUMERICS_FUSED;
+        config.shape.vocab_size = 1000003; /* sampling needs the most */
+        size_t bytes;
+        void *ctx;
+        ASSERT_OK(qd_device_working_bytes(&qd_cpu_ops, &config, &bytes, err, sizeof err), err);
+        ASSERT_OK(open_rank(&config, &ctx, err, sizeof err), err);
+        const struct qd_cpu *cpu = ctx;
+        assert_in_range(cpu->memory.capacity, bytes, bytes + 4095);
+        assert_true(bytes >= (size_t)threads[i / 2] * 8 * 1000003);
+        qd_cpu_ops.close(ctx);
+    }
+    struct qd_device_config config = make_config();
+    size_t bytes;
+    config.cpu_isa = "mmx";
+    assert_int_equal(qd_device_working_bytes(&qd_cpu_ops, &config, &bytes, err, sizeof err), QD_ERR_ARGUMENT);
+    config = make_config();
+    config.n_threads = -1;
+    assert_int_equal(qd_device_working_bytes(&qd_cpu_ops, &config, &bytes, err, sizeof err), QD_ERR_ARGUMENT);
+    config = make_config();
+    config.limits.max_tokens = 0;
+    assert_int_equal(qd_device_working_bytes(&qd_cpu_ops, &config, &bytes, err, sizeof err), QD_ERR_ARGUMENT);
+}
+
 static void devices_are_found_by_name(void **state)
 {
     (void)state;
@@ -216,6 +248,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(devices_are_found_by_name),
+        cmocka_unit_test(working_bytes_are_what_open_takes),
         cmocka_unit_test(instruction_sets_are_chosen_by_name),
         cmocka_unit_test(unsupported_shapes_have_a_reason),
         cmocka_unit_test(what_cannot_be_opened_is_refused),

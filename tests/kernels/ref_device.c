@@ -40,7 +40,7 @@ static void memory_is_zeroed_and_aligned(void **state)
     void *none = NULL;
     assert_int_equal(qd_device_alloc(device, SIZE_MAX - 10, &none, err, sizeof err), QD_ERR_NO_MEMORY);
     assert_int_equal(device.ops->weight_bytes(3, 5, QD_LAYOUT_PACKED), 30);
-    assert_int_equal(device.ops->weight_bytes(INT64_MAX, 5, QD_LAYOUT_ROWS), 0);
+    assert_true(device.ops->weight_bytes(INT64_MAX, 5, QD_LAYOUT_ROWS) == SIZE_MAX);
     device_close(&device);
 }
 

@@ -56,27 +56,6 @@ void fake_engine_close(struct fake_engine *fake)
     for (int i = 0; i < fake->config.dp; i++) qd_group_close(fake->groups[i]);
 }
 
-static void take_event(struct reply *reply, const struct qd_event *event, int32_t max_tokens)
-{
-    assert_int_equal(reply->n_finishes, 0); /* nothing follows the end */
-    if (event->token >= 0) {
-        assert_int_equal(event->output_index, reply->n_tokens);
-        assert_in_range(reply->n_tokens, 0, max_tokens - 1);
-        reply->tokens[reply->n_tokens++] = event->token;
-    } else {
-        assert_int_equal(event->output_index, reply->n_tokens);
-        assert_int_not_equal(event->finish, QD_FINISH_NONE);
-    }
-    assert_true(event->time_ns >= reply->last_ns);
-    if (reply->first_ns == 0) reply->first_ns = event->time_ns;
-    reply->last_ns = event->time_ns;
-    reply->scheduled_ns = event->scheduled_ns;
-    reply->replica = event->replica;
-    reply->preemptions = event->preemptions;
-    reply->finish = event->finish;
-    reply->n_finishes = event->finish != QD_FINISH_NONE;
-}
-
 void fake_engine_collect(struct fake_engine *fake, size_t n_ends, struct reply *replies, size_t n_replies,
                          uint64_t first_id, int32_t max_tokens)
 {
@@ -86,26 +65,10 @@ void fake_engine_collect(struct fake_engine *fake, size_t n_ends, struct reply *
         if (n == 0) fail_msg("no event within 30 s; %zu requests have not ended", n_ends);
         for (size_t i = 0; i < n; i++) {
             assert_in_range(events[i].request, first_id, first_id + n_replies - 1);
-            take_event(&replies[events[i].request - first_id], &events[i], max_tokens);
+            reply_take(&replies[events[i].request - first_id], &events[i], max_tokens);
             n_ends -= events[i].finish != QD_FINISH_NONE;
         }
     }
-}
-
-struct reply *replies_make(size_t n, int32_t max_tokens)
-{
-    struct reply *replies = calloc(n, sizeof *replies);
-    int32_t *tokens = calloc(n * (size_t)max_tokens, sizeof *tokens);
-    assert_non_null(replies);
-    assert_non_null(tokens);
-    for (size_t i = 0; i < n; i++) replies[i].tokens = tokens + i * (size_t)max_tokens;
-    return replies;
-}
-
-void replies_free(struct reply *replies)
-{
-    free(replies[0].tokens);
-    free(replies);
 }
 
 struct qd_request fake_request(int32_t *prompt, int32_t n_prompt, int32_t max_tokens, uint64_t seed,

@@ -4,6 +4,7 @@
 
 #include "harness/engine/engine.h"
 #include "tests/support/fake_device.h"
+#include "tests/support/replies.h"
 
 enum { FAKE_MAX_DP = 4 };
 
@@ -21,22 +22,10 @@ struct fake_engine {
 void fake_engine_open(struct fake_engine *fake, void (*configure)(struct fake_engine *fake));
 void fake_engine_close(struct fake_engine *fake);
 
-/* What one request has got so far. */
-struct reply {
-    int32_t n_tokens;
-    int32_t *tokens; /* [max_tokens] room */
-    enum qd_finish finish;
-    int n_finishes, replica, preemptions;
-    int64_t scheduled_ns, first_ns, last_ns;
-};
-
 /* Polls until n requests have ended, sorting events into replies[id - first_id] (n_replies of them, each with
  * room for max_tokens); checks the order of every request's events. Fails the test after 30 s without one. */
 void fake_engine_collect(struct fake_engine *fake, size_t n_ends, struct reply *replies, size_t n_replies,
                          uint64_t first_id, int32_t max_tokens);
-
-struct reply *replies_make(size_t n, int32_t max_tokens);
-void replies_free(struct reply *replies);
 
 /* A request of n_prompt ids made from `seed`; the prompt's memory is the caller's [n_prompt]. */
 struct qd_request fake_request(int32_t *prompt, int32_t n_prompt, int32_t max_tokens, uint64_t seed,

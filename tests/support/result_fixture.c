@@ -97,10 +97,13 @@ void fixture_run_finish(struct fixture_run *run)
 
 void fixture_run_write(const struct fixture_run *run, const char *folder, int run_number)
 {
-    char err[QD_ERR_LEN] = "", cell[QD_CELL_NAME_LEN], name[QD_RUN_NAME_LEN];
+    char err[QD_ERR_LEN] = "", cell[QD_CELL_NAME_LEN], name[QD_RUN_NAME_LEN], folder_name[512];
+    const char *variant = run->result.variant;
     qd_cell_name(run->result.tp, run->result.dp, run->result.max_num_batched_tokens, cell);
     qd_run_name(run_number, name);
-    char *cell_folder = qd_path_join(folder, cell), *path = qd_path_join(cell_folder, name);
+    snprintf(folder_name, sizeof folder_name, "%s%s%s", cell, variant != NULL ? "-" : "",
+             variant != NULL ? variant : "");
+    char *cell_folder = qd_path_join(folder, folder_name), *path = qd_path_join(cell_folder, name);
     ASSERT_OK(qd_folder_create(cell_folder, err, sizeof err), err);
     ASSERT_OK(qd_run_result_write(&run->result, path, err, sizeof err), err);
     free(path);

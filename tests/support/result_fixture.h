@@ -24,7 +24,7 @@ void fixture_run_init(struct fixture_run *run, int tp, int dp, int64_t budget, d
 /* Recomputes metrics and marks after a change of the records. */
 void fixture_run_finish(struct fixture_run *run);
 
-/* Writes FOLDER/<cell>/run=<n>.json, creating the cell's folder. */
+/* Writes FOLDER/<cell>/run=<n>.json (<cell>-<variant> where the run has one), creating the cell's folder. */
 void fixture_run_write(const struct fixture_run *run, const char *folder, int run_number);
 
 /* A new empty folder; removed with everything in it by fixture_folder_remove. */

@@ -35,44 +35,80 @@ static bool cpu_supports(const struct qd_model_shape *shape, int tp, enum qd_num
     return st == QD_OK;
 }
 
-/* Memory of the device itself: scratch of every team member, cos and sin of a step, sampled ids. */
-static qd_status reserve(struct qd_cpu *cpu, char *err, size_t errlen)
+/* Bytes of the memory of the device itself. */
+struct working_memory {
+    size_t scratch; /* of one team member */
+    size_t angles;  /* of cos, and of sin */
+    size_t sampled;
+    size_t total;   /* for the whole team */
+};
+
+static qd_status measure(const struct qd_device_config *config, const struct qd_cpu_kernels *kernels,
+                         size_t n_members, struct working_memory *out, char *err, size_t errlen)
 {
-    const struct qd_step_limits *limits = &cpu->config.limits;
-    size_t n_members = (size_t)qd_team_size(cpu->team);
-    cpu->scratch_bytes = qd_round_up(cpu->kernels->scratch_bytes(&cpu->config), 64);
-    size_t scratch, angles, sampled, total;
+    const struct qd_step_limits *limits = &config->limits;
     if (limits->max_tokens < 1 || limits->max_seqs < 1)
         return qd_fail(QD_ERR_ARGUMENT, err, errlen, "limits of %d tokens and %d sequences a step",
                        limits->max_tokens, limits->max_seqs);
-    if (!qd_size_mul((size_t)limits->max_tokens, (size_t)cpu->config.shape.head_dim / 2 * sizeof(float),
-                     &angles) ||
-        !qd_size_mul((size_t)limits->max_seqs, sizeof(int32_t), &sampled) ||
-        !qd_size_mul(cpu->scratch_bytes, n_members, &scratch) || !qd_size_add(scratch, 2 * angles, &total) ||
-        !qd_size_add(total, sampled + 4 * 64, &total))
+    size_t scratch;
+    out->scratch = qd_round_up(kernels->scratch_bytes(config), 64);
+    if (!qd_size_mul((size_t)limits->max_tokens, (size_t)config->shape.head_dim / 2 * sizeof(float),
+                     &out->angles) ||
+        !qd_size_mul((size_t)limits->max_seqs, sizeof(int32_t), &out->sampled) ||
+        !qd_size_mul(out->scratch, n_members, &scratch) || !qd_size_add(scratch, 2 * out->angles, &out->total) ||
+        !qd_size_add(out->total, out->sampled + 4 * 64, &out->total))
         return qd_fail(QD_ERR_TOO_LARGE, err, errlen, "the working memory of a step does not fit an address");
-    QD_TRY(qd_arena_init(&cpu->memory, total, err, errlen));
+    return QD_OK;
+}
+
+/* Memory of the device itself: scratch of every team member, cos and sin of a step, sampled ids. */
+static qd_status reserve(struct qd_cpu *cpu, char *err, size_t errlen)
+{
+    size_t n_members = (size_t)qd_team_size(cpu->team);
+    struct working_memory bytes;
+    QD_TRY(measure(&cpu->config, cpu->kernels, n_members, &bytes, err, errlen));
+    QD_TRY(qd_arena_init(&cpu->memory, bytes.total, err, errlen));
+    cpu->scratch_bytes = bytes.scratch;
     cpu->scratch = calloc(n_members, sizeof *cpu->scratch);
     if (cpu->scratch == NULL)
         return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for %zu threads", n_members);
     for (size_t i = 0; i < n_members; i++)
         cpu->scratch[i] = qd_arena_take(&cpu->memory, cpu->scratch_bytes, 64);
-    cpu->plan.cos = qd_arena_take(&cpu->memory, angles, 64);
-    cpu->plan.sin = qd_arena_take(&cpu->memory, angles, 64);
-    cpu->sampled = qd_arena_take(&cpu->memory, sampled, 64);
+    cpu->plan.cos = qd_arena_take(&cpu->memory, bytes.angles, 64);
+    cpu->plan.sin = qd_arena_take(&cpu->memory, bytes.angles, 64);
+    cpu->sampled = qd_arena_take(&cpu->memory, bytes.sampled, 64);
     QD_ASSERT(cpu->sampled != NULL);
     return QD_OK;
 }
 
-/* The rank's threads, on its share of the cores that the calling thread may use. */
-static qd_status start_team(struct qd_cpu *cpu, char *err, size_t errlen)
+/* The rank's share of the cores that the calling thread may use. */
+static qd_status share_cores(const struct qd_device_config *config, struct qd_cpu_cores *out, char *err,
+                             size_t errlen)
 {
     cpu_set_t available;
     if (sched_getaffinity(0, sizeof available, &available) != 0)
         return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "cannot read which cores are available");
+    return qd_cpu_cores_share(&available, config->n_threads, config->first_rank, config->n_ranks, out, err,
+                              errlen);
+}
+
+static qd_status cpu_working_bytes(const struct qd_device_config *config, size_t *out, char *err,
+                                   size_t errlen)
+{
+    const struct qd_cpu_kernels *kernels;
     struct qd_cpu_cores cores;
-    QD_TRY(qd_cpu_cores_share(&available, cpu->config.n_threads, cpu->config.first_rank, cpu->config.n_ranks,
-                              &cores, err, errlen));
+    struct working_memory bytes;
+    QD_TRY(qd_cpu_isa_select(config->cpu_isa, &kernels, err, errlen));
+    QD_TRY(share_cores(config, &cores, err, errlen));
+    QD_TRY(measure(config, kernels, (size_t)cores.n_threads, &bytes, err, errlen));
+    *out = bytes.total;
+    return QD_OK;
+}
+
+static qd_status start_team(struct qd_cpu *cpu, char *err, size_t errlen)
+{
+    struct qd_cpu_cores cores;
+    QD_TRY(share_cores(&cpu->config, &cores, err, errlen));
     char label[16];
     snprintf(label, sizeof label, "r%dk%d", cpu->config.replica % 1000, cpu->bootstrap.rank % 1000);
     struct qd_team_config team = {
@@ -244,6 +280,7 @@ const struct qd_device_ops qd_cpu_ops = {
     .open = cpu_open,
     .close = cpu_close,
     .supports = cpu_supports,
+    .working_bytes = cpu_working_bytes,
     .alloc = cpu_alloc,
     .weight_bytes = qd_cpu_weight_bytes,
     .pack_weight = qd_cpu_pack_weight,
