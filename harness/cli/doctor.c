@@ -52,9 +52,10 @@ static void print_need(const struct qd_instance_plan *plan)
 
 static void print_plan(const struct qd_instance_plan *plan)
 {
-    printf("together   TP %d x DP %d: weights %.3f GiB + activations %.3f GiB + KV pages %.3f GiB <= %.3f GiB\n",
-           plan->tp, plan->dp, gib(plan->weight_bytes), gib(plan->activation_bytes), gib(plan->kv_bytes),
-           gib(plan->usable_bytes));
+    printf(
+        "together   TP %d x DP %d: weights %.3f GiB + activations %.3f GiB + KV pages %.3f GiB <= %.3f GiB\n",
+        plan->tp, plan->dp, gib(plan->weight_bytes), gib(plan->activation_bytes), gib(plan->kv_bytes),
+        gib(plan->usable_bytes));
     printf("fits       max_model_len %" PRId32 "%s, %" PRId32 " KV pages of 16 tokens per replica%s, %" PRId32
            " sequences\n",
            plan->max_model_len, plan->shrunk_model_len ? " (shrunk to the pool)" : "", plan->n_kv_blocks,
@@ -68,7 +69,8 @@ static int run_doctor(const struct qd_command *command, const struct qd_options 
     char err[QD_ERR_LEN] = "";
     struct qd_instance_options instance_options = qd_session_instance_options(options);
     struct qd_instance_plan plan;
-    instance_options.load_format = QD_LOAD_DUMMY; /* nothing is loaded, so a preset will do as well as a folder */
+    instance_options.load_format =
+        QD_LOAD_DUMMY; /* nothing is loaded, so a preset will do as well as a folder */
     qd_status status = qd_instance_plan_make(&instance_options, &plan, err, sizeof err);
     if (status == QD_OK || status == QD_ERR_DOES_NOT_FIT) print_need(&plan);
     if (status != QD_OK) return qd_command_fail(command, status, err);

@@ -1,5 +1,5 @@
-/* qdyno eval: token ids in; argmax, margin, log-sum-exp, largest logits and negative log likelihood per position
- * out, a JSON line a prompt. Proves numerics on the user's own machine. */
+/* qdyno eval: token ids in; argmax, margin, log-sum-exp, largest logits and negative log likelihood per
+ * position out, a JSON line a prompt. Proves numerics on the user's own machine. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -26,7 +26,7 @@ struct eval_row {
     int64_t vocab_size;
     int32_t first_printed; /* position */
     int top;
-    struct logit *best;    /* [top + 1] falling; ties by rising id */
+    struct logit *best; /* [top + 1] falling; ties by rising id */
     double nll;
     FILE *positions;
 };
@@ -98,8 +98,7 @@ static qd_status read_prompt(const cJSON *list, int64_t vocab_size, int32_t max_
     if (ids == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "%d ids", n);
     int i = 0;
     const cJSON *item;
-    cJSON_ArrayForEach(item, list)
-    {
+    cJSON_ArrayForEach (item, list) {
         double value = cJSON_IsNumber(item) ? item->valuedouble : -1;
         if (!(value >= 0 && value < (double)vocab_size) || value != floor(value)) {
             free(ids);
@@ -123,7 +122,8 @@ static qd_status eval_prompt(qd_instance_t *instance, const struct qd_options *o
         .tokens = tokens,
         .n_tokens = n_tokens,
         .vocab_size = qd_instance_config(instance)->vocab_size,
-        .first_printed = options->last > 0 && options->last < n_tokens ? n_tokens - (int32_t)options->last : 0,
+        .first_printed =
+            options->last > 0 && options->last < n_tokens ? n_tokens - (int32_t)options->last : 0,
         .top = (int)options->top,
         .best = calloc((size_t)options->top + 2, sizeof *row.best),
         .positions = open_memstream(&positions, &positions_len),
@@ -167,18 +167,17 @@ static qd_status read_tokens_file(const char *path, cJSON **out, char *err, size
 }
 
 /* Reads every prompt, and evaluates each when `evaluate` is set. */
-static qd_status visit_prompts(qd_instance_t *instance, const struct qd_options *options, const cJSON *prompts,
-                               bool evaluate, char *err, size_t errlen)
+static qd_status visit_prompts(qd_instance_t *instance, const struct qd_options *options,
+                               const cJSON *prompts, bool evaluate, char *err, size_t errlen)
 {
     int index = 0;
     const cJSON *prompt;
-    cJSON_ArrayForEach(prompt, prompts)
-    {
+    cJSON_ArrayForEach (prompt, prompts) {
         char reason[QD_ERR_LEN] = "";
         int32_t *tokens = NULL, n_tokens = 0;
-        qd_status status =
-            read_prompt(prompt, qd_instance_config(instance)->vocab_size,
-                        qd_instance_get_plan(instance)->max_model_len, &tokens, &n_tokens, reason, sizeof reason);
+        qd_status status = read_prompt(prompt, qd_instance_config(instance)->vocab_size,
+                                       qd_instance_get_plan(instance)->max_model_len, &tokens, &n_tokens,
+                                       reason, sizeof reason);
         if (status == QD_OK && evaluate)
             status = eval_prompt(instance, options, tokens, n_tokens, reason, sizeof reason);
         free(tokens);

@@ -132,7 +132,8 @@ static int run_generate(const struct qd_command *command, const struct qd_option
         .seed = (uint64_t)options->seed,
     };
     uint64_t id;
-    QD_TRY_GOTO(qd_engine_submit(qd_instance_engine(instance), &request, &id, err, sizeof err), status, cleanup);
+    QD_TRY_GOTO(qd_engine_submit(qd_instance_engine(instance), &request, &id, err, sizeof err), status,
+                cleanup);
     qd_detokenizer_init(&stream, tokenizer, true);
     status = print_tokens(qd_instance_engine(instance), &stream, id, err, sizeof err);
 
@@ -147,7 +148,8 @@ cleanup:
 const struct qd_command qd_command_generate = {
     .name = "generate",
     .summary = "text in, text out",
-    .synopsis = "--model DIR [--prompt TEXT] [--max-tokens N] [--temperature T] [--seed N] [--chat] [OPTION...]",
+    .synopsis =
+        "--model DIR [--prompt TEXT] [--max-tokens N] [--temperature T] [--seed N] [--chat] [OPTION...]",
     .groups = QD_GROUP_MODEL | QD_GROUP_PARALLEL | QD_GROUP_ENGINE | QD_GROUP_SAMPLING | QD_GROUP_GENERATE |
               QD_GROUP_CHAT,
     .run = run_generate,

@@ -26,7 +26,8 @@ static void print_help(FILE *out)
 
 static void print_version(void)
 {
-    printf("qdyno %s, commit %s, result schema %d, devices:", qd_version(), qd_commit(), QD_RESULT_SCHEMA_VERSION);
+    printf("qdyno %s, commit %s, result schema %d, devices:", qd_version(), qd_commit(),
+           QD_RESULT_SCHEMA_VERSION);
     for (const struct qd_device_ops *const *device = qd_device_list(); *device != NULL; device++)
         printf(" %s", (*device)->name);
     printf("\n");

@@ -33,7 +33,10 @@ void qd_progress_update(struct qd_progress *progress, double done, double total,
     if (total > 0 && done > 0)
         snprintf(left, sizeof left, ", %.0f s left", elapsed_s * (total - done) / done);
     fprintf(stderr, "%s%s:%s%s%s%s%s", progress->terminal ? "\r\033[K" : "", progress->label, share,
-            note[0] == '\0' ? "" : share[0] != '\0' ? ", " : " ", note, left, progress->terminal ? "" : "\n");
+            note[0] == '\0'    ? ""
+            : share[0] != '\0' ? ", "
+                               : " ",
+            note, left, progress->terminal ? "" : "\n");
     fflush(stderr);
 }
 

@@ -27,7 +27,7 @@ struct sweep {
     const struct qd_command *command;
     const struct qd_options *options;
     struct qd_sweep_plan plan;
-    char *folder; /* results/experiment */
+    char *folder;            /* results/experiment */
     enum cell_state *states; /* [n_cells] */
     const volatile sig_atomic_t *interrupted;
     struct qd_progress progress;
@@ -48,8 +48,7 @@ static qd_status run_child(struct sweep *sweep, size_t cell, const char *const *
 {
     char **argv = qd_sweep_plan_argv(&sweep->plan, cell, extra);
     if (argv == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "command line of a cell");
-    qd_status status =
-        qd_child_run(argv, timeout_s, sweep->interrupted, draw, sweep, result, err, errlen);
+    qd_status status = qd_child_run(argv, timeout_s, sweep->interrupted, draw, sweep, result, err, errlen);
     free(argv);
     return status;
 }
@@ -72,7 +71,9 @@ static void describe(const struct sweep *sweep, size_t cell, const struct qd_chi
     bool planning = run_number < 0;
     bool refused = planning && !result->timed_out && result->signal == 0;
     *out = (struct qd_failure){
-        .kind = result->timed_out ? QD_FAILURE_TIMEOUT : refused ? QD_FAILURE_REFUSED : QD_FAILURE_CRASHED,
+        .kind = result->timed_out ? QD_FAILURE_TIMEOUT
+                : refused         ? QD_FAILURE_REFUSED
+                                  : QD_FAILURE_CRASHED,
         .tp = cell_number(sweep, cell, "tensor-parallel-size", o->tp),
         .dp = cell_number(sweep, cell, "data-parallel-size", o->dp),
         .budget = cell_number(sweep, cell, "max-num-batched-tokens", qd_session_budget(o)),
@@ -89,7 +90,8 @@ static void describe(const struct sweep *sweep, size_t cell, const struct qd_chi
     if (strncmp(out->reason, prefix, sizeof prefix - 1) == 0)
         memmove(out->reason, out->reason + sizeof prefix - 1, strlen(out->reason) - (sizeof prefix - 1) + 1);
     if (result->timed_out)
-        snprintf(out->reason, sizeof out->reason, "stopped after --cell-timeout %" PRId64 " s", o->cell_timeout);
+        snprintf(out->reason, sizeof out->reason, "stopped after --cell-timeout %" PRId64 " s",
+                 o->cell_timeout);
     else if (result->signal != 0)
         snprintf(out->reason, sizeof out->reason, "ended by signal %d (%s)", result->signal,
                  strsignal(result->signal));
@@ -190,7 +192,8 @@ static qd_status check_inputs(const struct qd_options *options, char *err, size_
     struct qd_instance_options smallest = qd_session_instance_options(options);
     struct qd_instance_plan plan;
     smallest.tp = smallest.dp = 1;
-    smallest.max_num_batched_tokens = smallest.max_num_seqs = smallest.max_model_len = smallest.n_kv_blocks = 0;
+    smallest.max_num_batched_tokens = smallest.max_num_seqs = smallest.max_model_len = smallest.n_kv_blocks =
+        0;
     smallest.kv_cache_bytes = 0;
     qd_status status = qd_instance_plan_make(&smallest, &plan, err, errlen);
     if (status != QD_OK && status != QD_ERR_DOES_NOT_FIT) return status;

@@ -92,11 +92,13 @@ static qd_status check_stored(const cJSON *stored, const struct qd_sweep_plan *p
     const char *commit;
     QD_TRY(qd_json_get_string(stored, "commit", &commit, err, errlen));
     if (strcmp(commit, qd_commit()) != 0)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "was started by commit %s, this is %s", commit, qd_commit());
+        return qd_fail(QD_ERR_INPUT, err, errlen, "was started by commit %s, this is %s", commit,
+                       qd_commit());
     const cJSON *argv = cJSON_GetObjectItemCaseSensitive(stored, "argv"), *word;
     char *words[MAX_WORDS];
     int argc = 0;
-    cJSON_ArrayForEach(word, argv) if (cJSON_IsString(word) && argc < MAX_WORDS) words[argc++] = word->valuestring;
+    cJSON_ArrayForEach (word, argv)
+        if (cJSON_IsString(word) && argc < MAX_WORDS) words[argc++] = word->valuestring;
     struct qd_options earlier;
     char reason[QD_ERR_LEN];
     if (qd_options_parse(&qd_command_sweep, argc, words, &earlier, reason, sizeof reason) != QD_OK)

@@ -14,11 +14,11 @@ struct drive {
     const struct qd_workload *workload;
     const struct qd_drive_options *options;
     struct qd_request_record *records;
-    size_t *index_of;     /* [workload->n] by id - first_id */
-    uint64_t *id_of;      /* [workload->n] by index, for those submitted */
+    size_t *index_of; /* [workload->n] by id - first_id */
+    uint64_t *id_of;  /* [workload->n] by index, for those submitted */
     uint64_t first_id;
     bool has_first_id;
-    size_t n_submitted;   /* handed over or refused */
+    size_t n_submitted; /* handed over or refused */
     size_t n_accepted, n_done, n_in_flight;
     size_t n_success; /* of those done */
     uint64_t n_tokens;
@@ -132,8 +132,8 @@ static void take_event(struct drive *drive, const struct qd_event *event)
     }
     if (event->finish == QD_FINISH_NONE) return;
     record->finish = finish_name(event->finish);
-    record->success = record->output_len > 0 &&
-                      (event->finish == QD_FINISH_LENGTH || event->finish == QD_FINISH_STOP);
+    record->success =
+        record->output_len > 0 && (event->finish == QD_FINISH_LENGTH || event->finish == QD_FINISH_STOP);
     if (event->finish == QD_FINISH_ERROR) {
         const char *failure = qd_engine_failure(drive->engine);
         record->error = strdup(failure != NULL ? failure : "the replica failed");
@@ -153,7 +153,8 @@ static void abort_all(struct drive *drive)
     for (size_t i = 0; i < drive->n_submitted; i++)
         if (drive->records[i].submit_ns != 0 && strcmp(drive->records[i].finish, "none") == 0)
             qd_engine_abort(drive->engine, drive->id_of[i]);
-    for (size_t i = drive->n_submitted; i < drive->workload->n; i++) refuse(drive, i, "interrupted before it ran");
+    for (size_t i = drive->n_submitted; i < drive->workload->n; i++)
+        refuse(drive, i, "interrupted before it ran");
     drive->n_submitted = drive->workload->n;
 }
 
@@ -200,8 +201,8 @@ qd_status qd_workload_drive(qd_engine_t *engine, const struct qd_workload *workl
     *duration_s = (double)(drive.last_event_ns - start) * 1e-9;
     const char *failure = qd_engine_failure(engine);
     if (is_interrupted(&drive))
-        status = qd_fail(QD_ERR_ABORTED, err, errlen, "interrupted after %zu of %zu requests", drive.n_success,
-                         workload->n);
+        status = qd_fail(QD_ERR_ABORTED, err, errlen, "interrupted after %zu of %zu requests",
+                         drive.n_success, workload->n);
     else if (failure != NULL)
         status = qd_fail(QD_ERR_RANK, err, errlen, "%s", failure);
 

@@ -10,24 +10,30 @@ folders_with_sources_have_a_readme() {
     find $ROOMS -name '*.[ch]' -o -name '*.sh' | sed 's|/[^/]*$||' | sort -u | while read -r folder; do
         # Inside tests/ one document speaks for all; data folders have their own.
         case $folder in tests/*) folder=tests ;; esac
+        # A folder inside a room may be a part of what the room's document describes.
+        case $folder in */*/*) [ -f "${folder%/*}/README.md" ] && continue ;; esac
         [ -f "$folder/README.md" ] || fail "$folder has no README.md"
     done
 }
 
 # Words in backquotes that look like files, and the targets of links. A name may be written from the root or from the
-# document's folder, with [ch] or * in it.
+# document's folder, with [ch] or * in it, and OP for the name of an op.
 paths_exist() {
+    missing=0
     for doc in $DOCS; do
         folder=$(dirname "$doc")
         {
             grep -oE '\]\([^)#:]+\)' "$doc" | sed 's/^](//; s/)$//'
             sed '/^ *```/,/^ *```/d' "$doc" | grep -oE '`[A-Za-z0-9_./*-]+(\[ch\])?`' | tr -d '`' |
-                grep -E '\.(c|h|sh|\[ch\])$|^(kernels|models|harness|tests|tools|bench)/'
+                grep -E '\.(c|h|sh|\[ch\])$|^(kernels|models|harness|tests|tools|bench)/' | sed 's/OP\.c$/*.c/'
         } >"$TMP/paths" || true
         while read -r path; do
-            exists "$path" "$folder" || fail "$doc names $path, which is not there"
+            exists "$path" "$folder" && continue
+            echo "$doc names $path, which is not there"
+            missing=$((missing + 1))
         done <"$TMP/paths"
     done
+    equal 0 "$missing"
 }
 
 # exists PATTERN FOLDER: a file of that name from the root, from the folder or, for a bare name, anywhere below it.
@@ -45,6 +51,7 @@ exists() {
 
 # The lines of README.md's sh blocks that start the program, as they stand there, in a copy of what they need.
 commands_of_the_readme_run() {
+    case $BUILD in *address* | *thread*) skip "sanitizers make them slow, and other tests cover what they run" ;; esac
     root=$PWD
     case $QDYNO in /*) program=$QDYNO ;; *) program=$root/$QDYNO ;; esac
     mkdir -p "$TMP/checkout/build"

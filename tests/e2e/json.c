@@ -1,7 +1,7 @@
 /* Reads JSON for the shell tests, with the strict reader of models/json.h:
  *   json [-l] FILE [PATH]     FILE -: standard input; -l: a value a line
- * PATH is keys and indices separated by '/'. Prints the value there: text and numbers as they are, of a list or
- * object how many members it has. Exit 1: no JSON, or nothing at PATH. */
+ * PATH is keys and indices separated by '/'. Prints the value there: text and numbers as they are, of a list
+ * or object how many members it has. Exit 1: no JSON, or nothing at PATH. */
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>

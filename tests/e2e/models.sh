@@ -92,7 +92,10 @@ configs_that_compute_something_else_are_refused() {
     broken '/config.json: attention_bias: '
     spoil() { edit_config 's/"silu"/"gelu"/'; }
     broken '/config.json: hidden_act: gelu'
-    spoil() { edit_config 's/"use_sliding_window": false/"use_sliding_window": true/; s/"sliding_window": null/"sliding_window": 64/; s/"max_window_layers": 4/"max_window_layers": 2/'; }
+    spoil() {
+        edit_config 's/"use_sliding_window": false/"use_sliding_window": true/; s/"max_window_layers": 4/"max_window_layers": 2/
+            s/"sliding_window": null/"sliding_window": 64/'
+    }
     broken '/config.json: '
     err_has 'window'
     spoil() { edit_config 's/"hidden_size": 256/"hidden_size": 256.5/'; }

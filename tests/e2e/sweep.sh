@@ -40,7 +40,8 @@ a_matrix_is_measured_and_reported() {
 
 cells_that_cannot_run_are_rows_with_the_arithmetic() {
     model=$GOLDENS/tied-gqa2-hd64
-    exits 0 "$QDYNO" sweep --results "$RESULTS" --model "$model" --tp 1,8 --budget 16,1048576 --memory-limit 64M --num-prompts 1 --input-len 4 \
+    exits 0 "$QDYNO" sweep --results "$RESULTS" --model "$model" --tp 1,8 --budget 16,1048576 \
+        --memory-limit 64M --num-prompts 1 --input-len 4 \
         --output-len 2 --num-runs 1 --num-warmups 0 --experiment impossible
     err_has '1 runs, 3 cells refused, 0 failed'
     failure=$RESULTS/impossible/tp=8-budget=16/failed.json
@@ -132,7 +133,8 @@ a_killed_sweep_resumes() {
     runs killed | xargs ls --full-time -i >"$TMP/before"
     exits 0 $QUICK --tp 1,2,4 --dp 1,2 --budget 32-128*2 --num-runs 3 --experiment killed --resume
     equal 54 "$(runs killed | wc -l)"
-    runs killed | xargs ls --full-time -i | grep -Fxf "$TMP/before" | cmp - "$TMP/before" || fail "earlier runs changed"
+    runs killed | xargs ls --full-time -i | grep -Fxf "$TMP/before" | cmp - "$TMP/before" ||
+        fail "earlier runs changed"
     equal 19 "$(wc -l <"$RESULTS/killed/summary.csv")"
     runs killed | while read -r file; do equal 4 "$("$JSON" "$file" completed)"; done
 }

@@ -1,4 +1,5 @@
-/* A child that ends too late, by a signal, or because its parent is asked to stop. This program is its own child. */
+/* A child that ends too late, by a signal, or because its parent is asked to stop. This program is its own
+ * child. */
 #include "tests/support/test.h"
 
 #include <signal.h>

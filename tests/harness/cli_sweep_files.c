@@ -64,7 +64,8 @@ static void the_same_runs_continue(void **state)
     static const char *const same[] = {
         "--model m --tp 1,2 --budget 64,128 --seed 5 --ignore-eos",
         "--ignore-eos --seed=5 --max-num-batched-tokens 64,128 -m m --tensor-parallel-size 1,2",
-        "--model m --tp 1,2 --budget 64,128 --seed 5 --ignore-eos --num-runs 9 --cell-timeout 5 --experiment e --resume",
+        "--model m --tp 1,2 --budget 64,128 --seed 5 --ignore-eos --num-runs 9 --cell-timeout 5 --experiment "
+        "e --resume",
     };
     for (size_t i = 0; i < sizeof same / sizeof *same; i++) ASSERT_OK(check(dir, same[i], err), err);
     static const char *const other[] = {
@@ -117,8 +118,15 @@ static void only_whole_runs_count(void **state)
 static void a_failure_is_written_and_cleared(void **state)
 {
     const struct temp_dir *dir = *state;
-    struct qd_failure failure = {.kind = QD_FAILURE_TIMEOUT, .tp = 2, .dp = 1, .budget = 64, .run_number = 1,
-                                 .exit_code = -1, .needed_bytes = -1, .available_bytes = -1, .phase = "run"};
+    struct qd_failure failure = {.kind = QD_FAILURE_TIMEOUT,
+                                 .tp = 2,
+                                 .dp = 1,
+                                 .budget = 64,
+                                 .run_number = 1,
+                                 .exit_code = -1,
+                                 .needed_bytes = -1,
+                                 .available_bytes = -1,
+                                 .phase = "run"};
     struct qd_failure back;
     char err[QD_ERR_LEN] = "";
     snprintf(failure.reason, sizeof failure.reason, "too late");
@@ -127,7 +135,8 @@ static void a_failure_is_written_and_cleared(void **state)
     assert_int_equal(back.kind, QD_FAILURE_TIMEOUT);
     assert_string_equal(back.reason, "too late");
     qd_sweep_clear_failure(dir->path, "group/tp=2");
-    assert_int_equal(qd_failure_read(in_dir(dir, "group/tp=2/failed.json"), &back, err, sizeof err), QD_ERR_NOT_FOUND);
+    assert_int_equal(qd_failure_read(in_dir(dir, "group/tp=2/failed.json"), &back, err, sizeof err),
+                     QD_ERR_NOT_FOUND);
     unlink(in_dir(dir, "group/tp=2/failed.json"));
     rmdir(in_dir(dir, "group/tp=2"));
     rmdir(in_dir(dir, "group"));

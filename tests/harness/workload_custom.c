@@ -1,4 +1,5 @@
-/* vLLM's custom JSONL: rows as they are, lengths from the row or above it, errors with file, line and field. */
+/* vLLM's custom JSONL: rows as they are, lengths from the row or above it, errors with file, line and field.
+ */
 #include "tests/support/test.h"
 
 #include "harness/workload/workload.h"
@@ -102,7 +103,8 @@ static void bad_rows_are_named(void **state)
     const struct fixture *fixture = *state;
     refuse(fixture, "", 0, "no rows");
     refuse(fixture, "\n \n", 0, "no rows");
-    refuse(fixture, "{\"prompt\": \"a\"}\n\n{\"prompt\": \"a\"\n", 0, "line 3: byte 14: the text ends too early");
+    refuse(fixture, "{\"prompt\": \"a\"}\n\n{\"prompt\": \"a\"\n", 0,
+           "line 3: byte 14: the text ends too early");
     refuse(fixture, "{\"prompt\": \"a\"} {}\n", 0, "line 1: byte 16: something follows");
     refuse(fixture, "[\"a\"]\n", 0, "line 1: no JSON object");
     refuse(fixture, "{\"text\": \"a\"}\n", 0, "line 1: \"prompt\" is no text");

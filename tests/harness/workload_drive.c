@@ -1,5 +1,5 @@
-/* Driving a workload: who is in flight when, which token lands on which record, what refusals, interrupts and dead
- * replicas leave behind. */
+/* Driving a workload: who is in flight when, which token lands on which record, what refusals, interrupts and
+ * dead replicas leave behind. */
 #include "tests/support/test.h"
 
 #include "harness/workload/workload.h"
@@ -140,7 +140,8 @@ static void refusals_are_records_of_their_own(void **state)
         rig_open(&rig, true, NULL);
         rig.options.max_concurrency = concurrency;
         static const int too_long[] = {0, 17, 18, 19, 20, N - 1};
-        for (size_t i = 0; i < sizeof too_long / sizeof *too_long; i++) lengthen(&rig, too_long[i], MODEL_LEN);
+        for (size_t i = 0; i < sizeof too_long / sizeof *too_long; i++)
+            lengthen(&rig, too_long[i], MODEL_LEN);
         ASSERT_OK(rig_drive(&rig), rig.err);
         for (int i = 0; i < N; i++) {
             const struct qd_request_record *record = &rig.records[i];

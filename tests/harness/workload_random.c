@@ -3,7 +3,8 @@
 
 #include "harness/workload/workload.h"
 
-static const struct qd_random_spec plain = {.n = 50, .input_len = 20, .output_len = 10, .seed = 3, .n_allowed = 97};
+static const struct qd_random_spec plain = {
+    .n = 50, .input_len = 20, .output_len = 10, .seed = 3, .n_allowed = 97};
 
 static struct qd_workload build(const struct qd_random_spec *spec)
 {
@@ -32,7 +33,8 @@ static void tokens_are_consecutive_allowed_ids(void **state)
         while (at < 5 && allowed[at] != request->prompt[0]) at++;
         assert_in_range(at, 0, 4);
         first_ids[at]++;
-        for (int j = 0; j < request->n_prompt; j++) assert_int_equal(request->prompt[j], allowed[(at + j) % 5]);
+        for (int j = 0; j < request->n_prompt; j++)
+            assert_int_equal(request->prompt[j], allowed[(at + j) % 5]);
     }
     for (int at = 0; at < 5; at++) assert_int_not_equal(first_ids[at], 0);
     qd_workload_free(&workload);
@@ -60,6 +62,13 @@ static void lengths_fill_their_range(void **state)
     assert_int_equal(high, 14);
     assert_int_equal(low_output, 1);
     assert_int_equal(high_output, 2);
+    qd_workload_free(&workload);
+    spec.output_len = 10; /* the same range, and yet draws of its own */
+    workload = build(&spec);
+    int n_equal = 0;
+    for (size_t i = 0; i < workload.n; i++)
+        n_equal += workload.requests[i].n_prompt == workload.requests[i].max_tokens;
+    assert_in_range(n_equal, 1, workload.n / 2);
     qd_workload_free(&workload);
 }
 
