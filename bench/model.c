@@ -11,13 +11,14 @@
 #include "harness/cli/options.h"
 #include "harness/cli/session.h"
 #include "harness/engine/forward_once.h"
+#include "kernels/base/arena.h"
 #include "kernels/base/clock.h"
 #include "kernels/cpu/host/cores.h"
 #include "kernels/cpu/host/isa.h"
 #include "kernels/cpu/host/probe.h"
 #include "kernels/traffic.h"
 
-enum { N_ROUNDS = 5, MAX_CONTEXT = 2304, DECODE_FROM = 512, DECODE_TOKENS = 32 };
+enum { N_ROUNDS = 3, MAX_CONTEXT = 2304, DECODE_FROM = 512, DECODE_TOKENS = 32 };
 
 /* A part of a sequence that is computed and timed. */
 struct task {
@@ -38,7 +39,8 @@ struct bench {
     qd_instance_t *instance;
     const struct qd_cpu_kernels *kernels;
     qd_team_t *team; /* of the probes, on the cores of the rank */
-    int32_t *tokens; /* [MAX_CONTEXT] */
+    struct qd_arena memory; /* that the probes read */
+    int32_t *tokens;        /* [MAX_CONTEXT] */
     double seconds[N_TASKS][N_ROUNDS], share[N_TASKS][N_ROUNDS];
     double read_gbps[N_TASKS * N_ROUNDS], fma_gflops[N_TASKS * N_ROUNDS];
 };
@@ -95,15 +97,22 @@ static qd_status run_task(struct bench *b, const struct task *task, double *seco
     return QD_OK;
 }
 
+static struct qd_cpu_probe probe(struct bench *b)
+{
+    return (struct qd_cpu_probe){
+        .read_gbps = qd_cpu_probe_read_gbps(b->kernels, b->team, b->memory.base, b->memory.used),
+        .fma_gflops = qd_cpu_probe_fma_gflops(b->kernels, b->team),
+    };
+}
+
 /* Probe, task, probe; the share is against the better of the two probes. */
 static qd_status measure(struct bench *b, int t, int round, char *err, size_t errlen)
 {
     const struct task *task = &TASKS[t];
-    struct qd_cpu_probe before, after;
     struct qd_traffic traffic = task_traffic(qd_instance_config(b->instance), task);
-    QD_TRY(qd_cpu_probe(b->kernels, b->team, &before, err, errlen));
+    struct qd_cpu_probe before = probe(b);
     QD_TRY(run_task(b, task, &b->seconds[t][round], err, errlen));
-    QD_TRY(qd_cpu_probe(b->kernels, b->team, &after, err, errlen));
+    struct qd_cpu_probe after = probe(b);
     double read = fmax(before.read_gbps, after.read_gbps), fma = fmax(before.fma_gflops, after.fma_gflops);
     b->read_gbps[t * N_ROUNDS + round] = read;
     b->fma_gflops[t * N_ROUNDS + round] = fma;
@@ -141,7 +150,7 @@ static void print_table(struct bench *b, const struct qd_options *options)
     }
 }
 
-static qd_status open_team(struct bench *b, const struct qd_options *options, const cpu_set_t *available, char *err,
+static qd_status open_probe(struct bench *b, const struct qd_options *options, const cpu_set_t *available, char *err,
                            size_t errlen)
 {
     struct qd_cpu_cores cores;
@@ -151,7 +160,10 @@ static qd_status open_team(struct bench *b, const struct qd_options *options, co
                                     .cores = cores.own_cores ? cores.cores : NULL,
                                     .may_spin = false, /* the rank's threads own these cores */
                                     .label = "probe"};
-    return qd_team_create(&config, &b->team, err, errlen);
+    QD_TRY(qd_team_create(&config, &b->team, err, errlen));
+    QD_TRY(qd_arena_init(&b->memory, qd_cpu_probe_bytes(), err, errlen));
+    memset(qd_arena_take(&b->memory, qd_cpu_probe_bytes(), 64), 1, qd_cpu_probe_bytes());
+    return QD_OK;
 }
 
 static qd_status run(struct bench *b, const struct qd_options *options, char *err, size_t errlen)
@@ -162,7 +174,7 @@ static qd_status run(struct bench *b, const struct qd_options *options, char *er
     if (instance_options.max_model_len == 0) instance_options.max_model_len = MAX_CONTEXT;
     if (instance_options.max_num_seqs == 0) instance_options.max_num_seqs = 1;
     QD_TRY(qd_session_open(&instance_options, &b->instance, err, errlen));
-    QD_TRY(open_team(b, options, &available, err, errlen));
+    QD_TRY(open_probe(b, options, &available, err, errlen));
     b->tokens = calloc(MAX_CONTEXT, sizeof *b->tokens);
     if (b->tokens == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "tokens");
     for (int32_t i = 0; i < MAX_CONTEXT; i++)
@@ -177,7 +189,7 @@ static qd_status run(struct bench *b, const struct qd_options *options, char *er
 
 static const struct qd_command command = {
     .name = "bench/model",
-    .summary = "Times prompts and decoding of a model against probed limits; about a minute for the 0.6B shape.",
+    .summary = "Times prompts and decoding of a model against probed limits; about two minutes for the 0.6B shape.",
     .synopsis = "--model 0.6B --load-format dummy [OPTION...]",
     .groups = QD_GROUP_MODEL | QD_GROUP_PARALLEL | QD_GROUP_ENGINE,
 };
@@ -191,6 +203,7 @@ int main(int argc, char **argv)
     if (status == QD_ERR_ABORTED) return QD_EXIT_OK;
     if (status == QD_OK) status = run(&b, &options, err, sizeof err);
     qd_team_destroy(b.team);
+    qd_arena_free(&b.memory);
     qd_instance_close(b.instance);
     free(b.tokens);
     if (status != QD_OK) fprintf(stderr, "bench/model: %s\n", err);

@@ -75,9 +75,11 @@ static void say_plan(const struct qd_instance_plan *plan)
 static void say_load(const struct qd_load_stats *load)
 {
     double seconds = (double)load->duration_ns * 1e-9;
-    if (load->duration_ns > 0)
+    if (load->file_bytes > 0)
         qd_session_say("weights: %.3f GB in %.2f s, %.2f GB/s", (double)load->file_bytes * 1e-9, seconds,
                        (double)load->file_bytes * 1e-9 / seconds);
+    else if (load->duration_ns > 0)
+        qd_session_say("weights: made up in %.2f s", seconds);
     if (load->n_overflowed > 0)
         qd_session_say("%" PRIu64 " weights are too large for bf16 and became infinite", load->n_overflowed);
 }
