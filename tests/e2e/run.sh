@@ -81,7 +81,7 @@ pools_shrink_or_are_refused() {
     err_has 'max_model_len 128 (shrunk to the pool), 9 KV pages'
     out_has '4 completed'
     exits 0 "$QDYNO" run --model "$TINY" --memory-limit 64M --num-prompts 1 --input-len 4 --output-len 1 --dry-run
-    refuses 2 '1 KV pages hold no sequence' "$QDYNO" run --model "$TINY" --num-gpu-blocks-override 1
+    refuses 2 'a pool of 1 KV pages of 65536 bytes: 2 are the least' "$QDYNO" run --model "$TINY" --num-gpu-blocks-override 1
     refuses 2 'max_model_len 4096 needs 257 KV pages, the pool has 3' \
         "$QDYNO" run --model "$TINY" --num-gpu-blocks-override 3 --max-model-len 4096
     refuses 3 '--memory-limit 0.001 GiB x utilization 0.90' "$QDYNO" run --model "$TINY" --memory-limit 1M
