@@ -25,6 +25,9 @@ static void become_program(char *const *argv, const int write_ends[N_STREAMS], p
     setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(127);
+    /* A parent started in the background ignores SIGINT, and exec keeps that; the child must hear it. */
+    signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
     int in = open("/dev/null", O_RDONLY | O_CLOEXEC);
     if (in >= 0 && dup2(in, STDIN_FILENO) >= 0 && dup2(write_ends[STREAM_OUT], STDOUT_FILENO) >= 0 &&
         dup2(write_ends[STREAM_ERR], STDERR_FILENO) >= 0)
