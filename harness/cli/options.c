@@ -92,6 +92,9 @@ static const struct option_row option_rows[] = {
     {"num-warmups", NULL, QD_GROUP_WORKLOAD, OPTION_INT, AT(num_warmups), 0, 1 << 16, NULL, "N",
      "requests with other prompts before the run, not counted", NULL},
 
+    {"probe", NULL, QD_GROUP_WORKLOAD, OPTION_FLAG, AT(probe), 0, 0, NULL, NULL,
+     "measure the memory's read bandwidth first (cpu; about a second)", NULL},
+
     {"result-dir", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(result_dir), 0, 0, NULL, "DIR",
      "write result.json and requests.jsonl here", "nothing is written"},
     {"result-filename", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(result_filename), 0, 0, NULL, "NAME",
@@ -314,6 +317,8 @@ static qd_status options_check(const struct qd_command *command, const struct qd
         return qd_fail(QD_ERR_INPUT, err, errlen,
                        "--num-gpu-blocks-override and --kv-cache-memory-bytes both size the KV pool");
     if (o->variant != NULL) QD_TRY(qd_variant_check("--variant", o->variant, err, errlen));
+    if (o->probe && strcmp(o->device, "cpu") != 0)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--probe is of --device cpu");
     if (o->resume && o->experiment == NULL)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--resume needs --experiment");
     return QD_OK;

@@ -81,6 +81,7 @@ struct qd_options {
     double random_range_ratio;
     int64_t max_concurrency; /* 0: burst, everything at once */
     int64_t num_warmups;
+    bool probe;
     /* result */
     const char *result_dir, *result_filename, *label, *json, *variant;
     /* generate, chat */

@@ -14,6 +14,7 @@
 #include "harness/cli/version.h"
 #include "harness/result/files.h"
 #include "kernels/base/clock.h"
+#include "kernels/cpu/host/probe.h"
 
 enum { MAX_REQUESTS = 1 << 20 };
 
@@ -28,6 +29,7 @@ struct run {
     struct qd_progress progress;
     const volatile sig_atomic_t *interrupted;
     char hash[24], date[QD_DATE_LEN];
+    double probed_read_gbps; /* 0: not probed */
     struct qd_run_result result;
 };
 
@@ -147,6 +149,7 @@ static void describe(struct run *run)
         .replicas = run->replicas,
         .load_bytes = load.file_bytes,
         .load_ns = load.duration_ns,
+        .probed_read_gbps = run->probed_read_gbps,
         .machine = machine,
     };
 }
@@ -197,12 +200,24 @@ static qd_status publish(struct run *run, char *err, size_t errlen)
     return text != NULL ? QD_OK : qd_fail(QD_ERR_NO_MEMORY, err, errlen, "result as JSON");
 }
 
+/* Before the model takes memory, and before its ranks are there. */
+static qd_status probe(struct run *run, char *err, size_t errlen)
+{
+    const struct qd_options *o = run->options;
+    if (!o->probe) return QD_OK;
+    struct qd_cpu_probe limits;
+    QD_TRY(qd_cpu_probe_cores(o->cpu_isa, (int)o->threads, &limits, err, errlen));
+    run->probed_read_gbps = limits.read_gbps;
+    return QD_OK;
+}
+
 static qd_status prepare(struct run *run, char *err, size_t errlen)
 {
     struct qd_instance_options instance_options = qd_session_instance_options(run->options);
     instance_options.max_requests = MAX_REQUESTS;
     /* A folder that cannot be written is noticed before the measurement. */
     if (run->options->result_dir != NULL) QD_TRY(qd_folder_create(run->options->result_dir, err, errlen));
+    QD_TRY(probe(run, err, errlen));
     QD_TRY(qd_session_open(&instance_options, &run->instance, err, errlen));
     if (qd_run_workload_needs_tokenizer(run->options))
         QD_TRY(qd_session_tokenizer(run->options, &run->tokenizer, err, errlen));

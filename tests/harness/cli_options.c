@@ -77,6 +77,7 @@ static void bad_options_are_refused(void **state)
     REFUSE(&command_run, "needs --dataset-path", "--model", "m", "--dataset-name", "custom");
     REFUSE(&command_run, "both size the KV pool", "--model", "m", "--num-gpu-blocks-override", "9",
            "--kv-cache-memory-bytes", "1M");
+    REFUSE(&command_run, "--probe is of --device cpu", "--model", "m", "--device", "null", "--probe");
     REFUSE(&command_run, "unexpected argument", "--model", "m", "extra");
     REFUSE(&command_run, "not a number", "--model", "m", "--budget", "1,2");
 }

@@ -58,12 +58,25 @@ static void test_probe_reports_both_limits(void **state)
     if (!(probe.fma_gflops > 0.1 && probe.fma_gflops < 1e5)) fail_msg("%g GFLOP/s", probe.fma_gflops);
 }
 
+static void the_cores_of_a_lone_rank_are_probed(void **state)
+{
+    (void)state;
+    char err[QD_ERR_LEN] = "";
+    struct qd_cpu_probe limits = {0};
+    ASSERT_OK(qd_cpu_probe_cores("portable", 1, &limits, err, sizeof err), err);
+    assert_true(limits.read_gbps > 0.01 && limits.read_gbps < 1e5);
+    assert_true(limits.fma_gflops > 0.01 && limits.fma_gflops < 1e6);
+    assert_int_equal(qd_cpu_probe_cores("sse9", 1, &limits, err, sizeof err), QD_ERR_ARGUMENT);
+    ASSERT_CONTAINS(err, "sse9");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_read_loop_reads_every_float_once),
         cmocka_unit_test(test_fma_loop_counts_its_operations),
         cmocka_unit_test(test_probe_reports_both_limits),
+        cmocka_unit_test(the_cores_of_a_lone_rank_are_probed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

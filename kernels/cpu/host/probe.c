@@ -5,6 +5,8 @@
 
 #include "kernels/base/clock.h"
 #include "kernels/base/size.h"
+#include "kernels/cpu/host/cores.h"
+#include "kernels/cpu/host/isa.h"
 
 enum {
     MIN_BYTES = 256 << 20,
@@ -108,4 +110,24 @@ qd_status qd_cpu_probe(const struct qd_cpu_kernels *kernels, qd_team_t *team, st
     out->fma_gflops = qd_cpu_probe_fma_gflops(kernels, team);
     qd_arena_free(&arena);
     return QD_OK;
+}
+
+qd_status qd_cpu_probe_cores(const char *isa, int n_threads, struct qd_cpu_probe *out, char *err, size_t errlen)
+{
+    const struct qd_cpu_kernels *kernels;
+    struct qd_cpu_cores cores;
+    cpu_set_t available;
+    QD_TRY(qd_cpu_isa_select(isa, &kernels, err, errlen));
+    if (sched_getaffinity(0, sizeof available, &available) != 0)
+        return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "the cores of this process cannot be read");
+    QD_TRY(qd_cpu_cores_share(&available, n_threads, 0, 1, &cores, err, errlen));
+    struct qd_team_config config = {.n_members = cores.n_threads,
+                                    .cores = cores.own_cores ? cores.cores : NULL,
+                                    .may_spin = false,
+                                    .label = "probe"};
+    qd_team_t *team;
+    QD_TRY(qd_team_create(&config, &team, err, errlen));
+    qd_status status = qd_cpu_probe(kernels, team, out, err, errlen);
+    qd_team_destroy(team);
+    return status;
 }
