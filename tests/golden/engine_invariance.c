@@ -167,24 +167,25 @@ static void check(const char *isa, int tp, enum qd_numerics numerics, int stride
 /* Portable code is several times slower: it gets every third variation of those that AVX2 gets. */
 static int stride_of(const char *isa)
 {
+    if (IS_SANITIZED) return 5;
     return strcmp(isa, "portable") == 0 ? 3 : 1;
 }
 
 static void one_rank(void **state)
 {
-    need_isa(*state);
+    need_isa_for_model(*state);
     check(*state, 1, QD_NUMERICS_FUSED, stride_of(*state));
 }
 
 static void two_ranks(void **state)
 {
-    need_isa(*state);
+    need_isa_for_model(*state);
     check(*state, 2, QD_NUMERICS_FUSED, 2 * stride_of(*state));
 }
 
 static void one_rank_as_hugging_face(void **state)
 {
-    need_isa(*state);
+    need_isa_for_model(*state);
     check(*state, 1, QD_NUMERICS_HF, 2 * stride_of(*state));
 }
 
@@ -243,7 +244,7 @@ static void compare_ranks(struct ranks *ranks, qd_instance_t *const *instances, 
 
 static void ranks_change_no_token_with_a_margin(void **state)
 {
-    need_isa(*state);
+    need_isa_for_model(*state);
     struct requests r;
     requests_init(&r);
     struct ranks *ranks = calloc(1, sizeof *ranks);
@@ -305,7 +306,7 @@ static void drive(const struct qd_workload *chats, const struct qd_drive_options
 /* Lengths of texts that end by themselves tell whether a single token was another one. */
 static void a_driven_workload_gets_the_same(void **state)
 {
-    need_isa(*state);
+    need_isa_for_model(*state);
     char err[QD_ERR_LEN] = "";
     qd_tokenizer_t *tokenizer = load_tokenizer(TINY_DIR);
     struct qd_custom_spec spec = {.path = TINY_DIR "/prompts.jsonl", .tokenizer = tokenizer};

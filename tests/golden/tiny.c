@@ -86,12 +86,12 @@ static void check_windows(qd_instance_t *instance, const struct reference *refer
 /* Portable code is several times slower and gets less of everything. */
 static bool is_slow(const char *isa)
 {
-    return strcmp(isa, "portable") == 0;
+    return IS_SANITIZED || strcmp(isa, "portable") == 0;
 }
 
 static void held_out_text_is_as_likely(void **state)
 {
-    need_isa(*state);
+    need_isa_for_model(*state);
     cJSON *eval = tiny_eval();
     for (size_t i = 0; i < N_REFERENCES; i++) {
         float largest_unused = -INFINITY;
@@ -221,7 +221,7 @@ static void check_greedy(const char *isa, const struct reference *reference, con
 
 static void greedy_continuations(void **state)
 {
-    need_isa(*state);
+    need_isa_for_model(*state);
     cJSON *eval = tiny_eval();
     for (size_t i = 0; i < N_REFERENCES; i++) check_greedy(*state, &references[i], eval);
     cJSON_Delete(eval);
@@ -230,7 +230,7 @@ static void greedy_continuations(void **state)
 /* Hugging Face's chat that ends: what came before its end makes the end certain. */
 static void a_chat_ends_by_itself(void **state)
 {
-    need_isa(*state);
+    need_isa_for_model(*state);
     cJSON *eval = tiny_eval();
     qd_instance_t *instance = open_for(&references[0], *state);
     const cJSON *entry;
@@ -307,7 +307,7 @@ static void texts_and_ids_of_the_evaluation(void **state)
     cJSON_Delete(eval);
 }
 
-enum { N_STORIES = 12, MAX_STORY = 150 };
+enum { N_STORIES = IS_SANITIZED ? 4 : 12, MAX_STORY = 150 };
 
 /* What `generate --chat` does with the answer: tokens to text as they come. */
 static void check_story(const qd_tokenizer_t *tokenizer, const struct reply *reply)
@@ -336,7 +336,7 @@ static void check_story(const qd_tokenizer_t *tokenizer, const struct reply *rep
 
 static void stories_are_told_and_end(void **state)
 {
-    need_isa(*state);
+    need_isa_for_model(*state);
     static const char question[] = "Tell me a story about Dorothy.";
     char err[QD_ERR_LEN] = "", *text;
     qd_tokenizer_t *tokenizer = load_tokenizer(TINY_DIR);

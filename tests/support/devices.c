@@ -65,6 +65,13 @@ void need_isa(const char *isa)
         SKIP("this processor has no AVX2 and FMA");
 }
 
+void need_isa_for_model(const char *isa)
+{
+    need_isa(isa);
+    if (IS_SANITIZED && strcmp(isa, "portable") == 0 && __builtin_cpu_supports("avx2"))
+        SKIP("under a sanitizer whole models run with avx2 alone");
+}
+
 struct qd_weight device_weight(struct qd_device device, const qd_bf16 *rows, int64_t n, int64_t k)
 {
     char err[QD_ERR_LEN] = "";

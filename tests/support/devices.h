@@ -30,6 +30,9 @@ void device_close(struct qd_device *device);
 /* Skips the running test, with the reason, where this processor cannot run the instruction set. */
 void need_isa(const char *isa);
 
+/* The same for tests of the whole model, which under a sanitizer run with one instruction set: skips the others. */
+void need_isa_for_model(const char *isa);
+
 /* rows [n][k] row-major, copied into the device and packed. */
 struct qd_weight device_weight(struct qd_device device, const qd_bf16 *rows, int64_t n, int64_t k);
 

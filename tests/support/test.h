@@ -27,6 +27,20 @@
         skip();                                                                                              \
     } while (0)
 
+/* Under a sanitizer kernels take ten times as long: tests of many variations run a part of them, of one
+ * instruction set. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { IS_SANITIZED = 1 };
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+enum { IS_SANITIZED = 1 };
+#else
+enum { IS_SANITIZED = 0 };
+#endif
+#else
+enum { IS_SANITIZED = 0 };
+#endif
+
 /* Data that is not part of the repository; tests that want it skip where it is absent. */
 #define SHARED_DATA "../shared/data/"
 
