@@ -23,7 +23,7 @@ static void judge_prompts(struct model_run *run, const struct golden *golden, in
     struct judge judge;
     judge_begin(&judge, golden, kind);
     for (int p = 0; p < golden->n_prompts; p++) {
-        if (golden->lengths[p] > max_len) continue;
+        if (golden->lengths[p] > max_len || (IS_SANITIZED && golden->lengths[p] > SANITIZED_LEN)) continue;
         judge_prompt(&judge, p);
         struct qd_forward forward = {
             .tokens = golden->prompts[p],
