@@ -14,6 +14,7 @@ enum {
     MAX_LEN = 768,
     MAX_CHUNK = 384,
     REF_LEN = 40, /* the specification is slow: shorter prompts only */
+    SANITIZED_LEN = 120,
 };
 
 /* Judges all prompts of up to max_len tokens. */
