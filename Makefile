@@ -42,7 +42,7 @@ BENCHES        := $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
 # All cores, unless the user said otherwise.
 SUBMAKE = $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 
-.PHONY: all help run test check soak bench format clean setup setup-test setup-check tests fuzzers FORCE
+.PHONY: all help run test check soak bench format clean setup setup-test setup-check tests FORCE
 .DEFAULT_GOAL := all
 .SECONDARY:
 
