@@ -169,8 +169,9 @@ static void drive_loop(struct drive *drive)
             abort_all(drive);
             aborted = true;
         }
-        if (drive->n_in_flight == 0) continue;
-        size_t n = qd_engine_poll_events(drive->engine, events, EVENTS_PER_POLL, POLL_TIMEOUT_NS);
+        size_t n = 0; /* with nothing in flight the last requests were refused: no event will tell */
+        if (drive->n_in_flight > 0)
+            n = qd_engine_poll_events(drive->engine, events, EVENTS_PER_POLL, POLL_TIMEOUT_NS);
         for (size_t i = 0; i < n; i++) take_event(drive, &events[i]);
         if (drive->options->progress != NULL)
             drive->options->progress(drive->options->progress_arg, drive->n_done, drive->workload->n,

@@ -166,7 +166,9 @@ static void a_workload_of_refusals_ends(void **state)
     rig_open(&rig, true, NULL);
     for (int i = 0; i < N; i++) lengthen(&rig, i, MODEL_LEN);
     for (rig.options.max_concurrency = 0; rig.options.max_concurrency < 2; rig.options.max_concurrency++) {
+        rig.n_done = 0;
         ASSERT_OK(rig_drive(&rig), rig.err);
+        assert_int_equal(rig.n_done, N);
         for (int i = 0; i < N; i++) assert_string_equal(rig.records[i].finish, "refused");
         assert_true(rig.duration_s >= 0);
     }
