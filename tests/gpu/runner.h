@@ -1,0 +1,86 @@
+/* A small runner for the kernel tests: nothing but libc and the CUDA runtime, so that the same tests run in the
+ * emulator (`make test`) and on a GPU of a machine without packages (`make gpu-test`). Prints the lines that
+ * tools/run-tests.sh counts.
+ *
+ * Every test runs once per mode. In the emulator a mode is a schedule and an arrival of asynchronous copies (the
+ * deterministic ones, then QD_GPU_SEEDS random ones); on a GPU a mode is a repetition with other buffers' contents.
+ * A failed expectation ends the test in that mode.
+ */
+#ifndef QD_TESTS_GPU_RUNNER_H
+#define QD_TESTS_GPU_RUNNER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "kernels/base/bf16.h"
+#include "kernels/base/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct gpu_test {
+    const char *name;
+    void (*run)(void);
+};
+
+/* Runs all tests, or those named on the command line; the exit status. Without a GPU: all skipped with the reason,
+ * or failed when REQUIRE_CUDA is set. */
+int gpu_main(const struct gpu_test *tests, size_t n_tests, int argc, char **argv);
+
+/* Device memory for the running test: filled with 0xff (NaN), between guard zones that are checked at its end. */
+void *gpu_alloc(size_t bytes);
+/* A device copy of host data, and the way back (waits for the device). */
+void *gpu_upload(const void *host, size_t bytes);
+void gpu_download(void *host, const void *device, size_t bytes);
+/* Waits for the device; a launch's failure ends the test with its text. */
+void gpu_synchronize(void);
+/* The stream that tests launch on. */
+struct CUstream_st *gpu_stream(void);
+
+/* Host memory released when the test ends. */
+void *gpu_host_alloc(size_t bytes);
+
+/* Random inputs, the same in every mode: uniform in [-scale, scale), bf16 or fp32. */
+void gpu_random_bf16(qd_bf16 *out, size_t n, float scale, uint64_t seed);
+void gpu_random_f32(float *out, size_t n, float scale, uint64_t seed);
+
+/* Ends the test in this mode unless the results are the same bits as in the modes before; `what` names them. */
+void gpu_expect_same_bits(const char *what, const void *host, size_t bytes);
+
+/* Compares element by element: |got - want| <= atol + rtol * |want|, NaN never passes. The first bad index and both
+ * values are reported. */
+void gpu_expect_close_bf16(const char *what, const qd_bf16 *got, const qd_bf16 *want, size_t n, float rtol,
+                           float atol);
+void gpu_expect_close_f32(const char *what, const float *got, const float *want, size_t n, float rtol, float atol);
+
+void gpu_fail(const char *file, int line, const char *format, ...)
+    __attribute__((noreturn, format(printf, 3, 4)));
+#define GPU_EXPECT(condition, ...)                                                                           \
+    do {                                                                                                     \
+        if (!(condition)) gpu_fail(__FILE__, __LINE__, __VA_ARGS__);                                         \
+    } while (0)
+/* The launcher's status must be QD_OK: GPU_LAUNCH(qd_cuda_rmsnorm, &args). */
+#define GPU_LAUNCH(launcher, args)                                                                           \
+    do {                                                                                                     \
+        char gpu_err_[QD_ERR_LEN] = "";                                                                      \
+        qd_status gpu_status_ = launcher(args, gpu_stream(), gpu_err_, sizeof gpu_err_);                     \
+        GPU_EXPECT(gpu_status_ == QD_OK, "%s: %s", #launcher, gpu_err_);                                     \
+        gpu_synchronize();                                                                                   \
+    } while (0)
+/* The launcher must refuse, with `text` in its reason. */
+#define GPU_REFUSED(launcher, args, text)                                                                    \
+    do {                                                                                                     \
+        char gpu_err_[QD_ERR_LEN] = "";                                                                      \
+        qd_status gpu_status_ = launcher(args, gpu_stream(), gpu_err_, sizeof gpu_err_);                     \
+        GPU_EXPECT(gpu_status_ != QD_OK && strstr(gpu_err_, text) != NULL, "%s: %d \"%s\"", #launcher,       \
+                   (int)gpu_status_, gpu_err_);                                                              \
+    } while (0)
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
