@@ -1,10 +1,11 @@
 /* The CUDA emulator's inside: what its parts and its two front ends know of each other.
  *
- * A CUDA thread is a fiber, the blocks of a launch run on the OS thread that called qd_emu_run_grid (one per emulated
- * device), one after another unless they wait for each other. Threads change places only where they synchronise: at
- * warp collectives, barriers and spins. Everything here except qd_emu_run_grid and qd_emu_release_thread is called by
- * a running CUDA thread; an error ends the launch and never returns to it.
- * Front ends: the source itself compiled for the CPU (shim/device_side.h, instructions.h) and the PTX interpreter.
+ * A CUDA thread is a fiber, the blocks of a launch run on the OS thread that called qd_emu_run_grid (one per
+ * emulated device), one after another unless they wait for each other. Threads change places only where they
+ * synchronise: at warp collectives, barriers and spins. Everything here except qd_emu_run_grid and
+ * qd_emu_release_thread is called by a running CUDA thread; an error ends the launch and never returns to it.
+ * Front ends: the source itself compiled for the CPU (shim/device_side.h, instructions.h) and the PTX
+ * interpreter.
  */
 #ifndef QD_KERNELS_EMU_EMU_H
 #define QD_KERNELS_EMU_EMU_H
@@ -22,34 +23,35 @@ extern "C" {
 /* ---- launches ---- */
 
 struct qd_emu_launch {
-    const char *name;                                      /* for reports */
-    void (*call)(void *const *args, const void *kernel);   /* runs the kernel's body as one CUDA thread */
-    const void *kernel;                                    /* passed to call */
-    void *const *args;                                     /* one pointer per argument, passed to call */
-    unsigned grid[3], block[3];                            /* x, y, z */
-    size_t shared_bytes;                                   /* dynamic */
+    const char *name;                                    /* for reports */
+    void (*call)(void *const *args, const void *kernel); /* runs the kernel's body as one CUDA thread */
+    const void *kernel;                                  /* passed to call */
+    void *const *args;                                   /* one pointer per argument, passed to call */
+    unsigned grid[3], block[3];                          /* x, y, z */
+    size_t shared_bytes;                                 /* dynamic */
     int device;
 };
 
 enum {
     QD_EMU_WARP_SIZE = 32,
-    QD_EMU_MAX_THREADS = 1024,                /* of a block */
+    QD_EMU_MAX_THREADS = 1024, /* of a block */
     QD_EMU_MAX_GRID_YZ = 65535,
-    QD_EMU_MAX_SHARED_BYTES = 163 * 1024,     /* of a block, static and dynamic together, as on sm_80 */
-    QD_EMU_DEFAULT_SHARED_BYTES = 48 * 1024,  /* dynamic, without cudaFuncAttributeMaxDynamicSharedMemorySize */
+    QD_EMU_MAX_SHARED_BYTES = 163 * 1024, /* of a block, static and dynamic together, as on sm_80 */
+    QD_EMU_DEFAULT_SHARED_BYTES =
+        48 * 1024, /* dynamic, without cudaFuncAttributeMaxDynamicSharedMemorySize */
 };
 
-/* Runs every block of the launch in the mode that is set (mode.h). 0, or -1 with a text that names the kernel, block,
- * thread and place. */
+/* Runs every block of the launch in the mode that is set (mode.h). 0, or -1 with a text that names the
+ * kernel, block, thread and place. */
 int qd_emu_run_grid(const struct qd_emu_launch *launch, char *err, size_t errlen);
 
 /* Frees the stacks and arenas that the calling OS thread's launches used; the thread may launch again. */
 void qd_emu_release_thread(void);
 
-/* The source front end tells the registry how to call a kernel: `call` as in struct qd_emu_launch, and the size of
- * each argument. Registering a kernel again changes nothing. */
-void qd_emu_register_kernel(const void *kernel, void (*call)(void *const *, const void *), const unsigned *arg_sizes,
-                            unsigned n_args);
+/* The source front end tells the registry how to call a kernel: `call` as in struct qd_emu_launch, and the
+ * size of each argument. Registering a kernel again changes nothing. */
+void qd_emu_register_kernel(const void *kernel, void (*call)(void *const *, const void *),
+                            const unsigned *arg_sizes, unsigned n_args);
 
 /* ---- the running thread ---- */
 
@@ -100,10 +102,11 @@ struct qd_emu_lanes {
     void *args[QD_EMU_WARP_SIZE];
 };
 
-/* Meets the lanes in `mask`; the last to come runs `execute` (may be NULL) for all of them. An error when the caller
- * is not in its mask, when a lane in it has exited, or when lanes meet with other masks, kinds or sites. */
-void qd_emu_collective(uint32_t mask, enum qd_emu_kind kind, void *arg, void (*execute)(struct qd_emu_lanes *lanes),
-                       struct qd_emu_site site);
+/* Meets the lanes in `mask`; the last to come runs `execute` (may be NULL) for all of them. An error when the
+ * caller is not in its mask, when a lane in it has exited, or when lanes meet with other masks, kinds or
+ * sites. */
+void qd_emu_collective(uint32_t mask, enum qd_emu_kind kind, void *arg,
+                       void (*execute)(struct qd_emu_lanes *lanes), struct qd_emu_site site);
 
 void qd_emu_syncwarp(uint32_t mask, struct qd_emu_site site);
 
@@ -116,13 +119,13 @@ enum qd_emu_shuffle_mode {
 /* What a shuffle gives that reads a lane outside its mask. */
 #define QD_EMU_POISON 0xdeadbeefdeadbeefull
 /* `value` of the lane that mode, `lane` and `width` (a power of two up to 32) name, as __shfl_*_sync. */
-uint64_t qd_emu_shuffle(uint32_t mask, enum qd_emu_shuffle_mode mode, uint64_t value, uint32_t lane, uint32_t width,
-                        struct qd_emu_site site);
+uint64_t qd_emu_shuffle(uint32_t mask, enum qd_emu_shuffle_mode mode, uint64_t value, uint32_t lane,
+                        uint32_t width, struct qd_emu_site site);
 /* The lanes of `mask` whose predicate is set. */
 uint32_t qd_emu_ballot(uint32_t mask, bool predicate, struct qd_emu_site site);
 
-/* Barrier `id` (0 .. 15) of n_threads, a multiple of 32, or 0 for the whole block. Whole warps only. An error on
- * different counts, too many arrivals, or, for the whole block, exited threads. */
+/* Barrier `id` (0 .. 15) of n_threads, a multiple of 32, or 0 for the whole block. Whole warps only. An error
+ * on different counts, too many arrivals, or, for the whole block, exited threads. */
 void qd_emu_barrier_sync(unsigned id, unsigned n_threads, struct qd_emu_site site);
 void qd_emu_barrier_arrive(unsigned id, unsigned n_threads, struct qd_emu_site site);
 
@@ -139,15 +142,19 @@ void *qd_emu_shared_object(const void *key, size_t bytes, size_t align, const ch
 void *qd_emu_shared_dynamic(void);
 /* 32-bit shared addresses: tagged offsets, so that they are no pointers and no plain offsets. */
 uint32_t qd_emu_shared_address(const void *p);
-/* The bytes behind a shared address: an error unless all lie in one shared object and the address is aligned. */
-void *qd_emu_shared_pointer(uint32_t address, size_t bytes, size_t align, const char *what, struct qd_emu_site site);
+/* The bytes behind a shared address: an error unless all lie in one shared object and the address is aligned.
+ */
+void *qd_emu_shared_pointer(uint32_t address, size_t bytes, size_t align, const char *what,
+                            struct qd_emu_site site);
 /* The same check for a generic pointer; true when it points into the block's shared memory at all. */
-bool qd_emu_shared_check(const void *p, size_t bytes, size_t align, const char *what, struct qd_emu_site site);
+bool qd_emu_shared_check(const void *p, size_t bytes, size_t align, const char *what,
+                         struct qd_emu_site site);
 
-/* cp.async of 16 bytes: the first src_bytes from src, zeros after. When they arrive is the mode's business. */
+/* cp.async of 16 bytes: the first src_bytes from src, zeros after. When they arrive is the mode's business.
+ */
 void qd_emu_async_copy(uint32_t dst, const void *src, uint32_t src_bytes, struct qd_emu_site site);
 void qd_emu_async_commit(struct qd_emu_site site);
-void qd_emu_async_wait(unsigned pending, struct qd_emu_site site);
+void qd_emu_async_wait(unsigned pending);
 
 /* ---- instructions, on raw registers ---- */
 
