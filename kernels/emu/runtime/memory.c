@@ -5,19 +5,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#include <sanitizer/asan_interface.h>
-#endif
-#endif
-#ifndef ASAN_POISON_MEMORY_REGION
-#define ASAN_POISON_MEMORY_REGION(address, bytes)   ((void)(address), (void)(bytes))
-#define ASAN_UNPOISON_MEMORY_REGION(address, bytes) ((void)(address), (void)(bytes))
-#endif
-
 #include "kernels/base/size.h"
+#include "kernels/emu/sanitize.h"
 
 /* An allocation ends at a page that cannot be touched, so that the first element beyond it faults:
  *
@@ -101,15 +90,15 @@ static void fill_and_poison(const struct qd_emu_allocation *allocation)
     size_t guard = (size_t)sysconf(_SC_PAGESIZE);
     memset(mapping, 0xff, allocation->mapping_bytes - guard);
     char *end = address + allocation->bytes;
-    ASAN_POISON_MEMORY_REGION(mapping, (size_t)(address - mapping));
-    ASAN_POISON_MEMORY_REGION(end, allocation->mapping_bytes - (size_t)(end - mapping));
+    qd_emu_hide(mapping, (size_t)(address - mapping));
+    qd_emu_hide(end, allocation->mapping_bytes - (size_t)(end - mapping));
 }
 
 static void unmap(struct qd_emu_allocation *allocation)
 {
     struct qd_emu_runtime *runtime = &qd_emu_runtime;
     if (allocation->is_counted) {
-        ASAN_UNPOISON_MEMORY_REGION(allocation->mapping, allocation->mapping_bytes);
+        qd_emu_show(allocation->mapping, allocation->mapping_bytes);
         if (allocation->device >= 0) runtime->devices[allocation->device].used_bytes -= allocation->bytes;
     }
     munmap(allocation->mapping, allocation->mapping_bytes);
@@ -128,7 +117,6 @@ void qd_emu_free_all_memory(void)
     qd_emu_runtime.allocations_capacity = 0;
 }
 
-/* `device` NULL: host memory. */
 static cudaError_t allocate(const char *call, bool is_host, bool is_sparse, size_t bytes, void **p)
 {
     struct qd_emu_device *device;
