@@ -18,7 +18,7 @@ CFLAGS  := -std=c11 $(if $(DEBUG),-O1,-O2) -g -ffp-contract=off -fno-strict-alia
 CFLAGS  += $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
 # CUDA sources are C++ that needs no C++ library: $(CC) links them.
 CXXWARN := -Wall -Wextra -Wno-unknown-pragmas -Wno-psabi $(if $(WERROR),-Werror)
-CXXFLAGS := -x c++ -std=c++17 -fno-exceptions -fno-rtti -fno-threadsafe-statics $(filter-out -std=c11 $(WARN),$(CFLAGS)) $(CXXWARN) $(if $(SAN),-O1) $(CXXFLAGS)
+CXXFLAGS := -x c++ -std=c++17 -fno-exceptions -fno-rtti -fno-threadsafe-statics $(filter-out -std=c11 $(WARN),$(CFLAGS)) $(CXXWARN) $(if $(SAN),-O1,-fstack-clash-protection) $(CXXFLAGS)
 LDFLAGS += -pthread $(if $(SAN),-fsanitize=$(SAN))
 LDLIBS  := -lcjson -lpcre2-8 -lutf8proc -lm
 
@@ -39,8 +39,9 @@ TEST_SUPPORT   := $(BUILD)/libsupport.a
 TEST_SOURCES   := $(sort $(wildcard tests/base/*.c tests/emu/*.c tests/kernels/*.c tests/models/*.c tests/harness/*.c tests/golden/*.c))
 TESTS          := $(TEST_SOURCES:%.c=$(BUILD)/%)
 EMU_TEST_CUDA  := $(patsubst %,$(BUILD)/%.o,$(wildcard tests/emu/*.cu))
-GPU_TESTS      := $(patsubst %.c,$(BUILD)/%,$(filter-out tests/gpu/runner.c,$(sort $(wildcard tests/gpu/*.c))))
-GPU_RUNNER     := $(patsubst %,$(BUILD)/%.o,$(wildcard tests/gpu/runner.cc tests/gpu/*.cu))
+GPU_SUPPORT    := $(wildcard tests/gpu/runner.* tests/gpu/*_rig.c)
+GPU_TESTS      := $(patsubst %.c,$(BUILD)/%,$(filter-out $(GPU_SUPPORT),$(sort $(wildcard tests/gpu/*.c))))
+GPU_RUNNER     := $(patsubst %,$(BUILD)/%.o,$(filter %.cc,$(GPU_SUPPORT)) $(wildcard tests/gpu/*.cu)) $(patsubst %.c,$(BUILD)/%.o,$(filter %.c,$(GPU_SUPPORT)))
 E2E_TESTS      := $(filter-out tests/e2e/lib.sh,$(sort $(wildcard tests/e2e/*.sh)))
 E2E_TOOLS      := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/e2e/*.c))
 FUZZ_SOURCES   := $(filter-out tests/fuzz/driver.c,$(wildcard tests/fuzz/*.c))
