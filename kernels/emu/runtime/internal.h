@@ -164,7 +164,7 @@ struct qd_emu_kernel {
     struct qd_emu_kernel *next; /* in its bucket */
     const void *symbol;
     void (*call)(void *const *args, const void *kernel);
-    char name[32];
+    char name[64];
     unsigned n_args;
     unsigned arg_sizes[QD_EMU_MAX_ARGS];     /* bytes */
     size_t shared_limit[QD_EMU_MAX_DEVICES]; /* dynamic, as set by cudaFuncSetAttribute; 0: the default */

@@ -21,7 +21,7 @@ static struct qd_emu_kernel *find_kernel(const void *symbol)
 }
 
 /* Kernels stay registered to the end of the process, as the code that they are does. */
-void qd_emu_register_kernel(const void *symbol, void (*call)(void *const *, const void *),
+void qd_emu_register_kernel(const void *symbol, const char *name, void (*call)(void *const *, const void *),
                             const unsigned *arg_sizes, unsigned n_args)
 {
     QD_ASSERT(n_args <= QD_EMU_MAX_ARGS);
@@ -31,7 +31,7 @@ void qd_emu_register_kernel(const void *symbol, void (*call)(void *const *, cons
         QD_ASSERT(kernel != NULL);
         kernel->symbol = symbol;
         kernel->call = call;
-        snprintf(kernel->name, sizeof kernel->name, "%p", symbol);
+        snprintf(kernel->name, sizeof kernel->name, "%s", name);
         kernel->n_args = n_args;
         if (n_args > 0) memcpy(kernel->arg_sizes, arg_sizes, n_args * sizeof *arg_sizes);
         kernel->next = *bucket;
