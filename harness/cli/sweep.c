@@ -48,7 +48,9 @@ static qd_status run_child(struct sweep *sweep, size_t cell, const char *const *
 {
     char **argv = qd_sweep_plan_argv(&sweep->plan, cell, extra);
     if (argv == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "command line of a cell");
-    qd_status status = qd_child_run(argv, timeout_s, sweep->interrupted, draw, sweep, result, err, errlen);
+    struct qd_child_limits limits = {
+        .timeout_s = timeout_s, .grace_s = QD_CHILD_GRACE_S, .interrupted = sweep->interrupted};
+    qd_status status = qd_child_run(argv, &limits, draw, sweep, result, err, errlen);
     free(argv);
     return status;
 }
