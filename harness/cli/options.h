@@ -18,7 +18,7 @@ enum {
     QD_EXIT_FAILED_CHECK = 1,
     QD_EXIT_USAGE = 2,       /* usage or bad input */
     QD_EXIT_ENVIRONMENT = 3,
-    QD_EXIT_PARTIAL = 5,     /* a cell crashed or timed out, a replica died */
+    QD_EXIT_PARTIAL = 5,     /* a cell crashed or timed out, a replica died, no request of a run completed */
     QD_EXIT_INTERRUPTED = 130,
 };
 
