@@ -28,6 +28,7 @@ struct sweep {
     const struct qd_options *options;
     struct qd_sweep_plan plan;
     char *folder;            /* results/experiment */
+    struct qd_summary summary;
     enum cell_state *states; /* [n_cells] */
     const volatile sig_atomic_t *interrupted;
     struct qd_progress progress;
@@ -181,13 +182,14 @@ static qd_status run_cell(struct sweep *sweep, size_t cell, int repeat, char *er
         QD_TRY(record_failure(sweep, cell, &result, "run", repeat, err, errlen));
     else
         sweep->n_runs_done++;
-    return qd_summary_write(sweep->folder, err, errlen);
+    return qd_summary_update(&sweep->summary, name, err, errlen);
 }
 
 /* Repeats are interleaved: drift of the machine then falls on all cells alike. Odd repeats go backwards. */
 static qd_status run_cells(struct sweep *sweep, char *err, size_t errlen)
 {
     size_t n = sweep->plan.n_cells;
+    QD_TRY(qd_summary_open(&sweep->summary, sweep->folder, err, errlen));
     for (int repeat = 0; repeat < sweep->options->repeats; repeat++) {
         for (size_t i = 0; i < n && *sweep->interrupted == 0; i++) {
             size_t cell = repeat % 2 == 0 ? i : n - 1 - i;
@@ -325,6 +327,7 @@ static int run_sweep(const struct qd_command *command, const struct qd_options *
     exit_code = status == QD_OK ? finish(&sweep) : qd_command_fail(command, status, err);
 
 cleanup:
+    qd_summary_close(&sweep.summary);
     free(sweep.states);
     free(sweep.folder);
     qd_sweep_plan_free(&sweep.plan);

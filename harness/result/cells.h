@@ -109,6 +109,11 @@ qd_status qd_cell_read_runs(const char *folder, cJSON **runs, char *err, size_t 
 qd_status qd_cells_read(const char *folder, struct qd_cell_list *cells, struct qd_origin_list *origins,
                         char *err, size_t errlen);
 
+/* Reads the cell in parent/name; *found is false when that is no folder, or one with neither runs nor
+ * failed.json. */
+qd_status qd_cell_read(const char *parent, const char *name, struct qd_cell *out,
+                       struct qd_origin_list *origins, bool *found, char *err, size_t errlen);
+
 /* The origin of a variant, or NULL. */
 const struct qd_origin *qd_origin_list_find(const struct qd_origin_list *list, const char *variant);
 /* Harmless on an empty (zeroed) list. */
@@ -127,5 +132,21 @@ void qd_cell_list_free(struct qd_cell_list *list);
 
 /* Writes summary.json of every cell below `folder` and summary.csv of all of them, from the runs. */
 qd_status qd_summary_write(const char *folder, char *err, size_t errlen);
+
+/* The same for an experiment that grows: a long one has thousands of files, and only one cell changes at a
+ * time. */
+struct qd_summary {
+    const char *folder; /* borrowed */
+    struct qd_axes axes;
+    struct qd_cell_list cells; /* sorted */
+};
+
+/* Reads what is there already, which may be nothing; writes nothing. Errors of qd_cells_read. */
+qd_status qd_summary_open(struct qd_summary *out, const char *folder, char *err, size_t errlen);
+/* Reads the folder of one cell again, which must hold runs or failed.json, and writes its summary.json and
+ * summary.csv. */
+qd_status qd_summary_update(struct qd_summary *summary, const char *cell_name, char *err, size_t errlen);
+/* Harmless on a zeroed one. */
+void qd_summary_close(struct qd_summary *summary);
 
 #endif
