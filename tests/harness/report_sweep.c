@@ -8,18 +8,6 @@
 #include "harness/result/files.h"
 #include "tests/support/result_fixture.h"
 
-static int setup(void **state)
-{
-    *state = fixture_folder_create();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_folder_remove(*state);
-    return 0;
-}
-
 /* Three runs with first tokens after a, b and c ms. */
 static void write_runs(const char *folder, int tp, int dp, int64_t budget, double a, double b, double c)
 {
@@ -290,7 +278,6 @@ static void test_tables_are_aligned(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
         WITH_FOLDER(test_ties_are_named),
         WITH_FOLDER(test_separated_cells_are_said_to_be),
         WITH_FOLDER(test_a_tie_is_decided_by_gpus),
@@ -306,7 +293,6 @@ int main(void)
         WITH_FOLDER(test_one_cell_makes_a_report),
         WITH_FOLDER(test_nothing_is_written_when_reading_fails),
         WITH_FOLDER(test_tables_are_aligned),
-#undef WITH_FOLDER
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

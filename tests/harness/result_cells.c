@@ -13,18 +13,6 @@
 
 #define CELL "tp=1-dp=1-max_num_batched_tokens=64"
 
-static int setup(void **state)
-{
-    *state = fixture_folder_create();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_folder_remove(*state);
-    return 0;
-}
-
 static void write_run(const char *folder, int tp, int dp, int64_t budget, int number, double ttft_ms)
 {
     struct fixture_run run;
@@ -432,7 +420,6 @@ static void test_kept_files_are_still_read(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
         WITH_FOLDER(test_runs_become_median_and_range),
         WITH_FOLDER(test_a_run_without_a_completed_request_is_no_measurement),
         WITH_FOLDER(test_failures_are_written_and_read),
@@ -449,7 +436,6 @@ int main(void)
         WITH_FOLDER(test_the_summary_of_nothing_is_empty),
         WITH_FOLDER(test_experiment),
         cmocka_unit_test(test_kept_files_are_still_read),
-#undef WITH_FOLDER
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
