@@ -27,7 +27,7 @@ struct sweep {
     const struct qd_command *command;
     const struct qd_options *options;
     struct qd_sweep_plan plan;
-    char *folder;            /* results/experiment */
+    char *folder; /* results/experiment */
     struct qd_summary summary;
     enum cell_state *states; /* [n_cells] */
     const volatile sig_atomic_t *interrupted;

@@ -27,8 +27,9 @@ qd_status qd_cpu_probe(const struct qd_cpu_kernels *kernels, qd_team_t *team, st
                        char *err, size_t errlen);
 
 /* The instruction set and a team on the cores that a rank alone in the process would get (n_threads 0: all
- * cores of the calling thread, which stays pinned until the team is destroyed). The team sleeps between probes:
- * a rank may own the same cores. Errors of qd_cpu_isa_select, qd_cpu_cores_share and qd_team_create. */
+ * cores of the calling thread, which stays pinned until the team is destroyed). The team sleeps between
+ * probes: a rank may own the same cores. Errors of qd_cpu_isa_select, qd_cpu_cores_share and qd_team_create.
+ */
 qd_status qd_cpu_probe_team(const char *isa, int n_threads, const struct qd_cpu_kernels **kernels,
                             qd_team_t **team, char *err, size_t errlen);
 
