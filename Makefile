@@ -14,7 +14,7 @@ CPPFLAGS += -I. -I$(BUILD) -D_GNU_SOURCE
 CFLAGS  := -std=c11 $(if $(DEBUG),-O1,-O2) -g -ffp-contract=off -fno-strict-aliasing $(WARN) $(CFLAGS)
 CFLAGS  += $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
 LDFLAGS += -pthread $(if $(SAN),-fsanitize=$(SAN))
-LDLIBS  := -lcjson -lpcre2-8 -lutf8proc -lm
+LDLIBS  := -ldl -lcjson -lpcre2-8 -lutf8proc -lm
 
 # Every .c of the rooms goes into one library; kernels/cpu/*.c are compiled once per instruction set, and the
 # one to use is chosen at run time. Nothing is compiled for the build machine's own processor.

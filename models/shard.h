@@ -59,9 +59,9 @@ struct qd_model_shape qd_shard_shape(const struct qd_model_config *config, const
  * QD_ERR_UNSUPPORTED when the model does not divide by tp, QD_ERR_TOO_LARGE when a size overflows. */
 struct qd_memory_need {
     size_t weight_bytes;      /* of this rank, embedding excluded when shared */
-    size_t embedding_bytes;   /* read-only, once per process */
+    size_t embedding_bytes;   /* read-only, once per process or, where the device has copies, per rank */
     size_t kv_bytes_per_token; /* all layers, this rank */
-    size_t activation_bytes;  /* at limits */
+    size_t activation_bytes;  /* at limits; in the device's memory */
 };
 qd_status qd_memory_need(const struct qd_model_config *config, int tp, const struct qd_device_ops *ops,
                          const struct qd_step_limits *limits, struct qd_memory_need *out, char *err,
