@@ -3,8 +3,9 @@
  * tools/run-tests.sh counts.
  *
  * Every test runs once per mode. In the emulator a mode is a schedule and an arrival of asynchronous copies (the
- * deterministic ones, then QD_GPU_SEEDS random ones); on a GPU a mode is a repetition with other buffers' contents.
- * A failed expectation ends the test in that mode.
+ * deterministic ones, then QD_GPU_SEEDS random ones); on a GPU a mode is a repetition with other bytes in fresh
+ * buffers. A failed expectation ends the test in that mode; nothing is on the stack by then that needs a destructor,
+ * since tests are C.
  */
 #ifndef QD_TESTS_GPU_RUNNER_H
 #define QD_TESTS_GPU_RUNNER_H
@@ -30,8 +31,11 @@ struct gpu_test {
  * or failed when REQUIRE_CUDA is set. */
 int gpu_main(const struct gpu_test *tests, size_t n_tests, int argc, char **argv);
 
-/* Device memory for the running test: filled with 0xff (NaN), between guard zones that are checked at its end. */
+/* Device memory for the running test, released at its end: filled with 0xff (NaN; on a GPU every second mode with
+ * 0x7f, huge but finite) between guard zones, NaN as well, that are checked at the end. 256-byte aligned. */
 void *gpu_alloc(size_t bytes);
+/* Device memory of which little is touched: neither filled nor guarded. Skips the test where there is not as much. */
+void *gpu_alloc_sparse(size_t bytes);
 /* A device copy of host data, and the way back (waits for the device). */
 void *gpu_upload(const void *host, size_t bytes);
 void gpu_download(void *host, const void *device, size_t bytes);
@@ -55,6 +59,9 @@ void gpu_expect_same_bits(const char *what, const void *host, size_t bytes);
 void gpu_expect_close_bf16(const char *what, const qd_bf16 *got, const qd_bf16 *want, size_t n, float rtol,
                            float atol);
 void gpu_expect_close_f32(const char *what, const float *got, const float *want, size_t n, float rtol, float atol);
+
+/* Ends the test as skipped: the reason is one line. */
+void gpu_skip(const char *reason) __attribute__((noreturn));
 
 void gpu_fail(const char *file, int line, const char *format, ...)
     __attribute__((noreturn, format(printf, 3, 4)));
