@@ -28,7 +28,7 @@ ISAS           := portable avx2
 ISA_portable   := -Wno-psabi
 ISA_avx2       := -mavx2 -mfma -mf16c
 ISA_SOURCES    := $(wildcard kernels/cpu/*.c)
-SOURCES        := $(filter-out $(ISA_SOURCES) $(wildcard kernels/cuda/*.c) harness/cli/main.c,$(sort $(wildcard kernels/*.c kernels/*/*.c kernels/*/*/*.c models/*.c harness/*/*.c)))
+SOURCES        := $(filter-out $(ISA_SOURCES) harness/cli/main.c,$(sort $(wildcard kernels/*.c kernels/*/*.c kernels/*/*/*.c models/*.c harness/*/*.c)))
 OBJECTS        := $(SOURCES:%.c=$(BUILD)/%.o) $(foreach isa,$(ISAS),$(ISA_SOURCES:%.c=$(BUILD)/%.$(isa).o))
 CUDA_SOURCES   := $(sort $(wildcard kernels/cuda/*.cu))
 OBJECTS        += $(CUDA_SOURCES:%=$(BUILD)/%.o)

@@ -7,12 +7,13 @@
 #include <unistd.h>
 
 #include "kernels/cpu/host/device.h"
+#include "kernels/cuda/device.h"
 #include "kernels/null/device.h"
 
 #define CUDA_LIBRARY "libqdyno_cuda.so"
 #define CUDA_SYMBOL  "qd_cuda_device_ops"
 
-static const struct qd_device_ops *const devices[] = {&qd_cpu_ops, &qd_null_ops, NULL};
+static const struct qd_device_ops *const devices[] = {&qd_cpu_ops, &qd_emu_ops, &qd_null_ops, NULL};
 
 const struct qd_device_ops *qd_device_find(const char *name)
 {

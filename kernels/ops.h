@@ -85,7 +85,8 @@ enum qd_epilogue {
 
 /* out = a * w^T. */
 struct qd_gemm_nt_args {
-    const qd_bf16 *a;     /* [M][K], row stride lda elements */
+    const qd_bf16 *a;     /* [M][K], row stride lda elements; columns from K to the next multiple of 64 are zero where
+                           * lda has room for them, and a device may need that room */
     int64_t m, lda;
     struct qd_weight w;   /* [N][K] */
     enum qd_epilogue epilogue;

@@ -47,7 +47,7 @@ static struct sum activations(const struct qd_model_config *config, const struct
     struct sum sum = {0};
     int64_t q_dim = shard->n_heads * config->head_dim, kv_dim = shard->n_kv_heads * config->head_dim;
     /* residual, normed, the outputs of o and down; qkv, q, attention; silu(gate) * up */
-    int64_t row = 4 * config->hidden_dim + (q_dim + 2 * kv_dim) + 2 * q_dim + shard->ffn_dim;
+    int64_t row = 4 * config->hidden_dim + (q_dim + 2 * kv_dim) + 2 * q_dim + qd_shard_activated_dim(shard);
     /* logits: of the shard, gathered from the ranks, and twice those handed out where that is the same memory */
     int64_t logit_row = shard->vocab_rows + (shard->tp > 1 ? shard->tp * shard->vocab_rows : 0) +
                         (ops->alloc_host == NULL ? 2 * config->vocab_size : 0);

@@ -35,7 +35,7 @@ struct rank {
     qd_bf16 *attention;     /* [T][Hq*hd] */
     qd_bf16 *o_partial;     /* [T][H] */
     qd_bf16 *down_partial;  /* [T][H] apart from o_partial: other ranks may still read that one */
-    qd_bf16 *activated;     /* [T][I] silu(gate) * up */
+    qd_bf16 *activated;     /* [T][I padded with zeros to whole 64s] silu(gate) * up */
     float *shard_logits;    /* [R][S] */
     float *gathered_logits; /* [tp][R][S] on rank 0, else NULL */
     float *logits[2];       /* [R][V] on the host, of rank 0, else NULL; by parity of the step */
@@ -69,7 +69,7 @@ static qd_status allocate(struct rank *r, char *err, size_t errlen)
         {&r->attention, tokens, q_dim, sizeof(qd_bf16), false},
         {&r->o_partial, tokens, hidden, sizeof(qd_bf16), false},
         {&r->down_partial, tokens, hidden, sizeof(qd_bf16), false},
-        {&r->activated, tokens, shard->ffn_dim, sizeof(qd_bf16), false},
+        {&r->activated, tokens, qd_shard_activated_dim(shard), sizeof(qd_bf16), false},
         {&r->shard_logits, rows, shard->vocab_rows, sizeof(float), false},
         /* Of rank 0 alone, so after all that every rank has: peers find each other's memory by its order. */
         {&r->gathered_logits, shard->tp > 1 ? want : 0, shard->tp * shard->vocab_rows, sizeof(float), false},
@@ -122,7 +122,7 @@ static qd_status rank_open(void *user, int index, struct qd_device device, void 
     return QD_OK;
 }
 
-/* out [m][...] = a [m][K] * w^T; rows of `out` are ldo apart. */
+/* out [m][...] = a [m][K] * w^T, rows of `a` without a gap; rows of `out` are ldo apart. */
 static qd_status project(const struct rank *r, const qd_bf16 *a, int64_t m, const struct qd_weight *w,
                          enum qd_epilogue epilogue, void *out, int64_t ldo)
 {
@@ -131,13 +131,14 @@ static qd_status project(const struct rank *r, const qd_bf16 *a, int64_t m, cons
     return qd_device_gemm_nt(r->device, &args);
 }
 
-/* The same for a reader that takes a partial: it is in `out` [m][N], or where the device has put its slices. */
-static qd_status project_partial(const struct rank *r, const qd_bf16 *a, int64_t m, const struct qd_weight *w,
-                                 qd_bf16 *out, struct qd_partial *partial)
+/* The same for a reader that takes a partial: it is in `out` [m][N], or where the device has put its slices. Rows of
+ * `a` are lda apart. */
+static qd_status project_partial(const struct rank *r, const qd_bf16 *a, int64_t m, int64_t lda,
+                                 const struct qd_weight *w, qd_bf16 *out, struct qd_partial *partial)
 {
     const struct qd_gemm_nt_args args = {.a = a,
                                          .m = m,
-                                         .lda = w->n_cols,
+                                         .lda = lda,
                                          .w = *w,
                                          .epilogue = QD_EPILOGUE_PARTIAL,
                                          .out = out,
@@ -184,7 +185,7 @@ static qd_status attend(const struct rank *r, const struct qd_step *step, int32_
     const struct qd_shard *shard = r->shard;
     int32_t hd = r->config->head_dim;
     struct qd_partial qkv;
-    QD_TRY(project_partial(r, r->normed, step->n_tokens, &w->qkv, r->qkv, &qkv));
+    QD_TRY(project_partial(r, r->normed, step->n_tokens, w->qkv.n_cols, &w->qkv, r->qkv, &qkv));
     const struct qd_qk_norm_rope_kv_args rope = {
         .step = step,
         .qkv = qkv,
@@ -208,15 +209,16 @@ static qd_status attend(const struct rank *r, const struct qd_step *step, int32_
         .out = r->attention,
     };
     QD_TRY(qd_device_attention(r->device, &attention));
-    return project_partial(r, r->attention, step->n_tokens, &w->o, r->o_partial, o);
+    return project_partial(r, r->attention, step->n_tokens, w->o.n_cols, &w->o, r->o_partial, o);
 }
 
 /* normed -> down, the output of the down projection. */
 static qd_status feed_forward(const struct rank *r, int64_t n_tokens, int32_t layer, struct qd_partial *down)
 {
     const struct qd_layer_weights *w = &r->weights.layers[layer];
-    QD_TRY(project(r, r->normed, n_tokens, &w->gate_up, QD_EPILOGUE_SILU_MUL, r->activated, w->down.n_cols));
-    return project_partial(r, r->activated, n_tokens, &w->down, r->down_partial, down);
+    int64_t ld = qd_shard_activated_dim(r->shard);
+    QD_TRY(project(r, r->normed, n_tokens, &w->gate_up, QD_EPILOGUE_SILU_MUL, r->activated, ld));
+    return project_partial(r, r->activated, n_tokens, ld, &w->down, r->down_partial, down);
 }
 
 /* Token ids -> normed [R][H], the normalised hidden states of the logit rows. */

@@ -25,6 +25,12 @@ struct qd_shard {
     int64_t vocab_begin, vocab_count;  /* ids owned; count may be 0 */
 };
 
+/* Elements from one row of silu(gate) * up to the next: I in whole 64s, for devices that read in such pieces. */
+static inline int64_t qd_shard_activated_dim(const struct qd_shard *shard)
+{
+    return (shard->ffn_dim + 63) / 64 * 64;
+}
+
 /* QD_ERR_UNSUPPORTED with the arithmetic when heads or ffn do not divide by tp, or neither of kv heads and tp
  * divides the other. */
 qd_status qd_shard_make(const struct qd_model_config *config, int tp, int rank, struct qd_shard *out,

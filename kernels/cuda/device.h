@@ -5,10 +5,7 @@
 
 #include "kernels/device.h"
 
-#ifdef QD_EMU
-extern const struct qd_device_ops qd_emu_ops;
-#else
-const struct qd_device_ops *qd_cuda_device_ops(void);
-#endif
+extern const struct qd_device_ops qd_emu_ops;          /* in the main binary */
+const struct qd_device_ops *qd_cuda_device_ops(void); /* in the shared object */
 
 #endif

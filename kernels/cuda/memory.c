@@ -5,7 +5,24 @@
 #include "kernels/cuda/host.h"
 #include "kernels/cuda/step_unpack.h"
 
+#ifdef QD_EMU
+#include "kernels/emu/devices.h"
+#endif
+
 enum { ALIGNMENT = 256 };
+
+static qd_status allocate_zeroed(struct qd_cuda *cuda, size_t bytes, void **out, char *err, size_t errlen)
+{
+#ifdef QD_EMU
+    /* A pool that nobody fills shall take no memory of the host. */
+    enum { SPARSE_BYTES = 64 << 20 };
+    if (bytes >= SPARSE_BYTES) return QD_CUDA((cudaError_t)qd_emu_malloc_sparse(out, bytes));
+#endif
+    QD_TRY(QD_CUDA(cudaMalloc(out, bytes > 0 ? bytes : 1)));
+    qd_status st = QD_CUDA(cudaMemsetAsync(*out, 0, bytes, cuda->stream));
+    if (st != QD_OK) cudaFree(*out);
+    return st;
+}
 
 qd_status qd_cuda_memory_alloc(struct qd_cuda *cuda, size_t bytes, void **out, char *err, size_t errlen)
 {
@@ -14,10 +31,9 @@ qd_status qd_cuda_memory_alloc(struct qd_cuda *cuda, size_t bytes, void **out, c
         return qd_fail(QD_ERR_FULL, err, errlen, "allocation %d of a rank, %s", memory->n_blocks,
                        cuda->has_peers ? "after its first step" : "which has room for fewer");
     void *data;
-    QD_TRY(QD_CUDA(cudaMalloc(&data, bytes > 0 ? bytes : 1)));
+    QD_TRY(allocate_zeroed(cuda, bytes, &data, err, errlen));
     memory->blocks[memory->n_blocks].data = data;
     memory->blocks[memory->n_blocks++].bytes = bytes;
-    QD_TRY(QD_CUDA(cudaMemsetAsync(data, 0, bytes, cuda->stream)));
     *out = data;
     return QD_OK;
 }

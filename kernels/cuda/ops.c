@@ -12,8 +12,7 @@ enum {
 
 /* ---- weights ---- */
 
-/* A packed weight's row length: columns up to a multiple of K_STEP are zeros, which whatever follows a row of
- * inputs is multiplied by. */
+/* A packed weight's row length: columns up to a multiple of K_STEP are zeros, and so are those of the input. */
 static int64_t padded_columns(int64_t n_cols)
 {
     return (int64_t)qd_round_up((size_t)n_cols, K_STEP);
@@ -122,6 +121,9 @@ qd_status qd_cuda_op_gemm_nt(void *ctx, const struct qd_gemm_nt_args *args)
     };
     gemm.plan =
         qd_cuda_gemm_choose(gemm.m, gemm.n, gemm.k, is_partial, cuda->n_sms, cuda->config.batch_invariant);
+    if (gemm.lda < gemm.k)
+        return qd_fail(QD_ERR_UNSUPPORTED, cuda->text, sizeof cuda->text, "gemm: rows of %lld for K %lld",
+                       (long long)gemm.lda, (long long)gemm.k);
     if (is_partial) choose_partial(cuda, args, &gemm);
     return qd_cuda_gemm(&gemm, cuda->stream, cuda->text, sizeof cuda->text);
 }
