@@ -10,9 +10,19 @@
 
 #include "kernels/base/random.h"
 
+#ifdef QD_EMU
+extern "C" __attribute__((weak)) int qd_emu_malloc_sparse(void **p, size_t bytes);
+#endif
 namespace {
 
-enum { MAX_ALLOCATIONS = 256, MAX_RESULTS = 256, WHAT_LEN = 96, GUARD_BYTES = 256, FAILED = 1, SKIPPED = 2 };
+enum {
+    MAX_ALLOCATIONS = 4096,
+    MAX_RESULTS = 1024,
+    WHAT_LEN = 96,
+    GUARD_BYTES = 256,
+    FAILED = 1,
+    SKIPPED = 2
+};
 /* NaN as bf16 and as fp32, negative as an integer. */
 const unsigned char GUARD_PATTERN[2] = {0xa5, 0xff};
 
@@ -40,6 +50,8 @@ struct state {
     size_t next_result; /* of this mode */
     double worst;       /* largest error as a share of its tolerance */
     char worst_what[WHAT_LEN];
+    size_t n_other,
+        n_other_of;        /* the most elements of a result that were not the same bits, and its length */
     char reason[WHAT_LEN]; /* of a skip */
 };
 
@@ -150,12 +162,13 @@ int run_test(const struct gpu_test *t)
         if (mode_end != 0) end = mode_end;
     }
     if (test.worst > 0) printf("worst error: %.3g of its tolerance (%s)\n", test.worst, test.worst_what);
+    if (test.n_other > 0) printf("other bits: %zu of %zu elements\n", test.n_other, test.n_other_of);
     if (end == SKIPPED) printf("skip: %s: %s\n", t->name, test.reason);
     printf("%s %s\n", end == 0 ? "[       OK ]" : end == SKIPPED ? "[  SKIPPED ]" : "[  FAILED  ]", t->name);
     fflush(stdout);
 
     for (size_t i = 0; i < test.n_results; i++) free(test.results[i].data);
-    test.n_results = 0;
+    test.n_results = test.n_other = 0;
     test.worst = 0;
     return end;
 }
@@ -263,8 +276,13 @@ void *gpu_alloc(size_t bytes)
 void *gpu_alloc_sparse(size_t bytes)
 {
 #ifdef QD_EMU
-    (void)bytes;
-    gpu_skip("the emulator has no sparse memory");
+    if (qd_emu_malloc_sparse == NULL) gpu_skip("the emulator has no sparse memory");
+    struct allocation *a = new_allocation();
+    void *base = NULL;
+    if (qd_emu_malloc_sparse(&base, bytes) != 0) gpu_skip("no address space");
+    *a = {static_cast<unsigned char *>(base), bytes, false};
+    test.n_device++;
+    return base;
 #else
     struct allocation *a = new_allocation();
     void *base = NULL;
@@ -281,8 +299,13 @@ void *gpu_alloc_sparse(size_t bytes)
 void *gpu_upload(const void *host, size_t bytes)
 {
     void *device = gpu_alloc(bytes);
-    check(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice), "cudaMemcpy to the device");
+    gpu_write(device, host, bytes);
     return device;
+}
+
+void gpu_write(void *device, const void *host, size_t bytes)
+{
+    check(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice), "cudaMemcpy to the device");
 }
 
 void gpu_download(void *host, const void *device, size_t bytes)
@@ -356,6 +379,26 @@ void gpu_expect_close_f32(const char *what, const float *got, const float *want,
 {
     for (size_t i = 0; i < n; i++)
         if (!close_enough(what, got[i], want[i], rtol, atol)) fail_at(what, i, n, got[i], want[i]);
+}
+
+void gpu_expect_rounded_bf16(const char *what, const qd_bf16 *got, const qd_bf16 *want, size_t n, float rtol,
+                             float atol, double share)
+{
+    size_t n_other = 0;
+    gpu_expect_close_bf16(what, got, want, n, rtol, atol);
+    for (size_t i = 0; i < n; i++) n_other += got[i] != want[i];
+    GPU_EXPECT(n_other <= 2 || static_cast<double>(n_other) <= share * static_cast<double>(n),
+               "%s: %zu of %zu elements are not the same bits: more than rounding explains", what, n_other,
+               n);
+    if (n_other > test.n_other) test.n_other = n_other, test.n_other_of = n;
+}
+
+void gpu_expect_equal(const char *what, const void *got, const void *want, size_t bytes)
+{
+    const unsigned char *g = static_cast<const unsigned char *>(got),
+                        *w = static_cast<const unsigned char *>(want);
+    for (size_t i = 0; i < bytes; i++)
+        GPU_EXPECT(g[i] == w[i], "%s: byte %zu of %zu: got 0x%02x, want 0x%02x", what, i, bytes, g[i], w[i]);
 }
 
 void gpu_skip(const char *reason)
