@@ -53,9 +53,13 @@ struct state {
     size_t n_other,
         n_other_of;        /* the most elements of a result that were not the same bits, and its length */
     char reason[WHAT_LEN]; /* of a skip */
+    int n_devices;         /* that the test uses */
+    bool shared;           /* GPU 0 has all ranks, each on its stream of rank_streams */
+    int rank;
 };
 
 struct state test;
+cudaStream_t rank_streams[GPU_MAX_RANKS]; /* made when a test needs them, kept to the end */
 
 void check(cudaError_t error, const char *what)
 {
@@ -143,6 +147,9 @@ int run_mode(const struct gpu_test *t, int mode)
     test.mode = mode;
     const int end = setjmp(test.end);
     if (end == 0) {
+        test.n_devices = 1;
+        test.shared = false;
+        gpu_set_rank(0);
         t->run();
         gpu_synchronize();
         check_guards();
@@ -231,6 +238,29 @@ float random_value(uint64_t seed, size_t i, float scale)
     return scale * (2.0f * qd_uniform_open(block.word[i % 4]) - 1.0f);
 }
 
+/* Lets GPUs 0 .. n-1 access each other's memory; false when they cannot. */
+bool use_peers(int n)
+{
+    int n_devices = 0;
+    check(cudaGetDeviceCount(&n_devices), "cudaGetDeviceCount");
+    if (n_devices < n) return false;
+    for (int device = 0; device < n; device++) {
+        check(cudaSetDevice(device), "cudaSetDevice");
+        for (int peer = 0; peer < n; peer++) {
+            int can = 0;
+            if (peer == device) continue;
+            check(cudaDeviceCanAccessPeer(&can, device, peer), "cudaDeviceCanAccessPeer");
+            if (!can) return false;
+            const cudaError_t error = cudaDeviceEnablePeerAccess(peer, 0);
+            if (error == cudaErrorPeerAccessAlreadyEnabled)
+                cudaGetLastError(); /* by a test before; clears it */
+            else
+                check(error, "cudaDeviceEnablePeerAccess");
+        }
+    }
+    return true;
+}
+
 } // namespace
 
 int gpu_main(const struct gpu_test *tests, size_t n_tests, int argc, char **argv)
@@ -316,12 +346,40 @@ void gpu_download(void *host, const void *device, size_t bytes)
 
 void gpu_synchronize(void)
 {
-    check(cudaDeviceSynchronize(), "kernel");
+    const int rank = test.rank;
+    for (int device = 0; device < test.n_devices; device++) {
+        check(cudaSetDevice(device), "cudaSetDevice");
+        check(cudaDeviceSynchronize(), "kernel");
+    }
+    gpu_set_rank(rank);
 }
 
 struct CUstream_st *gpu_stream(void)
 {
-    return NULL; /* the default stream */
+    return test.shared ? rank_streams[test.rank] : NULL; /* the default stream */
+}
+
+void gpu_use_ranks(int n, int n_blocks)
+{
+    GPU_EXPECT(n >= 1 && n <= GPU_MAX_RANKS, "%d ranks", n);
+    gpu_synchronize();
+    test.shared = !use_peers(n);
+    test.n_devices = test.shared ? 1 : n;
+    gpu_set_rank(0);
+    if (!test.shared) return;
+    struct cudaDeviceProp properties;
+    check(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
+    if (properties.multiProcessorCount < n * n_blocks) gpu_skip("needs more GPUs with access to each other");
+    /* Streams that wait for the default one, on which memory is filled, but not for each other. */
+    for (int rank = 0; rank < n; rank++)
+        if (rank_streams[rank] == NULL)
+            check(cudaStreamCreateWithFlags(&rank_streams[rank], cudaStreamDefault), "cudaStreamCreate");
+}
+
+void gpu_set_rank(int rank)
+{
+    test.rank = rank;
+    check(cudaSetDevice(test.shared ? 0 : rank), "cudaSetDevice");
 }
 
 void *gpu_host_alloc(size_t bytes)
