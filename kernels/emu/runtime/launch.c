@@ -31,7 +31,7 @@ void qd_emu_register_kernel(const void *symbol, void (*call)(void *const *, cons
         QD_ASSERT(kernel != NULL);
         kernel->symbol = symbol;
         kernel->call = call;
-        snprintf(kernel->name, sizeof kernel->name, "kernel at %p", symbol);
+        snprintf(kernel->name, sizeof kernel->name, "%p", symbol);
         kernel->n_args = n_args;
         if (n_args > 0) memcpy(kernel->arg_sizes, arg_sizes, n_args * sizeof *arg_sizes);
         kernel->next = *bucket;
