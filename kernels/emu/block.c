@@ -272,6 +272,14 @@ void qd_emu_block_end(struct block *b)
 {
     qd_emu_shared_end(b);
 #ifdef QD_EMU_TSAN
-    for (unsigned i = 0; i < b->n_threads; i++) __tsan_destroy_fiber(b->threads[i].fiber.tsan);
+    for (unsigned i = 0; i < b->n_threads; i++) {
+        struct thread *t = &b->threads[i];
+        if (!t->exited) { /* the launch has failed; its end comes after what this thread did all the same */
+            __tsan_switch_to_fiber(t->fiber.tsan, QD_EMU_TSAN_NO_ORDER);
+            qd_emu_order_before(&qd_emu_worker->order_end);
+            __tsan_switch_to_fiber(qd_emu_worker->scheduler.tsan, QD_EMU_TSAN_NO_ORDER);
+        }
+        __tsan_destroy_fiber(t->fiber.tsan);
+    }
 #endif
 }
