@@ -54,10 +54,10 @@ template <class... Params> struct qd_emu_caller {
     }
 };
 
-template <class... Params> void qd_emu_register(void (*kernel)(Params...))
+template <class... Params> void qd_emu_register(void (*kernel)(Params...), const char *name)
 {
     static const unsigned sizes[] = {sizeof(Params)..., 0};
-    qd_emu_register_kernel(reinterpret_cast<const void *>(kernel), qd_emu_caller<Params...>::call, sizes,
+    qd_emu_register_kernel(reinterpret_cast<const void *>(kernel), name, qd_emu_caller<Params...>::call, sizes,
                            sizeof...(Params));
 }
 
