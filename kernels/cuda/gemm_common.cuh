@@ -24,7 +24,7 @@ struct problem {
     int m, n, k;
     int k_slice; /* K of one slice, a multiple of K_STEP */
     output kind;
-    bool hf; /* round where Hugging Face does */
+    int hf; /* 1: round where Hugging Face does; not bool, for which nvcc loads bytes */
 };
 
 enum {
