@@ -54,6 +54,7 @@ void qd_emu_fail(struct qd_emu_site site, const char *format, ...)
     va_start(args, format);
     fail_with(t->block->run, t, site, format, args);
     va_end(args);
+    qd_emu_order_before(&qd_emu_worker->order_end);
     qd_emu_self = NULL;
     qd_emu_fiber_switch(&t->fiber, &qd_emu_worker->scheduler, 1);
     abort(); /* nobody switches back to a failed thread */

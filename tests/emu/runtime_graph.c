@@ -501,6 +501,25 @@ static void captures_begin_and_end_once(void **state)
     qd_emu_shutdown();
 }
 
+static void a_capture_ends_on_a_gpu_that_failed(void **state)
+{
+    (void)state;
+    struct qd_emu_mode mode = qd_emu_default_mode();
+    mode.stall_ms = 20;
+    qd_emu_set_mode(&mode);
+    struct rig rig = create_rig();
+    cudaGraph_t graph = (cudaGraph_t)&rig;
+    OK(cudaStreamBeginCapture(rig.stream, cudaStreamCaptureModeRelaxed));
+    OK(launch_hold(rig.pinned, rig.other)); /* for ever */
+    EXPECT(cudaStreamSynchronize(rig.other), cudaErrorLaunchFailure);
+    EXPECT(launch_fill(rig.device, 1, 1, rig.stream), cudaErrorLaunchFailure);
+    EXPECT(cudaStreamEndCapture(rig.stream, &graph), cudaErrorLaunchFailure);
+    assert_null(graph);
+    EXPECT(cudaStreamDestroy(rig.stream), cudaErrorLaunchFailure); /* is done all the same */
+    REFUSED(cudaStreamDestroy(rig.stream), cudaErrorInvalidResourceHandle, "no stream to destroy");
+    qd_emu_shutdown();
+}
+
 static void events_of_a_capture_belong_to_it(void **state)
 {
     (void)state;
@@ -536,6 +555,7 @@ int main(void)
         RUNTIME_TEST(modes_say_which_threads_a_capture_binds),
         RUNTIME_TEST(blocking_streams_that_capture_exclude_the_legacy_stream),
         RUNTIME_TEST(captures_begin_and_end_once),
+        RUNTIME_TEST(a_capture_ends_on_a_gpu_that_failed),
         RUNTIME_TEST(events_of_a_capture_belong_to_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

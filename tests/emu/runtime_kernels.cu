@@ -47,9 +47,9 @@ __global__ void shared(int *out, uint64_t bytes)
     *out = memory[bytes - 1];
 }
 
-template <class... Params> const void *known(void (*kernel)(Params...))
+template <class... Params> const void *known(const char *name, void (*kernel)(Params...))
 {
-    qd_emu_register(kernel);
+    qd_emu_register(kernel, name);
     return reinterpret_cast<const void *>(kernel);
 }
 
@@ -59,13 +59,13 @@ const void *runtime_kernel(enum runtime_kernel which)
 {
     using namespace runtime_kernels;
     switch (which) {
-    case RUNTIME_FILL: return known(fill);
-    case RUNTIME_TWICE: return known(twice);
-    case RUNTIME_HOLD: return known(hold);
-    case RUNTIME_MEET: return known(meet);
-    case RUNTIME_WRITE_AT: return known(write_at);
-    case RUNTIME_SUM: return known(sum);
-    case RUNTIME_SHARED: return known(shared);
+    case RUNTIME_FILL: return known("fill", fill);
+    case RUNTIME_TWICE: return known("twice", twice);
+    case RUNTIME_HOLD: return known("hold", hold);
+    case RUNTIME_MEET: return known("meet", meet);
+    case RUNTIME_WRITE_AT: return known("write_at", write_at);
+    case RUNTIME_SUM: return known("sum", sum);
+    case RUNTIME_SHARED: return known("shared", shared);
     }
     return nullptr;
 }

@@ -1,5 +1,7 @@
 #include "tests/emu/runtime_kernels.h"
 
+#include "kernels/emu/sanitize.h"
+
 static void memory_is_filled_with_nan_and_aligned(void **state)
 {
     (void)state;
@@ -153,6 +155,26 @@ static void a_store_beyond_the_end_fails_the_kernel(void **state)
     EXPECT(cudaFree(p), cudaErrorLaunchFailure); /* and yet it is freed */
 }
 
+static void a_sanitizer_sees_where_memory_begins_and_ends(void **state)
+{
+    (void)state;
+#ifdef QD_EMU_ASAN
+    for (size_t bytes = 1; bytes < 40; bytes++) {
+        void *p;
+        OK(cudaMalloc(&p, bytes));
+        char *begin = p;
+        assert_null(__asan_region_is_poisoned(p, bytes));
+        assert_true(__asan_address_is_poisoned(begin - 1));
+        assert_true(__asan_address_is_poisoned(begin + bytes));
+        assert_true(__asan_address_is_poisoned(begin + bytes + 100));
+        OK(cudaFree(p));
+        assert_false(__asan_address_is_poisoned(begin - 1)); /* whoever gets the addresses next */
+    }
+#else
+    SKIP("needs AddressSanitizer");
+#endif
+}
+
 static void leaks_are_listed_and_shutdown_frees(void **state)
 {
     (void)state;
@@ -192,6 +214,7 @@ int main(void)
         RUNTIME_TEST(memory_is_limited_and_counted),
         RUNTIME_TEST(sparse_memory_has_far_ends),
         RUNTIME_TEST(a_store_beyond_the_end_fails_the_kernel),
+        RUNTIME_TEST(a_sanitizer_sees_where_memory_begins_and_ends),
         RUNTIME_TEST(leaks_are_listed_and_shutdown_frees),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

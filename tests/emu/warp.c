@@ -2,37 +2,7 @@
  */
 #include "tests/support/test.h"
 
-#include "tests/emu/kernels.h"
-
-enum { SEEDS = 5, WARP = 32 };
-
-static char err[QD_ERR_LEN];
-
-static void set_schedule(int seed)
-{
-    struct qd_emu_mode mode = qd_emu_default_mode();
-    if (seed > 0) mode.schedule = QD_EMU_SCHEDULE_RANDOM, mode.seed = (uint64_t)seed;
-    qd_emu_set_mode(&mode);
-}
-
-static void assert_runs(const char *kernel, unsigned blocks, unsigned threads, const struct emu_args *args)
-{
-    err[0] = '\0';
-    if (emu_run(kernel, blocks, threads, 0, args, err, sizeof err) != 0) fail_msg("%s", err);
-}
-
-/* The kernel's launch fails in every schedule with a text that has `needle` in it. */
-static void assert_refused(const char *kernel, unsigned threads, const char *needle)
-{
-    uint32_t out[1024];
-    struct emu_args args = {.out = out};
-    for (int seed = 0; seed < SEEDS; seed++) {
-        set_schedule(seed);
-        assert_int_equal(emu_run(kernel, 1, threads, 0, &args, err, sizeof err), -1);
-        ASSERT_CONTAINS(err, needle);
-        ASSERT_CONTAINS(err, kernel);
-    }
-}
+#include "tests/emu/rig.h"
 
 static void shuffles_sum_a_warp(void **state)
 {

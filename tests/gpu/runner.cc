@@ -9,10 +9,11 @@
 #include <stdlib.h>
 
 #include "kernels/base/random.h"
-
 #ifdef QD_EMU
-extern "C" __attribute__((weak)) int qd_emu_malloc_sparse(void **p, size_t bytes);
+#include "kernels/emu/devices.h"
+#include "kernels/emu/mode.h"
 #endif
+
 namespace {
 
 enum {
@@ -27,9 +28,9 @@ enum {
 const unsigned char GUARD_PATTERN[2] = {0xa5, 0xff};
 
 struct allocation {
-    unsigned char *base; /* cudaMalloc's pointer: guard, data, guard */
-    size_t bytes;        /* of the data */
-    bool guarded;
+    unsigned char *base;  /* cudaMalloc's pointer: guard, data, guard */
+    size_t bytes;         /* of the data */
+    size_t before, after; /* bytes of the guards */
 };
 
 /* What the modes before left for gpu_expect_same_bits. */
@@ -50,41 +51,101 @@ struct state {
     size_t next_result; /* of this mode */
     double worst;       /* largest error as a share of its tolerance */
     char worst_what[WHAT_LEN];
-    size_t n_other,
-        n_other_of;        /* the most elements of a result that were not the same bits, and its length */
+    size_t n_other;        /* the most elements of a result that were not the same bits, */
+    size_t n_other_of;     /* and the length of that result */
     char reason[WHAT_LEN]; /* of a skip */
     int n_devices;         /* that the test uses */
-    bool shared;           /* GPU 0 has all ranks, each on its stream of rank_streams */
+    bool shared;           /* GPU 0 has all ranks */
     int rank;
+    cudaStream_t streams[GPU_MAX_RANKS]; /* of each rank, on its GPU; made when it is first used */
 };
 
 struct state test;
-cudaStream_t rank_streams[GPU_MAX_RANKS]; /* made when a test needs them, kept to the end */
 
 void check(cudaError_t error, const char *what)
 {
     if (error != cudaSuccess) gpu_fail(__FILE__, __LINE__, "%s: %s", what, cudaGetErrorString(error));
 }
 
-/* A mode: a schedule in the emulator, a repetition on a GPU. */
+/* What differs between the modes: see runner.h. */
 #ifdef QD_EMU
+
+enum { FIXED_MODES = 2, DEFAULT_SEEDS = 2 };
+
+int n_seeds(void)
+{
+    const char *seeds = getenv("QD_GPU_SEEDS");
+    return seeds != NULL ? atoi(seeds) : DEFAULT_SEEDS;
+}
+
 int n_modes(void)
 {
-    return 1; /* the one that the emulator's environment variables choose */
+    return FIXED_MODES + n_seeds() + 1;
 }
+
+/* The last mode sums products in double: other bits than before are right there. */
+bool has_other_sums(void)
+{
+    return test.mode == n_modes() - 1;
+}
+
+void set_mode(void)
+{
+    static const enum qd_emu_arrival arrivals[] = {QD_EMU_ARRIVAL_LATEST, QD_EMU_ARRIVAL_EAGER,
+                                                   QD_EMU_ARRIVAL_RANDOM};
+    const bool is_random = test.mode >= FIXED_MODES && !has_other_sums();
+    struct qd_emu_mode mode = qd_emu_default_mode();
+    mode.schedule = is_random ? QD_EMU_SCHEDULE_RANDOM : QD_EMU_SCHEDULE_FIXED;
+    mode.arrival = arrivals[is_random ? test.mode % 3 : test.mode % 2];
+    mode.mma_sum = has_other_sums() ? QD_EMU_MMA_SUM_F64 : QD_EMU_MMA_SUM_F32;
+    mode.seed = static_cast<uint64_t>(test.mode);
+    mode.shared_base_odd = test.mode % 2 == 1;
+    qd_emu_set_mode(&mode);
+}
+
 int poison_byte(void)
 {
     return 0xff;
 }
+
+/* Without a guard zone the emulator's own end of the allocation shows reads, too. */
+size_t guard_after(void)
+{
+    return test.mode % 2 == 0 ? GUARD_BYTES : 0;
+}
+
+/* Forgets a kernel's failure, which every call would report from now on. */
+void recover(void)
+{
+    qd_emu_shutdown();
+}
+
 #else
+
 int n_modes(void)
 {
     return 4;
 }
+
+bool has_other_sums(void)
+{
+    return false;
+}
+
+void set_mode(void) {}
+
 int poison_byte(void)
 {
     return test.mode % 2 == 0 ? 0xff : 0x7f;
 }
+
+size_t guard_after(void)
+{
+    return GUARD_BYTES;
+}
+
+void recover(void) {}
+
 #endif
 
 void fill_guard(unsigned char *host, size_t bytes)
@@ -92,45 +153,37 @@ void fill_guard(unsigned char *host, size_t bytes)
     for (size_t i = 0; i < bytes; i++) host[i] = GUARD_PATTERN[i % 2];
 }
 
-/* Bytes from the start of the allocation to the end of the second guard: keeps the emulator's memory, which
- * ends at the end of a page, aligned. */
-size_t guarded_size(size_t bytes)
-{
-    return (bytes + 3 * GUARD_BYTES - 1) / GUARD_BYTES * GUARD_BYTES;
-}
-
-struct allocation *new_allocation(void)
+struct allocation *new_allocation(size_t before, size_t bytes, size_t after)
 {
     GPU_EXPECT(test.n_device < MAX_ALLOCATIONS, "more than %d allocations in a test", MAX_ALLOCATIONS);
-    return &test.device[test.n_device];
+    void *base = NULL;
+    check(cudaMalloc(&base, before + bytes + after), "cudaMalloc");
+    struct allocation *a = &test.device[test.n_device++];
+    *a = {static_cast<unsigned char *>(base), bytes, before, after};
+    return a;
 }
 
-/* The first guard byte that changed, as an offset from the data; 0 when none has. */
-long changed_guard(const struct allocation *a)
+/* The index of the first byte of a guard that changed, `bytes` when none has. */
+size_t first_change(const unsigned char *guard, size_t bytes)
 {
-    const size_t size = guarded_size(a->bytes), after = GUARD_BYTES + a->bytes, tail = size - after;
-    unsigned char got[2 * GUARD_BYTES], want[2 * GUARD_BYTES];
-    check(cudaMemcpy(got, a->base, GUARD_BYTES, cudaMemcpyDeviceToHost), "cudaMemcpy of a guard");
-    fill_guard(want, GUARD_BYTES);
-    for (size_t i = 0; i < GUARD_BYTES; i++)
-        if (got[i] != want[i]) return static_cast<long>(i) - GUARD_BYTES;
-    check(cudaMemcpy(got, a->base + after, tail, cudaMemcpyDeviceToHost), "cudaMemcpy of a guard");
-    fill_guard(want, tail);
-    for (size_t i = 0; i < tail; i++)
-        if (got[i] != want[i]) return static_cast<long>(a->bytes + i + 1);
-    return 0;
+    unsigned char got[GUARD_BYTES], want[GUARD_BYTES];
+    if (bytes > 0) check(cudaMemcpy(got, guard, bytes, cudaMemcpyDeviceToHost), "cudaMemcpy of a guard");
+    fill_guard(want, bytes);
+    size_t i = 0;
+    while (i < bytes && got[i] == want[i]) i++;
+    return i;
 }
 
 void check_guards(void)
 {
     for (size_t i = 0; i < test.n_device; i++) {
         const struct allocation *a = &test.device[i];
-        const long at = a->guarded ? changed_guard(a) : 0;
-        if (at < 0)
-            gpu_fail(__FILE__, __LINE__, "allocation %zu: %ld bytes before its start were written", i, -at);
-        if (at > 0)
-            gpu_fail(__FILE__, __LINE__, "allocation %zu of %zu bytes: byte %ld was written", i, a->bytes,
-                     at - 1);
+        size_t at = first_change(a->base, a->before);
+        GPU_EXPECT(at == a->before, "allocation %zu of %zu bytes: a byte %zu before its start was written", i,
+                   a->bytes, a->before - at);
+        at = first_change(a->base + a->before + a->bytes, a->after);
+        GPU_EXPECT(at == a->after, "allocation %zu of %zu bytes: byte %zu was written", i, a->bytes,
+                   a->bytes + at);
     }
 }
 
@@ -138,6 +191,10 @@ void release(void)
 {
     for (size_t i = 0; i < test.n_device; i++) cudaFree(test.device[i].base);
     for (size_t i = 0; i < test.n_host; i++) free(test.host[i]);
+    for (cudaStream_t &stream : test.streams) {
+        if (stream != NULL) cudaStreamDestroy(stream);
+        stream = NULL;
+    }
     test.n_device = test.n_host = test.next_result = 0;
 }
 
@@ -145,6 +202,7 @@ void release(void)
 int run_mode(const struct gpu_test *t, int mode)
 {
     test.mode = mode;
+    set_mode();
     const int end = setjmp(test.end);
     if (end == 0) {
         test.n_devices = 1;
@@ -155,6 +213,7 @@ int run_mode(const struct gpu_test *t, int mode)
         check_guards();
     }
     release();
+    if (end == FAILED) recover();
     return end;
 }
 
@@ -288,42 +347,31 @@ int gpu_main(const struct gpu_test *tests, size_t n_tests, int argc, char **argv
 
 void *gpu_alloc(size_t bytes)
 {
-    struct allocation *a = new_allocation();
-    const size_t size = guarded_size(bytes), tail = size - GUARD_BYTES - bytes;
-    unsigned char guard[2 * GUARD_BYTES];
-    void *base = NULL;
-    check(cudaMalloc(&base, size), "cudaMalloc");
-    *a = {static_cast<unsigned char *>(base), bytes, true};
-    test.n_device++;
+    struct allocation *a = new_allocation(GUARD_BYTES, bytes, guard_after());
+    unsigned char *data = a->base + a->before, guard[GUARD_BYTES];
     fill_guard(guard, sizeof guard);
-    check(cudaMemset(a->base + GUARD_BYTES, poison_byte(), bytes), "cudaMemset");
-    check(cudaMemcpy(a->base, guard, GUARD_BYTES, cudaMemcpyHostToDevice), "cudaMemcpy of a guard");
-    check(cudaMemcpy(a->base + GUARD_BYTES + bytes, guard, tail, cudaMemcpyHostToDevice),
-          "cudaMemcpy of a guard");
-    return a->base + GUARD_BYTES;
+    gpu_write(a->base, guard, a->before);
+    if (bytes > 0) check(cudaMemset(data, poison_byte(), bytes), "cudaMemset");
+    if (a->after > 0) gpu_write(data + bytes, guard, a->after);
+    check(cudaStreamSynchronize(NULL), "cudaMemset"); /* another GPU may be the first to touch it */
+    return data;
 }
 
 void *gpu_alloc_sparse(size_t bytes)
 {
+    GPU_EXPECT(test.n_device < MAX_ALLOCATIONS, "more than %d allocations in a test", MAX_ALLOCATIONS);
+    void *base = NULL;
 #ifdef QD_EMU
-    if (qd_emu_malloc_sparse == NULL) gpu_skip("the emulator has no sparse memory");
-    struct allocation *a = new_allocation();
-    void *base = NULL;
-    if (qd_emu_malloc_sparse(&base, bytes) != 0) gpu_skip("no address space");
-    *a = {static_cast<unsigned char *>(base), bytes, false};
-    test.n_device++;
-    return base;
+    const bool there = qd_emu_malloc_sparse(&base, bytes) == cudaSuccess;
 #else
-    struct allocation *a = new_allocation();
-    void *base = NULL;
-    if (cudaMalloc(&base, bytes) != cudaSuccess) {
+    const bool there = cudaMalloc(&base, bytes) == cudaSuccess;
+#endif
+    if (!there) {
         cudaGetLastError(); /* clears it */
         gpu_skip("the device has not as much memory");
     }
-    *a = {static_cast<unsigned char *>(base), bytes, false};
-    test.n_device++;
+    test.device[test.n_device++] = {static_cast<unsigned char *>(base), bytes, 0, 0};
     return base;
-#endif
 }
 
 void *gpu_upload(const void *host, size_t bytes)
@@ -336,6 +384,7 @@ void *gpu_upload(const void *host, size_t bytes)
 void gpu_write(void *device, const void *host, size_t bytes)
 {
     check(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice), "cudaMemcpy to the device");
+    check(cudaStreamSynchronize(NULL), "cudaMemcpy to the device"); /* a small one may still be on its way */
 }
 
 void gpu_download(void *host, const void *device, size_t bytes)
@@ -356,7 +405,7 @@ void gpu_synchronize(void)
 
 struct CUstream_st *gpu_stream(void)
 {
-    return test.shared ? rank_streams[test.rank] : NULL; /* the default stream */
+    return test.streams[test.rank];
 }
 
 void gpu_use_ranks(int n, int n_blocks)
@@ -370,16 +419,15 @@ void gpu_use_ranks(int n, int n_blocks)
     struct cudaDeviceProp properties;
     check(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
     if (properties.multiProcessorCount < n * n_blocks) gpu_skip("needs more GPUs with access to each other");
-    /* Streams that wait for the default one, on which memory is filled, but not for each other. */
-    for (int rank = 0; rank < n; rank++)
-        if (rank_streams[rank] == NULL)
-            check(cudaStreamCreateWithFlags(&rank_streams[rank], cudaStreamDefault), "cudaStreamCreate");
 }
 
 void gpu_set_rank(int rank)
 {
     test.rank = rank;
     check(cudaSetDevice(test.shared ? 0 : rank), "cudaSetDevice");
+    /* It waits for the default stream, on which memory is filled, but not for other ranks' streams. */
+    if (test.streams[rank] == NULL)
+        check(cudaStreamCreateWithFlags(&test.streams[rank], cudaStreamDefault), "cudaStreamCreateWithFlags");
 }
 
 void *gpu_host_alloc(size_t bytes)
@@ -403,6 +451,7 @@ void gpu_random_f32(float *out, size_t n, float scale, uint64_t seed)
 
 void gpu_expect_same_bits(const char *what, const void *host, size_t bytes)
 {
+    if (has_other_sums()) return;
     GPU_EXPECT(test.next_result < MAX_RESULTS, "more than %d results in a test", MAX_RESULTS);
     struct result *r = &test.results[test.next_result++];
     if (test.next_result > test.n_results) { /* the first mode that comes so far */

@@ -3,7 +3,8 @@
  * that tools/run-tests.sh counts.
  *
  * Every test runs once per mode. In the emulator a mode is a schedule and an arrival of asynchronous copies
- * (the deterministic ones, then QD_GPU_SEEDS random ones); on a GPU a mode is a repetition with other bytes
+ * (the deterministic ones, then QD_GPU_SEEDS random ones, 2 by default; at last mma sums in double, where
+ * bits are not compared with the modes before); on a GPU a mode is a repetition with other bytes
  * in fresh buffers. A failed expectation ends the test in that mode; nothing is on the stack by then that
  * needs a destructor, since tests are C.
  */
@@ -32,8 +33,8 @@ struct gpu_test {
 int gpu_main(const struct gpu_test *tests, size_t n_tests, int argc, char **argv);
 
 /* Device memory for the running test, released at its end: filled with 0xff (NaN; on a GPU every second mode
- * with 0x7f, huge but finite) between guard zones, NaN as well, that are checked at the end. 256-byte
- * aligned. */
+ * with 0x7f, huge but finite) between guard zones, NaN as well, that are checked at the end; in the
+ * emulator every second mode has none behind, since memory ends there. 16-byte aligned; on a GPU 256-byte. */
 void *gpu_alloc(size_t bytes);
 /* Device memory of which little is touched: neither filled nor guarded. Skips the test where there is not as
  * much. */

@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-/* Calls visit for every capturing stream until it returns false. */
+/* The capturing stream after `stream` (NULL: the first), which is of GPU *device; NULL when there is none. */
 static struct CUstream_st *next_capturing(int *device, struct CUstream_st *stream)
 {
     for (; *device < qd_emu_runtime.n_devices; ++*device, stream = NULL) {
@@ -60,8 +60,9 @@ cudaError_t qd_emu_forbid_legacy(struct qd_emu_device *device, const char *call)
     return own != NULL ? qd_emu_forbid_on_capturing(own, call) : cudaSuccess;
 }
 
-static cudaError_t begin_capture(cudaStream_t handle, enum cudaStreamCaptureMode mode)
+cudaError_t cudaStreamBeginCapture(cudaStream_t handle, enum cudaStreamCaptureMode mode)
 {
+    QD_EMU_ENTER();
     struct CUstream_st *stream;
     cudaError_t error = qd_emu_find_stream(handle, &stream);
     if (error != cudaSuccess) return error;
@@ -81,19 +82,12 @@ static cudaError_t begin_capture(cudaStream_t handle, enum cudaStreamCaptureMode
     return cudaSuccess;
 }
 
-cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode)
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
 {
-    qd_emu_lock();
-    return qd_emu_unlock(begin_capture(stream, mode));
-}
-
-static cudaError_t end_capture(cudaStream_t handle, cudaGraph_t *graph)
-{
-    struct CUstream_st *stream;
+    QD_EMU_ENTER();
     *graph = NULL;
-    cudaError_t error = qd_emu_find_stream(handle, &stream);
-    if (error != cudaSuccess) return error;
-    if (stream->capture == NULL) return qd_emu_refuse(cudaErrorIllegalState, "the stream does not capture");
+    if (!qd_emu_handle_is(stream, QD_EMU_STREAM) || stream->capture == NULL)
+        return qd_emu_refuse(cudaErrorIllegalState, "the stream does not capture");
     if (stream->capture_mode != cudaStreamCaptureModeRelaxed && !is_of_this_thread(stream)) {
         stream->is_capture_broken = true;
         return qd_emu_refuse(cudaErrorStreamCaptureWrongThread, "another thread began this capture");
@@ -106,25 +100,24 @@ static cudaError_t end_capture(cudaStream_t handle, cudaGraph_t *graph)
         qd_emu_graph_release(captured);
         return qd_emu_refuse(cudaErrorStreamCaptureInvalidated, "the capture was broken by a call before");
     }
+    struct qd_emu_device *device = qd_emu_stream_device(stream);
+    if (device->is_failure_known) {
+        qd_emu_graph_release(captured);
+        return qd_emu_device_failure(device);
+    }
     qd_emu_handle_add(&captured->handle, QD_EMU_GRAPH, stream->handle.device);
     *graph = captured;
     return cudaSuccess;
 }
 
-cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
-{
-    qd_emu_lock();
-    return qd_emu_unlock(end_capture(stream, graph));
-}
-
 cudaError_t cudaStreamIsCapturing(cudaStream_t handle, enum cudaStreamCaptureStatus *status)
 {
     struct CUstream_st *stream;
-    qd_emu_lock();
+    QD_EMU_ENTER();
     cudaError_t error = qd_emu_find_stream(handle, &stream);
     if (error == cudaSuccess)
         *status = stream->is_capture_broken ? cudaStreamCaptureStatusInvalidated
                   : stream->capture != NULL ? cudaStreamCaptureStatusActive
                                             : cudaStreamCaptureStatusNone;
-    return qd_emu_unlock(error);
+    return error;
 }

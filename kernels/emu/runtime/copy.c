@@ -61,11 +61,10 @@ static cudaError_t check_copy(const char *call, const struct CUstream_st *stream
     return error;
 }
 
-/* Pageable memory is read before the call returns, as CUDA does, and written before it, too. */
+/* Staged: the source is read before the call returns. */
 static cudaError_t issue_copy(struct CUstream_st *stream, const struct side *dst, const struct side *src,
-                              size_t bytes)
+                              size_t bytes, bool is_staged)
 {
-    bool is_staged = src->allocation == NULL;
     struct qd_emu_work *work = qd_emu_work_create(QD_EMU_WORK_COPY, is_staged ? bytes : 0);
     if (work != NULL) {
         work->as.copy.dst = (void *)dst->p;
@@ -89,22 +88,24 @@ static cudaError_t copy(const char *call, void *dst_address, const void *src_add
     bool is_pageable = dst.allocation == NULL || src.allocation == NULL;
     if (is_pageable && stream->capture != NULL)
         return qd_emu_forbid_on_capturing(stream, "a copy of pageable host memory");
-    error = issue_copy(stream, &dst, &src, bytes);
+    /* As in CUDA: pageable memory is done with on return, and a copy within or between GPUs waits for
+     * nothing. */
     bool must_wait = dst.allocation == NULL || (!is_async && !(dst.is_device && src.is_device));
+    error = issue_copy(stream, &dst, &src, bytes, src.allocation == NULL && !must_wait);
     return error == cudaSuccess && must_wait ? qd_emu_wait_stream(stream) : error;
 }
 
 cudaError_t cudaMemcpy(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind)
 {
-    qd_emu_lock();
-    return qd_emu_unlock(copy("cudaMemcpy", dst, src, bytes, kind, NULL, false));
+    QD_EMU_ENTER();
+    return copy("cudaMemcpy", dst, src, bytes, kind, NULL, false);
 }
 
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind,
                             cudaStream_t stream)
 {
-    qd_emu_lock();
-    return qd_emu_unlock(copy("cudaMemcpyAsync", dst, src, bytes, kind, stream, true));
+    QD_EMU_ENTER();
+    return copy("cudaMemcpyAsync", dst, src, bytes, kind, stream, true);
 }
 
 static cudaError_t fill(const char *call, void *dst_address, int value, size_t bytes, cudaStream_t handle,
@@ -131,12 +132,12 @@ static cudaError_t fill(const char *call, void *dst_address, int value, size_t b
 
 cudaError_t cudaMemset(void *dst, int value, size_t bytes)
 {
-    qd_emu_lock();
-    return qd_emu_unlock(fill("cudaMemset", dst, value, bytes, NULL, false));
+    QD_EMU_ENTER();
+    return fill("cudaMemset", dst, value, bytes, NULL, false);
 }
 
 cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t stream)
 {
-    qd_emu_lock();
-    return qd_emu_unlock(fill("cudaMemsetAsync", dst, value, bytes, stream, true));
+    QD_EMU_ENTER();
+    return fill("cudaMemsetAsync", dst, value, bytes, stream, true);
 }

@@ -16,10 +16,9 @@ void qd_emu_lock(void)
     pthread_mutex_lock(&qd_emu_runtime.lock);
 }
 
-cudaError_t qd_emu_unlock(cudaError_t error)
+void qd_emu_unlock(void)
 {
     pthread_mutex_unlock(&qd_emu_runtime.lock);
-    return error;
 }
 
 int qd_emu_device_index(const struct qd_emu_device *device)
@@ -58,29 +57,29 @@ bool qd_emu_can_access(const struct qd_emu_device *device, int owner)
 
 cudaError_t cudaGetDeviceCount(int *count)
 {
-    qd_emu_lock();
+    QD_EMU_ENTER();
     *count = qd_emu_runtime.n_devices;
-    return qd_emu_unlock(*count == 0 ? check_device(0) : cudaSuccess);
+    return *count == 0 ? check_device(0) : cudaSuccess;
 }
 
 cudaError_t cudaSetDevice(int device)
 {
-    qd_emu_lock();
+    QD_EMU_ENTER();
     cudaError_t error = check_device(device);
     if (error == cudaSuccess) current = device;
-    return qd_emu_unlock(error);
+    return error;
 }
 
 cudaError_t cudaGetDevice(int *device)
 {
-    qd_emu_lock();
+    QD_EMU_ENTER();
     *device = current;
-    return qd_emu_unlock(check_device(current));
+    return check_device(current);
 }
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device)
 {
-    qd_emu_lock();
+    QD_EMU_ENTER();
     cudaError_t error = check_device(device);
     if (error == cudaSuccess) {
         *prop = (struct cudaDeviceProp){
@@ -104,7 +103,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device)
             .sharedMemPerBlockOptin = QD_EMU_MAX_SHARED_BYTES,
         };
     }
-    return qd_emu_unlock(error);
+    return error;
 }
 
 cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attr, int device)
@@ -132,15 +131,16 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attr, int dev
 
 cudaError_t cudaDeviceCanAccessPeer(int *can_access, int device, int peer)
 {
-    qd_emu_lock();
+    QD_EMU_ENTER();
     cudaError_t error = check_device(device);
     if (error == cudaSuccess) error = check_device(peer);
     if (error == cudaSuccess) *can_access = device != peer;
-    return qd_emu_unlock(error);
+    return error;
 }
 
-static cudaError_t enable_peer(int peer, unsigned flags)
+cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags)
 {
+    QD_EMU_ENTER();
     struct qd_emu_device *device;
     cudaError_t error = qd_emu_current(&device);
     if (error == cudaSuccess) error = check_device(peer);
@@ -154,22 +154,16 @@ static cudaError_t enable_peer(int peer, unsigned flags)
     return cudaSuccess;
 }
 
-cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags)
-{
-    qd_emu_lock();
-    return qd_emu_unlock(enable_peer(peer, flags));
-}
-
 cudaError_t cudaDeviceSynchronize(void)
 {
     struct qd_emu_device *device;
-    qd_emu_lock();
+    QD_EMU_ENTER();
     cudaError_t error = qd_emu_current(&device);
     if (error == cudaSuccess) error = qd_emu_forbid_in_capture("cudaDeviceSynchronize");
     for (struct CUstream_st *s = error == cudaSuccess ? &device->legacy : NULL; s != NULL; s = s->next)
         if (s->capture != NULL) error = qd_emu_forbid_on_capturing(s, "cudaDeviceSynchronize");
     if (error == cudaSuccess) error = qd_emu_wait_device(device);
-    return qd_emu_unlock(error);
+    return error;
 }
 
 /* ---- handles ---- */
@@ -200,20 +194,18 @@ bool qd_emu_handle_is(const void *handle, enum qd_emu_handle_kind kind)
 
 int qd_emu_set_device_count(int n)
 {
-    qd_emu_lock();
+    QD_EMU_ENTER();
     bool is_used = qd_emu_runtime.handles != NULL || qd_emu_runtime.n_allocations > 0;
     for (int d = 0; d < QD_EMU_MAX_DEVICES; d++) is_used |= qd_emu_runtime.devices[d].has_thread;
-    bool is_set = n >= 0 && n <= QD_EMU_MAX_DEVICES && !is_used;
-    if (is_set) qd_emu_runtime.n_devices = n;
-    qd_emu_unlock(cudaSuccess);
-    return is_set ? 0 : -1;
+    if (n < 0 || n > QD_EMU_MAX_DEVICES || is_used) return -1;
+    qd_emu_runtime.n_devices = n;
+    return 0;
 }
 
 void qd_emu_set_device_memory(size_t bytes)
 {
-    qd_emu_lock();
+    QD_EMU_ENTER();
     qd_emu_runtime.memory_bytes = bytes;
-    qd_emu_unlock(cudaSuccess);
 }
 
 static void append_line(char *text, size_t text_len, size_t *used, const char *what, int device, size_t bytes)
@@ -232,7 +224,7 @@ size_t qd_emu_leaks(char *text, size_t text_len)
     static const char *const kinds[] = {"stream", "event", "graph", "executable graph"};
     size_t used = 0;
     if (text_len > 0) text[0] = '\0';
-    qd_emu_lock();
+    QD_EMU_ENTER();
     size_t n = qd_emu_runtime.n_allocations;
     for (size_t i = 0; i < n; i++) {
         const struct qd_emu_allocation *a = &qd_emu_runtime.allocations[i];
@@ -240,7 +232,6 @@ size_t qd_emu_leaks(char *text, size_t text_len)
     }
     for (const struct qd_emu_handle *h = qd_emu_runtime.handles; h != NULL; h = h->next, n++)
         append_line(text, text_len, &used, kinds[h->kind], h->device, 0);
-    qd_emu_unlock(cudaSuccess);
     return n;
 }
 
@@ -268,7 +259,7 @@ void qd_emu_shutdown(void)
         device->is_stopping = true;
         if (device->has_thread) pthread_cond_signal(&device->has_work);
     }
-    qd_emu_unlock(cudaSuccess);
+    qd_emu_unlock();
     for (int d = 0; d < QD_EMU_MAX_DEVICES; d++)
         if (runtime->devices[d].has_thread) pthread_join(runtime->devices[d].thread, NULL);
     qd_emu_lock();
@@ -283,5 +274,5 @@ void qd_emu_shutdown(void)
             memset(k->shared_limit, 0, sizeof k->shared_limit);
     current = 0;
     qd_emu_forget_errors();
-    qd_emu_unlock(cudaSuccess);
+    qd_emu_unlock();
 }

@@ -7,8 +7,9 @@ void qd_emu_event_release(struct CUevent_st *event)
     if (--event->n_users == 0) free(event);
 }
 
-static cudaError_t create_event(cudaEvent_t *handle, unsigned flags)
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *handle, unsigned flags)
 {
+    QD_EMU_ENTER();
     struct qd_emu_device *device;
     cudaError_t error = qd_emu_current(&device);
     if (error != cudaSuccess) return error;
@@ -23,12 +24,6 @@ static cudaError_t create_event(cudaEvent_t *handle, unsigned flags)
     return cudaSuccess;
 }
 
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
-{
-    qd_emu_lock();
-    return qd_emu_unlock(create_event(event, flags));
-}
-
 static cudaError_t check_event(cudaEvent_t event)
 {
     if (!qd_emu_handle_is(event, QD_EMU_EVENT))
@@ -38,17 +33,18 @@ static cudaError_t check_event(cudaEvent_t event)
 
 cudaError_t cudaEventDestroy(cudaEvent_t event)
 {
-    qd_emu_lock();
+    QD_EMU_ENTER();
     cudaError_t error = check_event(event);
     if (error == cudaSuccess) {
         qd_emu_handle_remove(&event->handle);
         qd_emu_event_release(event);
     }
-    return qd_emu_unlock(error);
+    return error;
 }
 
-static cudaError_t record(cudaEvent_t event, cudaStream_t handle)
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t handle)
 {
+    QD_EMU_ENTER();
     struct CUstream_st *stream;
     cudaError_t error = qd_emu_find_work_stream(handle, "cudaEventRecord", &stream);
     if (error == cudaSuccess) error = check_event(event);
@@ -71,12 +67,6 @@ static cudaError_t record(cudaEvent_t event, cudaStream_t handle)
     return qd_emu_issue(stream, work);
 }
 
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
-{
-    qd_emu_lock();
-    return qd_emu_unlock(record(event, stream));
-}
-
 /* What asking for an event needs. */
 static cudaError_t check_askable(cudaEvent_t event, const char *call)
 {
@@ -89,12 +79,12 @@ static cudaError_t check_askable(cudaEvent_t event, const char *call)
 
 cudaError_t cudaEventQuery(cudaEvent_t event)
 {
-    qd_emu_lock();
+    QD_EMU_ENTER();
     cudaError_t error = check_askable(event, "cudaEventQuery");
     if (error == cudaSuccess && event->n_reached < event->n_recorded)
         error = qd_emu_refuse(cudaErrorNotReady, "the event was not reached");
     if (error == cudaSuccess) error = qd_emu_device_failure(&qd_emu_runtime.devices[event->handle.device]);
-    return qd_emu_unlock(error);
+    return error;
 }
 
 static cudaError_t wait_for(cudaEvent_t event)
@@ -109,9 +99,9 @@ static cudaError_t wait_for(cudaEvent_t event)
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
-    qd_emu_lock();
+    QD_EMU_ENTER();
     cudaError_t error = check_askable(event, "cudaEventSynchronize");
-    return qd_emu_unlock(error == cudaSuccess ? wait_for(event) : error);
+    return error == cudaSuccess ? wait_for(event) : error;
 }
 
 static cudaError_t check_time(cudaEvent_t event)
@@ -129,12 +119,12 @@ static cudaError_t check_time(cudaEvent_t event)
 /* On the machine's clock: what the emulation took, which says nothing of a GPU. */
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end)
 {
-    qd_emu_lock();
+    QD_EMU_ENTER();
     cudaError_t error = check_time(start);
     if (error == cudaSuccess) error = check_time(end);
     if (error == cudaSuccess && start->handle.device != end->handle.device)
         error = qd_emu_refuse(cudaErrorInvalidResourceHandle, "events of GPU %d and GPU %d",
                               start->handle.device, end->handle.device);
     if (error == cudaSuccess) *ms = (float)((double)(end->time_ns - start->time_ns) * 1e-6);
-    return qd_emu_unlock(error);
+    return error;
 }

@@ -86,8 +86,9 @@ cudaError_t qd_emu_graph_append(struct CUgraph_st *graph, struct qd_emu_work *wo
     return add_uses(graph, work);
 }
 
-static cudaError_t instantiate(cudaGraphExec_t *handle, cudaGraph_t graph, unsigned long long flags)
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *handle, cudaGraph_t graph, unsigned long long flags)
 {
+    QD_EMU_ENTER();
     *handle = NULL;
     if (!qd_emu_handle_is(graph, QD_EMU_GRAPH))
         return qd_emu_refuse(cudaErrorInvalidResourceHandle, "%p is no graph", (void *)graph);
@@ -116,15 +117,10 @@ static cudaError_t instantiate(cudaGraphExec_t *handle, cudaGraph_t graph, unsig
     return cudaSuccess;
 }
 
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags)
-{
-    qd_emu_lock();
-    return qd_emu_unlock(instantiate(exec, graph, flags));
-}
-
 /* Issues a copy of each piece of work, so that other streams' work can come between. */
-static cudaError_t launch(cudaGraphExec_t exec, cudaStream_t handle)
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t handle)
 {
+    QD_EMU_ENTER();
     struct CUstream_st *stream;
     cudaError_t error = qd_emu_find_work_stream(handle, "cudaGraphLaunch", &stream);
     if (error != cudaSuccess) return error;
@@ -140,12 +136,6 @@ static cudaError_t launch(cudaGraphExec_t exec, cudaStream_t handle)
     return error;
 }
 
-cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
-{
-    qd_emu_lock();
-    return qd_emu_unlock(launch(exec, stream));
-}
-
 static cudaError_t destroy(void *handle, enum qd_emu_handle_kind kind)
 {
     if (!qd_emu_handle_is(handle, kind))
@@ -158,12 +148,12 @@ static cudaError_t destroy(void *handle, enum qd_emu_handle_kind kind)
 
 cudaError_t cudaGraphDestroy(cudaGraph_t graph)
 {
-    qd_emu_lock();
-    return qd_emu_unlock(destroy(graph, QD_EMU_GRAPH));
+    QD_EMU_ENTER();
+    return destroy(graph, QD_EMU_GRAPH);
 }
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
 {
-    qd_emu_lock();
-    return qd_emu_unlock(destroy(exec, QD_EMU_EXEC));
+    QD_EMU_ENTER();
+    return destroy(exec, QD_EMU_EXEC);
 }

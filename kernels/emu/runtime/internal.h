@@ -164,7 +164,7 @@ struct qd_emu_kernel {
     struct qd_emu_kernel *next; /* in its bucket */
     const void *symbol;
     void (*call)(void *const *args, const void *kernel);
-    char name[32];
+    char name[64];
     unsigned n_args;
     unsigned arg_sizes[QD_EMU_MAX_ARGS];     /* bytes */
     size_t shared_limit[QD_EMU_MAX_DEVICES]; /* dynamic, as set by cudaFuncSetAttribute; 0: the default */
@@ -190,7 +190,17 @@ extern struct qd_emu_runtime qd_emu_runtime;
 /* ---- device.c ---- */
 
 void qd_emu_lock(void);
-cudaError_t qd_emu_unlock(cudaError_t error); /* returns its argument */
+void qd_emu_unlock(void);
+static inline void qd_emu_leave(const bool *has_entered)
+{
+    (void)has_entered;
+    qd_emu_unlock();
+}
+/* Holds the lock until the function returns. */
+#define QD_EMU_ENTER()                                                                                       \
+    __attribute__((cleanup(qd_emu_leave), unused)) bool qd_emu_has_entered_ = true;                          \
+    qd_emu_lock()
+
 /* The calling thread's current GPU, ready for work: its failure, once known, is the error of every call. */
 cudaError_t qd_emu_current(struct qd_emu_device **device);
 int qd_emu_device_index(const struct qd_emu_device *device);

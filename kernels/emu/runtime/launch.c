@@ -21,23 +21,21 @@ static struct qd_emu_kernel *find_kernel(const void *symbol)
 }
 
 /* Kernels stay registered to the end of the process, as the code that they are does. */
-void qd_emu_register_kernel(const void *symbol, void (*call)(void *const *, const void *),
+void qd_emu_register_kernel(const void *symbol, const char *name, void (*call)(void *const *, const void *),
                             const unsigned *arg_sizes, unsigned n_args)
 {
     QD_ASSERT(n_args <= QD_EMU_MAX_ARGS);
-    qd_emu_lock();
-    if (find_kernel(symbol) == NULL) {
-        struct qd_emu_kernel *kernel = calloc(1, sizeof *kernel), **bucket = bucket_of(symbol);
-        QD_ASSERT(kernel != NULL);
-        kernel->symbol = symbol;
-        kernel->call = call;
-        snprintf(kernel->name, sizeof kernel->name, "kernel at %p", symbol);
-        kernel->n_args = n_args;
-        if (n_args > 0) memcpy(kernel->arg_sizes, arg_sizes, n_args * sizeof *arg_sizes);
-        kernel->next = *bucket;
-        *bucket = kernel;
-    }
-    qd_emu_unlock(cudaSuccess);
+    QD_EMU_ENTER();
+    if (find_kernel(symbol) != NULL) return;
+    struct qd_emu_kernel *kernel = calloc(1, sizeof *kernel), **bucket = bucket_of(symbol);
+    QD_ASSERT(kernel != NULL);
+    kernel->symbol = symbol;
+    kernel->call = call;
+    snprintf(kernel->name, sizeof kernel->name, "%s", name);
+    kernel->n_args = n_args;
+    if (n_args > 0) memcpy(kernel->arg_sizes, arg_sizes, n_args * sizeof *arg_sizes);
+    kernel->next = *bucket;
+    *bucket = kernel;
 }
 
 /* ---- arguments ---- */
@@ -62,7 +60,8 @@ static struct qd_emu_work *create_launch(struct qd_emu_kernel *kernel, void *con
     return work;
 }
 
-/* Any aligned word may be an address, in structures too; a number that happens to be one does no harm. */
+/* Any aligned word may be an address, in structures too: what a structure does not use of its pointers must be NULL,
+ * not some old address. */
 cudaError_t qd_emu_visit_arguments(const struct qd_emu_work *launch,
                                    cudaError_t (*visit)(void *context, const struct qd_emu_allocation *),
                                    void *context)
@@ -149,14 +148,15 @@ static cudaError_t find_function(const void *symbol, struct qd_emu_device **devi
 
 /* ---- the API ---- */
 
-static cudaError_t launch_kernel(const void *symbol, const dim3 *grid, const dim3 *block, void **args,
-                                 size_t shared_bytes, cudaStream_t handle)
+cudaError_t cudaLaunchKernel(const void *symbol, dim3 grid, dim3 block, void **args, size_t shared_bytes,
+                             cudaStream_t handle)
 {
+    QD_EMU_ENTER();
     struct qd_emu_device *device;
     struct qd_emu_kernel *kernel;
     struct CUstream_st *stream;
     cudaError_t error = find_function(symbol, &device, &kernel);
-    if (error == cudaSuccess) error = check_shape(grid, block);
+    if (error == cudaSuccess) error = check_shape(&grid, &block);
     if (error == cudaSuccess) error = qd_emu_find_work_stream(handle, "cudaLaunchKernel", &stream);
     if (error != cudaSuccess) return error;
     if (qd_emu_stream_device(stream) != device)
@@ -174,23 +174,16 @@ static cudaError_t launch_kernel(const void *symbol, const dim3 *grid, const dim
         return error;
     }
     if (work != NULL) {
-        memcpy(work->as.launch.grid, (unsigned[]){grid->x, grid->y, grid->z}, sizeof work->as.launch.grid);
-        memcpy(work->as.launch.block, (unsigned[]){block->x, block->y, block->z},
-               sizeof work->as.launch.block);
+        memcpy(work->as.launch.grid, (unsigned[]){grid.x, grid.y, grid.z}, sizeof work->as.launch.grid);
+        memcpy(work->as.launch.block, (unsigned[]){block.x, block.y, block.z}, sizeof work->as.launch.block);
         work->as.launch.shared_bytes = shared_bytes;
     }
     return qd_emu_issue(stream, work);
 }
 
-cudaError_t cudaLaunchKernel(const void *kernel, dim3 grid, dim3 block, void **args, size_t shared_bytes,
-                             cudaStream_t stream)
+cudaError_t cudaFuncSetAttribute(const void *symbol, enum cudaFuncAttribute attr, int value)
 {
-    qd_emu_lock();
-    return qd_emu_unlock(launch_kernel(kernel, &grid, &block, args, shared_bytes, stream));
-}
-
-static cudaError_t set_attribute(const void *symbol, enum cudaFuncAttribute attr, int value)
-{
+    QD_EMU_ENTER();
     struct qd_emu_device *device;
     struct qd_emu_kernel *kernel;
     cudaError_t error = find_function(symbol, &device, &kernel);
@@ -210,17 +203,11 @@ static cudaError_t set_attribute(const void *symbol, enum cudaFuncAttribute attr
     return qd_emu_refuse(cudaErrorInvalidValue, "the emulator has no kernel attribute %d", (int)attr);
 }
 
-cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr, int value)
-{
-    qd_emu_lock();
-    return qd_emu_unlock(set_attribute(kernel, attr, value));
-}
-
 cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *attr, const void *symbol)
 {
     struct qd_emu_device *device;
     struct qd_emu_kernel *kernel;
-    qd_emu_lock();
+    QD_EMU_ENTER();
     cudaError_t error = find_function(symbol, &device, &kernel);
     if (error == cudaSuccess)
         *attr = (struct cudaFuncAttributes){
@@ -229,5 +216,5 @@ cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *attr, const void *s
             .binaryVersion = 80,
             .maxDynamicSharedSizeBytes = (int)shared_limit(kernel, qd_emu_device_index(device)),
         };
-    return qd_emu_unlock(error);
+    return error;
 }

@@ -56,7 +56,7 @@ static bool reserve_entry(void)
     return true;
 }
 
-/* Maps `allocation->bytes` in front of a guard page and enters it. */
+/* Maps allocation.bytes in front of a guard page and enters it. */
 static cudaError_t map_allocation(struct qd_emu_allocation allocation, void **p)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE), mapping_bytes;
@@ -66,9 +66,10 @@ static cudaError_t map_allocation(struct qd_emu_allocation allocation, void **p)
     mapping_bytes = used_bytes + page;
     char *mapping =
         mmap(NULL, mapping_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (mapping == MAP_FAILED)
-        return qd_emu_refuse(cudaErrorMemoryAllocation, "the machine has no %zu bytes", mapping_bytes);
-    mprotect(mapping + used_bytes, page, PROT_NONE);
+    if (mapping == MAP_FAILED || mprotect(mapping + used_bytes, page, PROT_NONE) != 0) {
+        if (mapping != MAP_FAILED) munmap(mapping, mapping_bytes);
+        return qd_emu_refuse(cudaErrorMemoryAllocation, "the machine maps no %zu bytes", mapping_bytes);
+    }
     char *address = mapping + used_bytes - qd_round_up(allocation.bytes, ALIGN_BYTES);
     allocation.mapping = mapping;
     allocation.mapping_bytes = mapping_bytes;
@@ -142,20 +143,20 @@ static cudaError_t allocate(const char *call, bool is_host, bool is_sparse, size
 
 cudaError_t cudaMalloc(void **p, size_t bytes)
 {
-    qd_emu_lock();
-    return qd_emu_unlock(allocate("cudaMalloc", false, false, bytes, p));
+    QD_EMU_ENTER();
+    return allocate("cudaMalloc", false, false, bytes, p);
 }
 
 cudaError_t cudaMallocHost(void **p, size_t bytes)
 {
-    qd_emu_lock();
-    return qd_emu_unlock(allocate("cudaMallocHost", true, false, bytes, p));
+    QD_EMU_ENTER();
+    return allocate("cudaMallocHost", true, false, bytes, p);
 }
 
 int qd_emu_malloc_sparse(void **p, size_t bytes)
 {
-    qd_emu_lock();
-    return (int)qd_emu_unlock(allocate("qd_emu_malloc_sparse", false, true, bytes, p));
+    QD_EMU_ENTER();
+    return (int)allocate("qd_emu_malloc_sparse", false, true, bytes, p);
 }
 
 /* The allocation that begins at p and is of the right kind; NULL with the refusal set. */
@@ -195,24 +196,24 @@ static cudaError_t release(const char *call, void *p, bool is_host)
 
 cudaError_t cudaFree(void *p)
 {
-    qd_emu_lock();
-    return qd_emu_unlock(release("cudaFree", p, false));
+    QD_EMU_ENTER();
+    return release("cudaFree", p, false);
 }
 
 cudaError_t cudaFreeHost(void *p)
 {
-    qd_emu_lock();
-    return qd_emu_unlock(release("cudaFreeHost", p, true));
+    QD_EMU_ENTER();
+    return release("cudaFreeHost", p, true);
 }
 
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 {
     struct qd_emu_device *device;
-    qd_emu_lock();
+    QD_EMU_ENTER();
     cudaError_t error = qd_emu_current(&device);
     if (error == cudaSuccess) {
         *total_bytes = qd_emu_memory_limit();
         *free_bytes = *total_bytes > device->used_bytes ? *total_bytes - device->used_bytes : 0;
     }
-    return qd_emu_unlock(error);
+    return error;
 }

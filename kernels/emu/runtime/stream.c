@@ -138,8 +138,9 @@ cudaError_t qd_emu_wait_device(struct qd_emu_device *device)
 
 /* ---- the API ---- */
 
-static cudaError_t create_stream(cudaStream_t *handle, unsigned flags)
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *handle, unsigned flags)
 {
+    QD_EMU_ENTER();
     struct qd_emu_device *device;
     cudaError_t error = qd_emu_current(&device);
     if (error != cudaSuccess) return error;
@@ -155,12 +156,6 @@ static cudaError_t create_stream(cudaStream_t *handle, unsigned flags)
     return cudaSuccess;
 }
 
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
-{
-    qd_emu_lock();
-    return qd_emu_unlock(create_stream(stream, flags));
-}
-
 void qd_emu_stream_release(struct CUstream_st *stream)
 {
     struct CUstream_st **link = &qd_emu_stream_device(stream)->legacy.next;
@@ -170,8 +165,9 @@ void qd_emu_stream_release(struct CUstream_st *stream)
     free(stream);
 }
 
-static cudaError_t destroy_stream(cudaStream_t handle)
+cudaError_t cudaStreamDestroy(cudaStream_t handle)
 {
+    QD_EMU_ENTER();
     if (!qd_emu_handle_is(handle, QD_EMU_STREAM))
         return qd_emu_refuse(cudaErrorInvalidResourceHandle, "%p is no stream to destroy", (void *)handle);
     if (handle->capture != NULL) return qd_emu_forbid_on_capturing(handle, "cudaStreamDestroy");
@@ -180,12 +176,6 @@ static cudaError_t destroy_stream(cudaStream_t handle)
     handle->is_destroyed = true;
     if (handle->first == NULL) qd_emu_stream_release(handle);
     return device->is_failure_known ? qd_emu_device_failure(device) : cudaSuccess;
-}
-
-cudaError_t cudaStreamDestroy(cudaStream_t stream)
-{
-    qd_emu_lock();
-    return qd_emu_unlock(destroy_stream(stream));
 }
 
 /* What synchronising or querying a stream needs: not capturing, and not called by a thread that captures. */
@@ -201,24 +191,25 @@ static cudaError_t find_synchronisable(cudaStream_t handle, const char *call, st
 cudaError_t cudaStreamSynchronize(cudaStream_t handle)
 {
     struct CUstream_st *stream;
-    qd_emu_lock();
+    QD_EMU_ENTER();
     cudaError_t error = find_synchronisable(handle, "cudaStreamSynchronize", &stream);
-    return qd_emu_unlock(error == cudaSuccess ? qd_emu_wait_stream(stream) : error);
+    return error == cudaSuccess ? qd_emu_wait_stream(stream) : error;
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t handle)
 {
     struct CUstream_st *stream;
-    qd_emu_lock();
+    QD_EMU_ENTER();
     cudaError_t error = find_synchronisable(handle, "cudaStreamQuery", &stream);
     if (error == cudaSuccess && !is_idle(stream))
         error = qd_emu_refuse(cudaErrorNotReady, "the stream has work to do");
     if (error == cudaSuccess) error = qd_emu_device_failure(qd_emu_stream_device(stream));
-    return qd_emu_unlock(error);
+    return error;
 }
 
-static cudaError_t wait_event(cudaStream_t handle, cudaEvent_t event, unsigned flags)
+cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned flags)
 {
+    QD_EMU_ENTER();
     struct CUstream_st *stream;
     cudaError_t error = qd_emu_find_work_stream(handle, "cudaStreamWaitEvent", &stream);
     if (error != cudaSuccess) return error;
@@ -241,10 +232,4 @@ static cudaError_t wait_event(cudaStream_t handle, cudaEvent_t event, unsigned f
         event->n_users++;
     }
     return qd_emu_issue(stream, work);
-}
-
-cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
-{
-    qd_emu_lock();
-    return qd_emu_unlock(wait_event(stream, event, flags));
 }

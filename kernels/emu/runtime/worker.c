@@ -112,7 +112,7 @@ static void do_first(struct qd_emu_device *device, struct CUstream_st *stream, c
         struct timespec late = {0};
         if (mode->schedule == QD_EMU_SCHEDULE_RANDOM && draw(device, mode->seed) % LATE_ONE_IN == 0)
             late.tv_nsec = draw(device, mode->seed) % LATE_MAX_NS;
-        qd_emu_unlock(cudaSuccess);
+        qd_emu_unlock();
         if (late.tv_nsec > 0) nanosleep(&late, NULL);
         status = execute(work, qd_emu_device_index(device), failure, sizeof failure);
         qd_emu_note_progress();
@@ -144,7 +144,7 @@ static void *run(void *argument)
         else
             pthread_cond_wait(&device->has_work, &qd_emu_runtime.lock);
     }
-    qd_emu_unlock(cudaSuccess);
+    qd_emu_unlock();
     qd_emu_release_thread();
     return NULL;
 }
