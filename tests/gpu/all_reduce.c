@@ -141,11 +141,11 @@ static void expect_chain(uint32_t start)
     }
 }
 
-/* Every meeting is once the one at which the count overflows. */
+/* Each of the first meetings is once the one at which the count overflows. */
 static void test_back_to_back(void)
 {
     expect_chain(0);
-    for (uint32_t before = 0; before < 6; before++) expect_chain(UINT32_MAX - before);
+    for (uint32_t before = 0; before < 4; before++) expect_chain(UINT32_MAX - before);
 }
 
 static void test_refusals(void)
