@@ -155,7 +155,9 @@ qd_status qd_cuda_qk_norm_rope_kv(const struct qd_cuda_qk_norm_rope_kv_args *arg
  * depends neither on the schedule nor on the number of ranks. */
 struct qd_cuda_sample_args {
     const float *logits[QD_CUDA_MAX_RANKS]; /* [R][ld] of each rank */
-    int64_t ld, shard_rows, vocab_size;
+    int64_t ld;         /* a multiple of 4 */
+    int64_t shard_rows; /* a multiple of 4 when n_ranks > 1 */
+    int64_t vocab_size; /* at most 2^20 */
     int64_t n_rows;                     /* R */
     const struct qd_sampling *sampling; /* [R] */
     struct qd_cuda_peers peers;
