@@ -17,7 +17,7 @@
  *
  * Tokens past M and rows past N repeat the last one (direct) or are zeros (ring), and are never stored.
  * Shared memory: direct 2 and 4 KiB; ring 70, 76, 88 and 112 KiB for up to 8, 16, 32 and 64 tokens. Registers
- * (nvcc 13.0, sm_90): direct 76 and 102, ring 88, 79, 96 and 125, no spills; two blocks an SM where shared
+ * (nvcc 13.0, sm_90): direct 76 and 102, ring 56, 64, 100 and 128, no spills; two blocks an SM where shared
  * memory allows. Bytes: w once, a once a block of rows (from L2). Emulated only.
  */
 #include "kernels/cuda/gemm.h"
@@ -213,7 +213,9 @@ __device__ __forceinline__ void load_tokens(const problem &p, const ring_place &
         at.tokens + step / TOKEN_STEPS % TOKEN_BUFFERS * (TOKEN_STEPS * TOKEN_TILE_BYTES<TOKEN_BLOCKS>);
     const uint16_t *src = p.a + at.k_begin + step * gemm::K_STEP;
 #pragma unroll
-    for (int i = static_cast<int>(threadIdx.x); i < COPIES; i += THREADS) {
+    for (int pass = 0; pass < (COPIES + THREADS - 1) / THREADS; pass++) {
+        const int i = pass * THREADS + static_cast<int>(threadIdx.x);
+        if (i >= COPIES) continue; /* 8 tokens are less than a pass */
         const int token = i / ROW_COPIES, column = i % ROW_COPIES;
         const int tile = column / gemm::ROW_CHUNKS, chunk = column % gemm::ROW_CHUNKS;
         const bool present = token < p.m && step + tile < at.n_steps;

@@ -14,7 +14,7 @@
  * all atomics are on integers: ids depend neither on the schedule nor on the number of ranks.
  *
  * Source: own (radix select and fixed-point sums: sample_select.cuh). 64 registers (sm_80 and sm_90) with one
- * rank, 96 (100 on sm_90) with several; 36280 bytes of static shared memory. Emulated only. Bytes: n_rows *
+ * rank, 96 (102 on sm_90) with several; 36280 bytes of static shared memory. Emulated only. Bytes: n_rows *
  * (4 * vocab_size + 4), as qd_traffic_sample.
  */
 #include "kernels/cuda/launch.cuh"
@@ -121,13 +121,7 @@ __device__ __forceinline__ struct cut find_cut(const struct qd_cuda_sample_args 
     }
     if (sampling.top_p >= 1.0f) return cut;
 
-    /* Top-p among them: lower bins are out of its reach, and of this bin only the kept ones count. */
-    if (at.bin >= 0 && threadIdx.x == 0) {
-        const struct tally inside = kept - at.before;
-        ws.bins.count[at.bin] = inside.count;
-        ws.bins.low[at.bin] = static_cast<uint32_t>(inside.weight);
-        ws.bins.high[at.bin] = static_cast<uint32_t>(inside.weight >> 32);
-    }
+    /* Top-p among them: its target is within what is kept, so no lower bin is reached. */
     const uint64_t target = top_p_target(sampling.top_p, kept.weight);
     at = find_crossing(ws, ws.bins, {0, 0}, true, target);
     cut = find_key(ws, scale, visit_row, at, cut.key, true, target);
@@ -209,7 +203,7 @@ __device__ __forceinline__ void draw(const struct qd_cuda_sample_args &args, int
         if (i == warp) after = total;
     }
     /* The uniform is (2 * (word >> 9) + 1) / 2^24 as qd_uniform_open's. */
-    const uint64_t threshold = share_of(total, 2 * (word >> 9) + 1, 24).whole;
+    const uint64_t threshold = share_of(total, 2 * (word >> 9) + 1, 24);
     if (before <= threshold && threshold < after) {
         const int id = warp_walk(args, row, kept, begin, end, before, equal_before, threshold);
         if (threadIdx.x % 32 == 0) store(id);
