@@ -46,6 +46,9 @@ E2E_TESTS      := $(filter-out tests/e2e/lib.sh,$(sort $(wildcard tests/e2e/*.sh
 E2E_TOOLS      := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/e2e/*.c))
 FUZZ_SOURCES   := $(filter-out tests/fuzz/driver.c,$(wildcard tests/fuzz/*.c))
 FUZZ_REPLAYS   := $(FUZZ_SOURCES:%.c=$(BUILD)/%)
+# What kernel tests reach: a sanitizer's build of them need not wait for the rest.
+KERNELS        := $(BUILD)/libkernels.a
+KERNEL_OBJECTS := $(filter $(BUILD)/kernels/%,$(filter-out $(BUILD)/kernels/cpu/%,$(OBJECTS)))
 # What fuzz targets reach: readers of files. The kernels stay out, which clang's sanitizers are very slow to compile.
 PARSERS        := $(BUILD)/libparsers.a
 PARSER_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(filter kernels/base/% models/% harness/result/% harness/report/%,$(SOURCES)))
@@ -133,7 +136,8 @@ $(BUILD)/%.o: %.c
 EMU := -Ikernels/emu/shim -DQD_EMU
 $(BUILD)/kernels/cuda/%.o $(BUILD)/tests/emu/%.o $(BUILD)/tests/gpu/%.o $(BUILD)/tests/kernels/cuda_%.o: CPPFLAGS += $(EMU)
 ifneq ($(findstring thread,$(SAN)),)
-$(BUILD)/kernels/emu/%.o: CFLAGS += -fno-sanitize=thread -fno-builtin -DQD_EMU_TSAN
+$(BUILD)/kernels/emu/%.o: CFLAGS += -fno-sanitize=thread -fno-builtin
+$(BUILD)/kernels/emu/%.o $(BUILD)/tests/emu/%.o: CPPFLAGS += -DQD_EMU_TSAN
 endif
 
 define compile_cuda
@@ -150,6 +154,9 @@ $(BUILD)/%.cc.o: %.cc
 $(LIB): $(OBJECTS)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
+$(KERNELS): $(KERNEL_OBJECTS)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
 $(PARSERS): $(PARSER_OBJECTS)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
@@ -160,13 +167,16 @@ $(BINARY): $(BUILD)/harness/cli/main.o $(LIB)
 $(TEST_SUPPORT): $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
-$(TESTS): $(BUILD)/%: $(BUILD)/%.o $(TEST_SUPPORT) $(LIB)
+$(filter-out $(BUILD)/tests/emu/%,$(TESTS)): $(BUILD)/%: $(BUILD)/%.o $(TEST_SUPPORT) $(LIB)
 	@$(if $(V),,echo "  LD $@")
-	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS) -lcmocka
-$(filter $(BUILD)/tests/emu/%,$(TESTS)): $(EMU_TEST_CUDA)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+
+$(filter $(BUILD)/tests/emu/%,$(TESTS)): $(BUILD)/%: $(BUILD)/%.o $(EMU_TEST_CUDA) $(KERNELS)
+	@$(if $(V),,echo "  LD $@")
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 
 # Kernel tests: the same sources that `make gpu-test` builds with nvcc, here with the emulated kernels.
-$(GPU_TESTS): $(BUILD)/%: $(BUILD)/%.o $(GPU_RUNNER) $(LIB)
+$(GPU_TESTS): $(BUILD)/%: $(BUILD)/%.o $(GPU_RUNNER) $(KERNELS)
 	@$(if $(V),,echo "  LD $@")
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 

@@ -1,9 +1,8 @@
-/* A whole model on the CPU device against this machine's limits: prompt processing against the FMA peak, decoding
- * against the read bandwidth. Limits are probed on both sides of every measurement, in the same process and on
- * the same cores, and shares are medians over rounds: shared machines drift. */
+/* A whole model on the CPU device against this machine's limits: prompt processing against the FMA peak,
+ * decoding against the read bandwidth. Limits are probed on both sides of every measurement, in the same
+ * process and on the same cores, and shares are medians over rounds: shared machines drift. */
 #include <inttypes.h>
 #include <math.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,8 +12,6 @@
 #include "harness/engine/forward_once.h"
 #include "kernels/base/arena.h"
 #include "kernels/base/clock.h"
-#include "kernels/cpu/host/cores.h"
-#include "kernels/cpu/host/isa.h"
 #include "kernels/cpu/host/probe.h"
 #include "kernels/traffic.h"
 
@@ -38,7 +35,7 @@ enum { N_TASKS = sizeof TASKS / sizeof TASKS[0] };
 struct bench {
     qd_instance_t *instance;
     const struct qd_cpu_kernels *kernels;
-    qd_team_t *team; /* of the probes, on the cores of the rank */
+    qd_team_t *team;        /* of the probes, on the cores of the rank */
     struct qd_arena memory; /* that the probes read */
     int32_t *tokens;        /* [MAX_CONTEXT] */
     double seconds[N_TASKS][N_ROUNDS], share[N_TASKS][N_ROUNDS];
@@ -150,17 +147,9 @@ static void print_table(struct bench *b, const struct qd_options *options)
     }
 }
 
-static qd_status open_probe(struct bench *b, const struct qd_options *options, const cpu_set_t *available, char *err,
-                           size_t errlen)
+static qd_status open_probe(struct bench *b, const struct qd_options *options, char *err, size_t errlen)
 {
-    struct qd_cpu_cores cores;
-    QD_TRY(qd_cpu_isa_select(options->cpu_isa, &b->kernels, err, errlen));
-    QD_TRY(qd_cpu_cores_share(available, (int)options->threads, 0, 1, &cores, err, errlen));
-    struct qd_team_config config = {.n_members = cores.n_threads,
-                                    .cores = cores.own_cores ? cores.cores : NULL,
-                                    .may_spin = false, /* the rank's threads own these cores */
-                                    .label = "probe"};
-    QD_TRY(qd_team_create(&config, &b->team, err, errlen));
+    QD_TRY(qd_cpu_probe_team(options->cpu_isa, (int)options->threads, &b->kernels, &b->team, err, errlen));
     QD_TRY(qd_arena_init(&b->memory, qd_cpu_probe_bytes(), err, errlen));
     memset(qd_arena_take(&b->memory, qd_cpu_probe_bytes(), 64), 1, qd_cpu_probe_bytes());
     return QD_OK;
@@ -168,13 +157,12 @@ static qd_status open_probe(struct bench *b, const struct qd_options *options, c
 
 static qd_status run(struct bench *b, const struct qd_options *options, char *err, size_t errlen)
 {
-    cpu_set_t available;
-    sched_getaffinity(0, sizeof available, &available);
     struct qd_instance_options instance_options = qd_session_instance_options(options);
     if (instance_options.max_model_len == 0) instance_options.max_model_len = MAX_CONTEXT;
     if (instance_options.max_num_seqs == 0) instance_options.max_num_seqs = 1;
     QD_TRY(qd_session_open(&instance_options, &b->instance, err, errlen));
-    QD_TRY(open_probe(b, options, &available, err, errlen));
+    QD_TRY(
+        open_probe(b, options, err, errlen)); /* pins this thread: ranks that start now would inherit that */
     b->tokens = calloc(MAX_CONTEXT, sizeof *b->tokens);
     if (b->tokens == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "tokens");
     for (int32_t i = 0; i < MAX_CONTEXT; i++)
@@ -189,7 +177,7 @@ static qd_status run(struct bench *b, const struct qd_options *options, char *er
 
 static const struct qd_command command = {
     .name = "bench/model",
-    .summary = "Times prompts and decoding of a model against probed limits; about two minutes for the 0.6B shape.",
+    .summary = "Times prompts and decoding of a model against probed limits; two minutes for the 0.6B shape.",
     .synopsis = "--model 0.6B --load-format dummy [OPTION...]",
     .groups = QD_GROUP_MODEL | QD_GROUP_PARALLEL | QD_GROUP_ENGINE,
 };

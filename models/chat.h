@@ -1,9 +1,10 @@
 /* Qwen3's chat format: messages to the text that the model was trained on.
  *
  * The format is written in C from the rules of the template in tokenizer_config.json; the template's text is
- * never run, but recognised by its hash, and a model with another template is refused for chat.
- * Roles are system, user, assistant and tool. A list of tools and an assistant's tool_calls are not
- * implemented and refused; so is any other role, which the template would drop without a word.
+ * never run, but recognised by its hash (two are published that render alike), and a model with another
+ * template is refused for chat. Roles are system, user, assistant and tool. A list of tools and an
+ * assistant's tool_calls are not implemented and refused; so is any other role, which the template would drop
+ * without a word.
  */
 #ifndef QD_MODELS_CHAT_H
 #define QD_MODELS_CHAT_H
@@ -33,8 +34,8 @@ struct qd_chat_options {
     bool no_generation_prompt; /* end after the last message instead of opening the assistant's answer */
 };
 
-/* Whether DIR's chat template (chat_template.jinja, else chat_template of tokenizer_config.json) is Qwen3's.
- * QD_ERR_NOT_FOUND: there is none; QD_ERR_UNSUPPORTED: another one; err names the file. */
+/* Whether DIR's chat template (chat_template.jinja, else chat_template of tokenizer_config.json) is one of
+ * Qwen3's. QD_ERR_NOT_FOUND: there is none; QD_ERR_UNSUPPORTED: another one; err names the file. */
 qd_status qd_chat_check_template(const char *dir, char *err, size_t errlen);
 
 /* Renders n >= 1 messages; the caller frees *text (which has a byte 0 beyond *len). Reasoning of answers

@@ -200,6 +200,8 @@ static qd_status open_indexed(struct qd_checkpoint *checkpoint, const char *dir,
     struct mapping *mappings = NULL;
     size_t n = 0;
     qd_status status;
+    checkpoint->index_path = strdup(index);
+    if (checkpoint->index_path == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "%s", index);
     QD_TRY(qd_json_read_file(index, MAX_INDEX_BYTES, &root, err, errlen));
     QD_TRY_GOTO(read_mappings(root, index, &mappings, &n, err, errlen), status, cleanup);
     QD_TRY_GOTO(open_shards(checkpoint, dir, index, mappings, n, err, errlen), status, cleanup);
@@ -240,6 +242,7 @@ void qd_checkpoint_close(struct qd_checkpoint *checkpoint)
         free(checkpoint->files[i].path);
     }
     free(checkpoint->files);
+    free(checkpoint->index_path);
     qd_tensor_list_free(&checkpoint->tensors);
     *checkpoint = (struct qd_checkpoint){0};
 }
@@ -269,7 +272,7 @@ static qd_status wrong_shape(const struct qd_checkpoint *checkpoint, const struc
 static qd_status missing(const struct qd_checkpoint *checkpoint, const char *name, char *err, size_t errlen)
 {
     static const char prefix[] = "model.";
-    const char *path = checkpoint->files[0].path;
+    const char *path = checkpoint->index_path != NULL ? checkpoint->index_path : checkpoint->files[0].path;
     size_t skip = sizeof prefix - 1;
     if (strncmp(name, prefix, skip) == 0 && qd_tensor_list_find(&checkpoint->tensors, name + skip) != NULL)
         return qd_fail(QD_ERR_INPUT, err, errlen,

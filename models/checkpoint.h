@@ -9,13 +9,14 @@
 
 struct qd_checkpoint_file {
     char *path;
-    int fd;           /* of a regular file, links followed */
+    int fd; /* of a regular file, links followed */
     uint64_t n_bytes;
 };
 
 struct qd_checkpoint {
     struct qd_checkpoint_file *files;
     int n_files;
+    char *index_path;              /* NULL: one file without an index */
     struct qd_tensor_list tensors; /* sorted by name; tensor.file indexes files */
 };
 

@@ -13,13 +13,12 @@
 #include "kernels/base/clock.h"
 
 enum { POLL_MS = 100 };
-static const int64_t KILL_DELAY_NS = 10000000000;
 
 /* The child's two streams. */
 enum { STREAM_OUT, STREAM_ERR, N_STREAMS };
 
-/* In the new process: never returns. It must not outlive the parent, whose next runs it would slow down, so the
- * kernel ends it when the parent dies; posix_spawn has no attribute for that. */
+/* In the new process: never returns. It must not outlive the parent, whose next runs it would slow down, so
+ * the kernel ends it when the parent dies; posix_spawn has no attribute for that. */
 static void become_program(char *const *argv, const int write_ends[N_STREAMS], pid_t parent)
 {
     setpgid(0, 0);
@@ -36,11 +35,13 @@ static void become_program(char *const *argv, const int write_ends[N_STREAMS], p
     _exit(127);
 }
 
-static qd_status spawn(char *const *argv, const int write_ends[N_STREAMS], pid_t *pid, char *err, size_t errlen)
+static qd_status spawn(char *const *argv, const int write_ends[N_STREAMS], pid_t *pid, char *err,
+                       size_t errlen)
 {
     pid_t parent = getpid();
     *pid = fork();
-    if (*pid < 0) return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "cannot start %s: %s", argv[0], strerror(errno));
+    if (*pid < 0)
+        return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "cannot start %s: %s", argv[0], strerror(errno));
     if (*pid == 0) become_program(argv, write_ends, parent);
     setpgid(*pid, *pid); /* in both processes: whichever comes first */
     return QD_OK;
@@ -100,20 +101,21 @@ static void drain(struct pollfd streams[N_STREAMS], struct qd_child_result *out)
 static void drain_rest(int fd, int stream, struct qd_child_result *out)
 {
     fcntl(fd, F_SETFL, O_NONBLOCK);
-    while (read_some(fd, stream, out) > 0) {}
+    while (read_some(fd, stream, out) > 0) {
+    }
 }
 
 /* Asks the child to stop when its time is up, and makes it when it does not listen. */
-static void enforce(pid_t pid, int64_t deadline_ns, const volatile sig_atomic_t *interrupted,
-                    int64_t *asked_ns, struct qd_child_result *out)
+static void enforce(pid_t pid, const struct qd_child_limits *limits, int64_t begin_ns, int64_t *asked_ns,
+                    struct qd_child_result *out)
 {
     int64_t now = qd_clock_now_ns();
     if (*asked_ns != 0) {
-        if (now - *asked_ns > KILL_DELAY_NS) kill(-pid, SIGKILL);
+        if ((double)(now - *asked_ns) > limits->grace_s * 1e9) kill(-pid, SIGKILL);
         return;
     }
-    out->interrupted = interrupted != NULL && *interrupted != 0;
-    out->timed_out = !out->interrupted && now > deadline_ns;
+    out->interrupted = limits->interrupted != NULL && *limits->interrupted != 0;
+    out->timed_out = !out->interrupted && (double)(now - begin_ns) > limits->timeout_s * 1e9;
     if (out->interrupted || out->timed_out) {
         kill(-pid, SIGINT);
         *asked_ns = now;
@@ -143,9 +145,8 @@ static qd_status open_pipes(int read_ends[N_STREAMS], int write_ends[N_STREAMS],
     return QD_OK;
 }
 
-qd_status qd_child_run(char *const *argv, double timeout_s, const volatile sig_atomic_t *interrupted,
-                       void (*tick)(void *arg), void *tick_arg, struct qd_child_result *out, char *err,
-                       size_t errlen)
+qd_status qd_child_run(char *const *argv, const struct qd_child_limits *limits, void (*tick)(void *arg),
+                       void *tick_arg, struct qd_child_result *out, char *err, size_t errlen)
 {
     *out = (struct qd_child_result){.exit_code = -1};
     int read_ends[N_STREAMS], write_ends[N_STREAMS];
@@ -157,13 +158,13 @@ qd_status qd_child_run(char *const *argv, double timeout_s, const volatile sig_a
         close_pair(read_ends);
         return status;
     }
-    int64_t deadline = qd_clock_now_ns() + (int64_t)(timeout_s * 1e9), asked = 0;
+    int64_t begin_ns = qd_clock_now_ns(), asked_ns = 0;
     int wait_status;
     struct pollfd streams[N_STREAMS];
     for (int i = 0; i < N_STREAMS; i++) streams[i] = (struct pollfd){.fd = read_ends[i], .events = POLLIN};
     while (waitpid(pid, &wait_status, WNOHANG) == 0) {
         drain(streams, out);
-        enforce(pid, deadline, interrupted, &asked, out);
+        enforce(pid, limits, begin_ns, &asked_ns, out);
         if (tick != NULL) tick(tick_arg);
     }
     for (int i = 0; i < N_STREAMS; i++) drain_rest(read_ends[i], i, out);

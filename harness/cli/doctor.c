@@ -39,7 +39,7 @@ static void print_machine(const struct qd_options *options)
     struct qd_memory_limit memory = qd_memory_available((size_t)options->memory_limit);
     printf("qdyno      %s, commit %s\n", qd_version(), qd_commit());
     printf("processor  %s, %d cores for this process (%s)\n", machine.cpu_model, machine.n_cores,
-           machine.cpu_isa[0] != '\0' ? machine.cpu_isa : "no vector extension in use here");
+           machine.cpu_isa);
     printf("memory     %.2f GiB of %.2f GiB usable (%s)\n", gib(memory.bytes),
            (double)machine.memory_bytes / 1073741824.0, qd_memory_source_name(memory.source));
     print_devices();

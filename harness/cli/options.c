@@ -13,8 +13,8 @@
 enum option_type { OPTION_FLAG, OPTION_INT, OPTION_SIZE, OPTION_REAL, OPTION_TEXT };
 
 struct option_row {
-    const char *name;     /* long name, vLLM's where vLLM has one */
-    const char *alias;    /* second long name, or NULL */
+    const char *name;  /* long name, vLLM's where vLLM has one */
+    const char *alias; /* second long name, or NULL */
     unsigned group;
     enum option_type type;
     size_t offset;        /* in struct qd_options */
@@ -25,7 +25,7 @@ struct option_row {
     const char *unset; /* how the help calls a default of 0 or NULL; NULL: print the value */
 };
 
-#define AT(field) offsetof(struct qd_options, field)
+#define AT(field)  offsetof(struct qd_options, field)
 #define TWO_POW_53 9007199254740992.0
 
 static const struct option_row option_rows[] = {
@@ -190,31 +190,15 @@ bool qd_options_given(const struct qd_options *options, const char *name)
     return false;
 }
 
-/* The multiplier of a size suffix: K, M, G, T (1024-based, optional "iB" or "B"); 0 when it is none. */
-static double size_factor(const char *suffix)
-{
-    static const char letters[] = "KMGT";
-    if (*suffix == '\0') return 1;
-    const char *letter = strchr(letters, *suffix >= 'a' ? *suffix - 'a' + 'A' : *suffix);
-    if (letter == NULL) return 0;
-    suffix++;
-    if (strcmp(suffix, "") != 0 && strcmp(suffix, "iB") != 0 && strcmp(suffix, "B") != 0) return 0;
-    return ldexp(1.0, 10 * (int)(letter - letters + 1));
-}
-
 static qd_status parse_number(const struct option_row *row, const char *text, double *out, char *err,
                               size_t errlen)
 {
-    char *end;
+    char *behind;
     errno = 0;
-    double value = strtod(text, &end);
-    if (row->type == OPTION_SIZE && end != text) {
-        double factor = size_factor(end);
-        if (factor > 0) {
-            value *= factor;
-            end = strchr(end, '\0');
-        }
-    }
+    double value = strtod(text, &behind), factor = 1;
+    const char *end = behind;
+    if (row->type == OPTION_SIZE && end != text) end = qd_size_suffix(end, &factor);
+    value *= factor;
     /* strtod also reads hexadecimal, "inf" and "nan" and skips white space: none of them is a value here. */
     if (end == text || *end != '\0' || strpbrk(text, " \t\nxXnN") != NULL || !isfinite(value))
         return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: \"%s\" is not a number", row->name, text);
@@ -286,8 +270,8 @@ static qd_status take_option(const struct qd_command *command, const struct opti
     if (qd_options_given(out, row->name))
         return qd_fail(QD_ERR_INPUT, err, errlen, "--%s is given twice", row->name);
     bool numeric = row->type != OPTION_FLAG && row->type != OPTION_TEXT;
-    bool is_list = numeric && (command->groups & QD_GROUP_SWEEP) != 0 &&
-                   (row->group & QD_GROUP_SWEEP) == 0 && qd_range_is_list(text);
+    bool is_list = numeric && (command->groups & QD_GROUP_SWEEP) != 0 && (row->group & QD_GROUP_SWEEP) == 0 &&
+                   qd_range_is_list(text);
     if (is_list)
         QD_TRY(check_list(row, text, out, err, errlen));
     else

@@ -16,9 +16,9 @@
 enum {
     QD_EXIT_OK = 0,
     QD_EXIT_FAILED_CHECK = 1,
-    QD_EXIT_USAGE = 2,       /* usage or bad input */
+    QD_EXIT_USAGE = 2, /* usage or bad input */
     QD_EXIT_ENVIRONMENT = 3,
-    QD_EXIT_PARTIAL = 5,     /* a cell crashed or timed out, a replica died */
+    QD_EXIT_PARTIAL = 5, /* a cell crashed or timed out, a replica died, no request of a run completed */
     QD_EXIT_INTERRUPTED = 130,
 };
 
@@ -107,24 +107,23 @@ struct qd_options {
     struct qd_given_option given[QD_MAX_OPTIONS];
     int n_positional;
     const char *positional[4];
-    int argc;    /* the whole command line after the program's name, for the record */
+    int argc; /* the whole command line after the program's name, for the record */
     char **argv;
 };
 
 struct qd_command {
     const char *name;
-    const char *summary;    /* one line for `qdyno --help` */
-    const char *synopsis;   /* after "usage: qdyno NAME " */
-    unsigned groups;        /* enum qd_option_group */
+    const char *summary;  /* one line for `qdyno --help` */
+    const char *synopsis; /* after "usage: qdyno NAME " */
+    unsigned groups;      /* enum qd_option_group */
     int max_positional;
     int (*run)(const struct qd_command *command, const struct qd_options *options);
 };
 
-/* Parses argv[1..argc-1] of a command (argv[0] is its name) over the defaults. A command with QD_GROUP_SWEEP may give
- * lists and ranges (range.h) to the numeric options of other groups. argv stays as it is and is kept in the
- * options. Returns QD_OK, or
- *   QD_ERR_ABORTED: help was asked for and printed to stdout (exit 0)
- *   QD_ERR_INPUT: err says which option and why (exit 2). */
+/* Parses argv[1..argc-1] of a command (argv[0] is its name) over the defaults. A command with QD_GROUP_SWEEP
+ * may give lists and ranges (range.h) to the numeric options of other groups. argv stays as it is and is kept
+ * in the options. QD_ERR_ABORTED when help was asked for and printed to stdout (exit 0); QD_ERR_INPUT, with
+ * the option and the reason in err (exit 2). */
 qd_status qd_options_parse(const struct qd_command *command, int argc, char **argv, struct qd_options *out,
                            char *err, size_t errlen);
 

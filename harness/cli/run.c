@@ -28,6 +28,7 @@ struct run {
     struct qd_replica_stats *replicas; /* [dp] */
     struct qd_progress progress;
     const volatile sig_atomic_t *interrupted;
+    char *result_path, *requests_path; /* NULL: not written */
     char hash[24], date[QD_DATE_LEN];
     double probed_read_gbps; /* 0: not probed */
     struct qd_run_result result;
@@ -56,7 +57,8 @@ static struct qd_drive_options drive_options(struct run *run)
     };
 }
 
-/* Requests of the run's own lengths, other ids: pages, threads and caches are touched, no prefix is shared. */
+/* Requests of the run's own lengths, other ids: pages, threads and caches are touched, no prefix is shared.
+ */
 static qd_status warm_up(struct run *run, char *err, size_t errlen)
 {
     if (run->options->num_warmups == 0) return QD_OK;
@@ -64,8 +66,8 @@ static qd_status warm_up(struct run *run, char *err, size_t errlen)
     struct qd_request_record *records = NULL;
     double duration_s = 0;
     qd_status status;
-    QD_TRY_GOTO(qd_run_workload_warmup(run->options, qd_instance_config(run->instance), &run->workload, &warmup,
-                                       err, errlen),
+    QD_TRY_GOTO(qd_run_workload_warmup(run->options, qd_instance_config(run->instance), &run->workload,
+                                       &warmup, err, errlen),
                 status, cleanup);
     QD_TRY_GOTO(qd_records_create(&warmup, &records, err, errlen), status, cleanup);
     struct qd_drive_options drive = drive_options(run);
@@ -154,7 +156,8 @@ static void describe(struct run *run)
     };
 }
 
-static qd_status write_files(const struct run *run, char *err, size_t errlen)
+/* The names of the files in --result-dir. */
+static qd_status name_files(struct run *run, char *err, size_t errlen)
 {
     const struct qd_options *o = run->options;
     if (o->result_dir == NULL) return QD_OK;
@@ -165,39 +168,75 @@ static qd_status write_files(const struct run *run, char *err, size_t errlen)
         snprintf(requests_name, sizeof requests_name, "requests.jsonl");
     else
         snprintf(requests_name, sizeof requests_name, "%.*s.requests.jsonl", stem, o->result_filename);
-    char *result_path = qd_path_join(o->result_dir, o->result_filename);
-    char *requests_path = qd_path_join(o->result_dir, requests_name);
-    qd_status status = QD_OK;
-    if (result_path == NULL || requests_path == NULL) {
-        status = qd_fail(QD_ERR_NO_MEMORY, err, errlen, "names of the result files");
-        goto cleanup;
-    }
-    QD_TRY_GOTO(qd_requests_write(run->records, run->workload.n, requests_path, err, errlen), status, cleanup);
-    status = qd_run_result_write(&run->result, result_path, err, errlen);
+    run->result_path = qd_path_join(o->result_dir, o->result_filename);
+    run->requests_path = qd_path_join(o->result_dir, requests_name);
+    if (run->result_path == NULL || run->requests_path == NULL)
+        return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "names of the result files");
+    return QD_OK;
+}
 
-cleanup:
-    free(result_path);
-    free(requests_path);
+/* The file of --json, or NULL: none, or standard output. */
+static const char *json_path(const struct run *run)
+{
+    const char *json = run->options->json;
+    return json != NULL && strcmp(json, "-") != 0 ? json : NULL;
+}
+
+/* What cannot be written is noticed before anything is measured. */
+static qd_status check_files(struct run *run, char *err, size_t errlen)
+{
+    QD_TRY(name_files(run, err, errlen));
+    if (run->result_path != NULL) {
+        QD_TRY(qd_folder_create(run->options->result_dir, err, errlen));
+        QD_TRY(qd_file_check_writable(run->requests_path, err, errlen));
+        QD_TRY(qd_file_check_writable(run->result_path, err, errlen));
+    }
+    return json_path(run) != NULL ? qd_file_check_writable(json_path(run), err, errlen) : QD_OK;
+}
+
+/* All files that can be written, whichever cannot: the first error counts. */
+static qd_status write_files(const struct run *run, char *err, size_t errlen)
+{
+    char unused[QD_ERR_LEN];
+    const char *json = json_path(run);
+    qd_status status = QD_OK;
+    if (run->result_path != NULL) {
+        status = qd_requests_write(run->records, run->workload.n, run->requests_path, err, errlen);
+        if (status == QD_OK) status = qd_run_result_write(&run->result, run->result_path, err, errlen);
+    }
+    if (json == NULL) return status;
+    if (status == QD_OK) return qd_run_result_write(&run->result, json, err, errlen);
+    qd_run_result_write(&run->result, json, unused, sizeof unused);
     return status;
 }
 
-/* Files first, then the table, so that a closed pipe loses nothing. */
+static qd_status print_json(const struct run *run, char *err, size_t errlen)
+{
+    cJSON *tree = qd_run_result_to_json(&run->result);
+    char *text = tree != NULL ? cJSON_Print(tree) : NULL;
+    bool ok = text != NULL;
+    if (ok) puts(text);
+    cJSON_free(text);
+    cJSON_Delete(tree);
+    return ok ? QD_OK : qd_fail(QD_ERR_NO_MEMORY, err, errlen, "result as JSON");
+}
+
+/* Files first, then standard output, so that a closed pipe loses nothing; and where a file failed after all,
+ * the result goes to standard output instead. */
 static qd_status publish(struct run *run, char *err, size_t errlen)
 {
-    const char *json = run->options->json;
+    char reason[QD_ERR_LEN];
+    bool wants_table = run->options->json == NULL || json_path(run) != NULL;
     run->result.marks = qd_run_result_find_marks(&run->result);
-    QD_TRY(write_files(run, err, errlen));
-    if (json != NULL && strcmp(json, "-") != 0) QD_TRY(qd_run_result_write(&run->result, json, err, errlen));
-    if (json == NULL || strcmp(json, "-") != 0) {
+    qd_status written = write_files(run, err, errlen);
+    if (written == QD_OK && wants_table) {
         qd_run_table_print(&run->result, stdout);
         return QD_OK;
     }
-    cJSON *tree = qd_run_result_to_json(&run->result);
-    char *text = tree != NULL ? cJSON_Print(tree) : NULL;
-    if (text != NULL) puts(text);
-    cJSON_free(text);
-    cJSON_Delete(tree);
-    return text != NULL ? QD_OK : qd_fail(QD_ERR_NO_MEMORY, err, errlen, "result as JSON");
+    if (written == QD_OK) return print_json(run, err, errlen);
+    qd_session_say("a file could not be written; the result goes to standard output");
+    print_json(run, reason, sizeof reason);
+    return written;
 }
 
 /* Before the model takes memory, and before its ranks are there. */
@@ -215,14 +254,13 @@ static qd_status prepare(struct run *run, char *err, size_t errlen)
 {
     struct qd_instance_options instance_options = qd_session_instance_options(run->options);
     instance_options.max_requests = MAX_REQUESTS;
-    /* A folder that cannot be written is noticed before the measurement. */
-    if (run->options->result_dir != NULL) QD_TRY(qd_folder_create(run->options->result_dir, err, errlen));
+    QD_TRY(check_files(run, err, errlen));
     QD_TRY(probe(run, err, errlen));
     QD_TRY(qd_session_open(&instance_options, &run->instance, err, errlen));
     if (qd_run_workload_needs_tokenizer(run->options))
         QD_TRY(qd_session_tokenizer(run->options, &run->tokenizer, err, errlen));
-    QD_TRY(qd_run_workload_build(run->options, qd_instance_config(run->instance), run->tokenizer, &run->workload,
-                                 err, errlen));
+    QD_TRY(qd_run_workload_build(run->options, qd_instance_config(run->instance), run->tokenizer,
+                                 &run->workload, err, errlen));
     QD_TRY(qd_records_create(&run->workload, &run->records, err, errlen));
     run->replicas = calloc((size_t)run->options->dp, sizeof *run->replicas);
     if (run->replicas == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "statistics");
@@ -253,18 +291,31 @@ static int dry_run(const struct qd_command *command, const struct qd_options *op
     return status == QD_OK ? QD_EXIT_OK : qd_command_fail(command, status, err);
 }
 
+/* A run that measured nothing must not look like one that did, whoever reads only the exit code. */
+static int finish_run(const struct run *run)
+{
+    if (run->result.metrics.n_completed > 0) return QD_EXIT_OK;
+    const struct qd_request_record *first = &run->records[0];
+    qd_session_say("run: " QD_RUN_EMPTY_MESSAGE "; the first of %" PRIu64 ": %s%s%s", run->result.n_records,
+                   first->finish, first->error != NULL ? ": " : "", first->error != NULL ? first->error : "");
+    return QD_EXIT_PARTIAL;
+}
+
 static int run_run(const struct qd_command *command, const struct qd_options *options)
 {
     if (options->dry_run) return dry_run(command, options);
     char err[QD_ERR_LEN] = "";
     struct run run = {.options = options, .interrupted = qd_interrupt_install()};
     qd_status status = run_all(&run, err, sizeof err);
+    int exit_code = status == QD_OK ? finish_run(&run) : qd_command_fail(command, status, err);
     qd_instance_close(run.instance);
     qd_tokenizer_free(run.tokenizer);
     qd_records_free(run.records, run.workload.n);
     qd_workload_free(&run.workload);
     free(run.replicas);
-    return status == QD_OK ? QD_EXIT_OK : qd_command_fail(command, status, err);
+    free(run.result_path);
+    free(run.requests_path);
+    return exit_code;
 }
 
 const struct qd_command qd_command_run = {

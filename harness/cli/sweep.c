@@ -1,5 +1,4 @@
 /* qdyno sweep: a matrix of runs, each in a child process, interleaved, resumable; failures become rows. */
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +11,7 @@
 #include "harness/cli/interrupt.h"
 #include "harness/cli/progress.h"
 #include "harness/cli/run_plan.h"
+#include "harness/cli/run_workload.h"
 #include "harness/cli/session.h"
 #include "harness/cli/sweep_files.h"
 #include "harness/result/cells.h"
@@ -27,11 +27,12 @@ struct sweep {
     const struct qd_command *command;
     const struct qd_options *options;
     struct qd_sweep_plan plan;
-    char *folder;            /* results/experiment */
+    char *folder; /* results/experiment */
+    struct qd_summary summary;
     enum cell_state *states; /* [n_cells] */
     const volatile sig_atomic_t *interrupted;
     struct qd_progress progress;
-    size_t n_runs, n_runs_done;
+    size_t n_runs, n_runs_done, n_runs_empty;
     size_t n_refused, n_failed;
 };
 
@@ -48,7 +49,9 @@ static qd_status run_child(struct sweep *sweep, size_t cell, const char *const *
 {
     char **argv = qd_sweep_plan_argv(&sweep->plan, cell, extra);
     if (argv == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "command line of a cell");
-    qd_status status = qd_child_run(argv, timeout_s, sweep->interrupted, draw, sweep, result, err, errlen);
+    struct qd_child_limits limits = {
+        .timeout_s = timeout_s, .grace_s = QD_CHILD_GRACE_S, .interrupted = sweep->interrupted};
+    qd_status status = qd_child_run(argv, &limits, draw, sweep, result, err, errlen);
     free(argv);
     return status;
 }
@@ -60,6 +63,15 @@ static int64_t cell_number(const struct sweep *sweep, size_t cell, const char *a
         if (strcmp(sweep->plan.axes[i].name, axis) == 0)
             return strtoll(qd_sweep_plan_value(&sweep->plan, cell, i), NULL, 10);
     return single;
+}
+
+/* The last line that a run said, without the program's name. */
+static void last_message(const struct qd_child_result *result, char *text, size_t len)
+{
+    static const char prefix[] = "qdyno: run: ";
+    qd_child_last_line(result, text, len);
+    if (strncmp(text, prefix, sizeof prefix - 1) == 0)
+        memmove(text, text + sizeof prefix - 1, strlen(text) - (sizeof prefix - 1) + 1);
 }
 
 /* Why a child did not succeed, as a row of the results. A cell that is refused by its own arithmetic is a
@@ -85,10 +97,7 @@ static void describe(const struct sweep *sweep, size_t cell, const struct qd_chi
     qd_sweep_plan_variant(&sweep->plan, cell, out->variant);
     snprintf(out->phase, sizeof out->phase, "%s", phase);
     qd_failure_set_lines(out, result->tail, strlen(result->tail));
-    static const char prefix[] = "qdyno: run: ";
-    qd_child_last_line(result, out->reason, sizeof out->reason);
-    if (strncmp(out->reason, prefix, sizeof prefix - 1) == 0)
-        memmove(out->reason, out->reason + sizeof prefix - 1, strlen(out->reason) - (sizeof prefix - 1) + 1);
+    last_message(result, out->reason, sizeof out->reason);
     if (result->timed_out)
         snprintf(out->reason, sizeof out->reason, "stopped after --cell-timeout %" PRId64 " s",
                  o->cell_timeout);
@@ -129,13 +138,30 @@ static qd_status plan_cells(struct sweep *sweep, char *err, size_t errlen)
     return QD_OK;
 }
 
+/* A run in which no request completed is whole, and a result; but it is told, and counts as partial. */
+static bool note_empty_run(struct sweep *sweep, const char *name, int repeat,
+                           const struct qd_child_result *result)
+{
+    char message[QD_ERR_LEN];
+    last_message(result, message, sizeof message);
+    if (result->exit_code != QD_EXIT_PARTIAL ||
+        strncmp(message, QD_RUN_EMPTY_MESSAGE, sizeof QD_RUN_EMPTY_MESSAGE - 1) != 0)
+        return false;
+    sweep->n_runs_empty++;
+    qd_progress_end(&sweep->progress);
+    qd_session_say("%s: run %d: %s", name, repeat, message);
+    return true;
+}
+
 static qd_status run_cell(struct sweep *sweep, size_t cell, int repeat, char *err, size_t errlen)
 {
     char name[NAME_LEN], file[QD_RUN_NAME_LEN], variant[QD_VARIANT_LEN];
     qd_sweep_plan_name(&sweep->plan, cell, name, sizeof name);
     qd_run_name(repeat, file);
-    if (qd_sweep_has_run(sweep->folder, name, repeat)) {
+    bool is_empty;
+    if (qd_sweep_has_run(sweep->folder, name, repeat, &is_empty)) {
         sweep->n_runs_done++;
+        sweep->n_runs_empty += is_empty;
         return QD_OK;
     }
     char *cell_folder = qd_path_join(sweep->folder, name);
@@ -149,19 +175,21 @@ static qd_status run_cell(struct sweep *sweep, size_t cell, int repeat, char *er
         run_child(sweep, cell, extra, (double)sweep->options->cell_timeout, &result, err, errlen);
     free(cell_folder);
     if (status != QD_OK) return status;
-    if (result.exit_code != QD_EXIT_OK) qd_sweep_set_run_aside(sweep->folder, name, repeat);
+    bool is_whole = result.exit_code == QD_EXIT_OK || note_empty_run(sweep, name, repeat, &result);
+    if (!is_whole) qd_sweep_set_run_aside(sweep->folder, name, repeat);
     if (result.interrupted) return QD_OK;
-    if (result.exit_code != QD_EXIT_OK)
+    if (!is_whole)
         QD_TRY(record_failure(sweep, cell, &result, "run", repeat, err, errlen));
     else
         sweep->n_runs_done++;
-    return qd_summary_write(sweep->folder, err, errlen);
+    return qd_summary_update(&sweep->summary, name, err, errlen);
 }
 
 /* Repeats are interleaved: drift of the machine then falls on all cells alike. Odd repeats go backwards. */
 static qd_status run_cells(struct sweep *sweep, char *err, size_t errlen)
 {
     size_t n = sweep->plan.n_cells;
+    QD_TRY(qd_summary_open(&sweep->summary, sweep->folder, err, errlen));
     for (int repeat = 0; repeat < sweep->options->repeats; repeat++) {
         for (size_t i = 0; i < n && *sweep->interrupted == 0; i++) {
             size_t cell = repeat % 2 == 0 ? i : n - 1 - i;
@@ -186,9 +214,41 @@ static void print_dry_run(const struct sweep *sweep)
     }
 }
 
-/* What is wrong for every cell alike is an error of the command line, not a row a cell. */
-static qd_status check_inputs(const struct qd_options *options, char *err, size_t errlen)
+/* The largest number on an axis, or what all cells share. */
+static int64_t largest_number(const struct sweep *sweep, const char *axis, int64_t single)
 {
+    int64_t largest = single;
+    for (size_t cell = 0; cell < sweep->plan.n_cells; cell++) {
+        int64_t number = cell_number(sweep, cell, axis, single);
+        if (number > largest) largest = number;
+    }
+    return largest;
+}
+
+/* Reads the prompts once, as the cell that takes most of them does. */
+static qd_status check_prompts(const struct sweep *sweep, const struct qd_model_config *config, char *err,
+                               size_t errlen)
+{
+    struct qd_options options = *sweep->options;
+    if (!qd_run_workload_needs_tokenizer(&options)) return QD_OK;
+    options.num_prompts = largest_number(sweep, "num-prompts", options.num_prompts);
+    options.output_len = largest_number(sweep, "random-output-len", options.output_len);
+    qd_tokenizer_t *tokenizer;
+    QD_TRY(qd_session_tokenizer(&options, &tokenizer, err, errlen));
+    qd_status status = QD_OK;
+    if (strcmp(options.dataset_name, "custom") == 0) {
+        struct qd_workload workload;
+        status = qd_run_workload_build(&options, config, tokenizer, &workload, err, errlen);
+        if (status == QD_OK) qd_workload_free(&workload);
+    }
+    qd_tokenizer_free(tokenizer);
+    return status;
+}
+
+/* What is wrong for every cell alike is an error of the command line, not a row a cell. */
+static qd_status check_inputs(const struct sweep *sweep, char *err, size_t errlen)
+{
+    const struct qd_options *options = sweep->options;
     struct qd_instance_options smallest = qd_session_instance_options(options);
     struct qd_instance_plan plan;
     smallest.tp = smallest.dp = 1;
@@ -197,9 +257,7 @@ static qd_status check_inputs(const struct qd_options *options, char *err, size_
     smallest.kv_cache_bytes = 0;
     qd_status status = qd_instance_plan_make(&smallest, &plan, err, errlen);
     if (status != QD_OK && status != QD_ERR_DOES_NOT_FIT) return status;
-    if (options->dataset_path != NULL && access(options->dataset_path, R_OK) != 0)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "%s: %s", options->dataset_path, strerror(errno));
-    return QD_OK;
+    return check_prompts(sweep, &plan.config, err, errlen);
 }
 
 /* The folder of the experiment: new, or with --resume one of the same matrix and options. */
@@ -239,9 +297,12 @@ static int finish(struct sweep *sweep)
                        sweep->n_runs_done, sweep->n_runs, slash != NULL ? slash + 1 : sweep->folder);
         return QD_EXIT_INTERRUPTED;
     }
-    qd_session_say("%zu runs, %zu cells refused, %zu failed", sweep->n_runs_done, sweep->n_refused,
+    char empty[64] = "";
+    if (sweep->n_runs_empty > 0)
+        snprintf(empty, sizeof empty, " (%zu without a completed request)", sweep->n_runs_empty);
+    qd_session_say("%zu runs%s, %zu cells refused, %zu failed", sweep->n_runs_done, empty, sweep->n_refused,
                    sweep->n_failed);
-    return sweep->n_failed > 0 ? QD_EXIT_PARTIAL : QD_EXIT_OK;
+    return sweep->n_failed + sweep->n_runs_empty > 0 ? QD_EXIT_PARTIAL : QD_EXIT_OK;
 }
 
 static int run_sweep(const struct qd_command *command, const struct qd_options *options)
@@ -258,7 +319,7 @@ static int run_sweep(const struct qd_command *command, const struct qd_options *
     }
     sweep.interrupted = qd_interrupt_install();
     qd_progress_begin(&sweep.progress, "sweep");
-    status = check_inputs(options, err, sizeof err);
+    status = check_inputs(&sweep, err, sizeof err);
     if (status == QD_OK) status = open_experiment(&sweep, err, sizeof err);
     if (status == QD_OK) status = plan_cells(&sweep, err, sizeof err);
     if (status == QD_OK && !options->dry_run) status = run_cells(&sweep, err, sizeof err);
@@ -266,6 +327,7 @@ static int run_sweep(const struct qd_command *command, const struct qd_options *
     exit_code = status == QD_OK ? finish(&sweep) : qd_command_fail(command, status, err);
 
 cleanup:
+    qd_summary_close(&sweep.summary);
     free(sweep.states);
     free(sweep.folder);
     qd_sweep_plan_free(&sweep.plan);

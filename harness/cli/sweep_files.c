@@ -134,13 +134,15 @@ static char *cell_path(const char *folder, const char *cell_name, const char *fi
     return path;
 }
 
-bool qd_sweep_has_run(const char *folder, const char *cell_name, int run_number)
+bool qd_sweep_has_run(const char *folder, const char *cell_name, int run_number, bool *is_empty)
 {
     char file[QD_RUN_NAME_LEN], reason[QD_ERR_LEN];
     qd_run_name(run_number, file);
     char *path = cell_path(folder, cell_name, file);
     cJSON *run = NULL;
     bool has = path != NULL && qd_json_read_file(path, MAX_JSON_BYTES, &run, reason, sizeof reason) == QD_OK;
+    const cJSON *completed = cJSON_GetObjectItemCaseSensitive(run, "completed");
+    *is_empty = cJSON_IsNumber(completed) && completed->valuedouble < 1;
     cJSON_Delete(run);
     free(path);
     return has;

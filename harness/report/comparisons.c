@@ -41,6 +41,14 @@ struct qd_budget_counts qd_count_budget_changes(const struct qd_report_data *dat
     return counts;
 }
 
+/* The header of a table about groups of cells: three names, then the metrics. */
+static void add_header(struct qd_table *table, const char *const names[3],
+                       const struct qd_report_metrics *metrics)
+{
+    for (int i = 0; i < 3; i++) qd_table_add(table, "%s", names[i]);
+    for (int i = 0; i < metrics->n; i++) qd_table_add(table, "%s", qd_metric_info(metrics->metric[i])->label);
+}
+
 static void add_split_row(struct qd_table *table, const struct qd_report_data *data,
                           const struct qd_report_metrics *metrics, const struct qd_split_group *group)
 {
@@ -88,18 +96,13 @@ qd_status qd_section_splits(const struct qd_report_data *data, FILE *out)
     snprintf(align, sizeof align, "rrr%.*s", metrics.n, "llllllllll");
     struct qd_table table;
     qd_table_init(&table, align);
-    qd_table_add(&table, "GPUs");
-    qd_table_add(&table, "Budget");
-    qd_table_add(&table, "Splits");
-    for (int i = 0; i < metrics.n; i++)
-        qd_table_add(&table, "%s", qd_metric_info(metrics.metric[i])->label);
+    add_header(&table, (const char *const[]){"GPUs", "Budget", "Splits"}, &metrics);
     for (size_t i = 0; i < data->cells.n; i++) {
         struct qd_split_group group;
         if (qd_split_group_at(data, headline, i, &group)) add_split_row(&table, data, &metrics, &group);
     }
     QD_TRY(qd_table_print(&table, out));
-    for (int i = 0; i < metrics.n; i++)
-        print_split_counts(data, metrics.metric[i], out);
+    for (int i = 0; i < metrics.n; i++) print_split_counts(data, metrics.metric[i], out);
     if (!qd_has_repeats(data))
         fputs("\nWithout repeats, single comparisons cannot be separated from noise; only how often one side "
               "leads carries weight.\n",
@@ -147,11 +150,7 @@ qd_status qd_section_budgets(const struct qd_report_data *data, FILE *out)
     snprintf(align, sizeof align, "rrl%.*sl", metrics.n, "rrrrrrrrrr");
     struct qd_table table;
     qd_table_init(&table, align);
-    qd_table_add(&table, "TP");
-    qd_table_add(&table, "DP");
-    qd_table_add(&table, "Budget");
-    for (int i = 0; i < metrics.n; i++)
-        qd_table_add(&table, "%s", qd_metric_info(metrics.metric[i])->label);
+    add_header(&table, (const char *const[]){"TP", "DP", "Budget"}, &metrics);
     qd_table_add(&table, "%s is", qd_metric_info(headline)->label);
     for (size_t i = 0, end; i < data->cells.n; i = end) {
         end = qd_pair_end(data, i);

@@ -52,7 +52,8 @@ static qd_status expect_cell(const struct expectation *e, int64_t tp, int64_t dp
     return QD_OK;
 }
 
-static qd_status expect_matrix(const struct expectation *e, const struct qd_matrix *m, char *err, size_t errlen)
+static qd_status expect_matrix(const struct expectation *e, const struct qd_matrix *m, char *err,
+                               size_t errlen)
 {
     for (int t = 0; t < m->tp.n; t++)
         for (int d = 0; d < m->dp.n; d++)
@@ -75,14 +76,13 @@ static qd_status expect_pairs(const struct expectation *e, int64_t largest, int6
                               size_t errlen)
 {
     for (int64_t tp = 1; tp <= largest; tp *= 2)
-        for (int64_t dp = 1; tp * dp <= largest; dp *= 2)
-            QD_TRY(expect_cell(e, tp, dp, budget, err, errlen));
+        for (int64_t dp = 1; tp * dp <= largest; dp *= 2) QD_TRY(expect_cell(e, tp, dp, budget, err, errlen));
     return QD_OK;
 }
 
 /* Infers the matrix from the n cells of the variant. */
-static qd_status expect_inferred(const struct expectation *e, const struct qd_cell *cells, size_t n, char *err,
-                                 size_t errlen)
+static qd_status expect_inferred(const struct expectation *e, const struct qd_cell *cells, size_t n,
+                                 char *err, size_t errlen)
 {
     int64_t largest = 1, *budgets = malloc((n > 0 ? n : 1) * sizeof *budgets);
     if (budgets == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "out of memory");
@@ -103,8 +103,7 @@ static qd_status expect_inferred(const struct expectation *e, const struct qd_ce
 static size_t variant_end(const struct qd_cell_list *cells, size_t begin)
 {
     size_t end = begin + 1;
-    while (end < cells->n && strcmp(cells->cells[end].variant, cells->cells[begin].variant) == 0)
-        end++;
+    while (end < cells->n && strcmp(cells->cells[end].variant, cells->cells[begin].variant) == 0) end++;
     return end;
 }
 
@@ -218,7 +217,7 @@ qd_status qd_report_data_load(const char *path, const char *matrix, struct qd_re
     bool has_recorded;
     *out = (struct qd_report_data){0};
     if (matrix != NULL) QD_TRY(qd_matrix_parse(matrix, &given, err, errlen));
-    snprintf(out->path, sizeof out->path, "%s", path);
+    out->path = path;
     qd_status st = load(path, out, &recorded, &has_recorded, err, errlen);
     if (st == QD_OK) {
         out->matrix_source = matrix != NULL ? QD_MATRIX_GIVEN

@@ -1,5 +1,7 @@
 #include "harness/report/report.h"
 
+#include <string.h>
+
 #include "harness/report/sections.h"
 #include "harness/report/table.h"
 
@@ -67,8 +69,7 @@ size_t qd_count_marked(const struct qd_report_data *data, uint32_t mark)
 static size_t count_measured(const struct qd_report_data *data)
 {
     size_t n = 0;
-    for (size_t i = 0; i < data->cells.n; i++)
-        n += data->cells.cells[i].status == QD_CELL_OK;
+    for (size_t i = 0; i < data->cells.n; i++) n += data->cells.cells[i].status == QD_CELL_OK;
     return n;
 }
 
@@ -175,13 +176,10 @@ qd_status qd_section_summary(const struct qd_report_data *data, FILE *out)
     qd_table_init(&table, "lrlrrrrr");
     static const char *const HEADER[] = {"Best (by)", "Value",  "Unit", "TP",
                                          "DP",        "Budget", "Runs", "Spread"};
-    for (int i = 0; i < 8; i++)
-        qd_table_add(&table, "%s", HEADER[i]);
-    for (int i = 0; i < metrics.n; i++)
-        add_best_row(&table, data, metrics.metric[i]);
+    for (int i = 0; i < 8; i++) qd_table_add(&table, "%s", HEADER[i]);
+    for (int i = 0; i < metrics.n; i++) add_best_row(&table, data, metrics.metric[i]);
     QD_TRY(qd_table_print(&table, out));
-    for (int i = 0; i < metrics.n; i++)
-        print_certainty(data, metrics.metric[i], out);
+    for (int i = 0; i < metrics.n; i++) print_certainty(data, metrics.metric[i], out);
     fputs("\nValues are medians over runs. Spread is (largest - smallest run) / median. Two cells are tied "
           "when "
           "the ranges of their runs overlap.\n\n",
@@ -285,10 +283,8 @@ qd_status qd_section_results(const struct qd_report_data *data, FILE *out)
 {
     char align[QD_N_METRICS + 10];
     int n_columns = has_details(data) ? 8 : 3;
-    for (int m = 0; m < QD_N_METRICS; m++)
-        n_columns += qd_has_metric(data, (enum qd_metric)m);
-    for (int i = 0; i < n_columns; i++)
-        align[i] = 'r';
+    for (int m = 0; m < QD_N_METRICS; m++) n_columns += qd_has_metric(data, (enum qd_metric)m);
+    for (int i = 0; i < n_columns; i++) align[i] = 'r';
     align[n_columns] = '\0';
     fputs("## Results\n\n", out);
     struct qd_table table;
@@ -310,6 +306,40 @@ static void add_setting(struct qd_table *table, const char *name, const char *va
     qd_table_add(table, "%s", value[0] != '\0' ? value : "not recorded");
 }
 
+/* Room for the texts of an origin that numbers are added to. */
+enum { SETTING_LEN = 768 };
+
+/* Appends ", 28.2 to 32.6 unit", or one number where all runs agree in the digits shown; to a known text
+ * only. */
+static void append_extent(char text[SETTING_LEN], const struct qd_extent *extent, int digits,
+                          const char *unit)
+{
+    char smallest[32], largest[32];
+    size_t used = strlen(text);
+    if (used == 0 || extent->n == 0) return;
+    snprintf(smallest, sizeof smallest, "%.*f", digits, extent->min);
+    snprintf(largest, sizeof largest, "%.*f", digits, extent->max);
+    bool same = strcmp(smallest, largest) == 0;
+    snprintf(text + used, SETTING_LEN - used, ", %s%s%s %s", smallest, same ? "" : " to ",
+             same ? "" : largest, unit);
+}
+
+static void add_numbered_settings(struct qd_table *table, const struct qd_origin *o)
+{
+    char device[SETTING_LEN], workload[SETTING_LEN], load[SETTING_LEN];
+    snprintf(device, sizeof device, "%s", o->device);
+    append_extent(device, &o->read_gbps, 1, "GB/s probed read bandwidth");
+    snprintf(workload, sizeof workload, "%s", o->workload);
+    append_extent(workload, &o->input_tokens, 0, "tokens in");
+    append_extent(workload, &o->output_tokens, 0, "tokens out");
+    snprintf(load, sizeof load, "%s", o->load);
+    append_extent(load, &o->load_s, 2, "s");
+    append_extent(load, &o->load_gbps, 2, "GB/s, not counted");
+    add_setting(table, "Device", device);
+    add_setting(table, "Workload", workload);
+    add_setting(table, "Weights", load);
+}
+
 qd_status qd_section_setting(const struct qd_report_data *data, FILE *out)
 {
     const struct qd_origin *o = &data->origin;
@@ -320,11 +350,9 @@ qd_status qd_section_setting(const struct qd_report_data *data, FILE *out)
     add_setting(&table, "Source", data->path);
     add_setting(&table, "Model", o->model);
     add_setting(&table, "Host", o->host);
-    add_setting(&table, "Device", o->device);
+    add_numbered_settings(&table, o);
     add_setting(&table, "Commit", o->commit);
-    add_setting(&table, "Workload", o->workload);
     add_setting(&table, "Warm-ups", o->warmup);
-    add_setting(&table, "Weights", o->load);
     add_setting(&table, "Dates", o->dates);
     char repeats[32] = "";
     if (data->n_repeats > 0) snprintf(repeats, sizeof repeats, "%d", data->n_repeats);
@@ -349,8 +377,7 @@ static void add_missing_row(struct qd_table *table, const struct qd_cell *cell)
 qd_status qd_section_missing(const struct qd_report_data *data, FILE *out)
 {
     size_t n = 0;
-    for (size_t i = 0; i < data->cells.n; i++)
-        n += lacks_runs(&data->cells.cells[i]);
+    for (size_t i = 0; i < data->cells.n; i++) n += lacks_runs(&data->cells.cells[i]);
     fputs("## Missing configurations\n\n", out);
     fprintf(out, "%zu of %zu expected cells are missing.\n\n", data->n_expected - data->n_expected_ok,
             data->n_expected);
@@ -358,8 +385,7 @@ qd_status qd_section_missing(const struct qd_report_data *data, FILE *out)
     struct qd_table table;
     qd_table_init(&table, "rrrll");
     static const char *const HEADER[] = {"TP", "DP", "Budget", "Status", "Reason"};
-    for (int i = 0; i < 5; i++)
-        qd_table_add(&table, "%s", HEADER[i]);
+    for (int i = 0; i < 5; i++) qd_table_add(&table, "%s", HEADER[i]);
     for (size_t i = 0; i < data->cells.n; i++)
         if (lacks_runs(&data->cells.cells[i])) add_missing_row(&table, &data->cells.cells[i]);
     return qd_table_print(&table, out);
@@ -385,7 +411,8 @@ qd_status qd_report_markdown(const struct qd_report_data *data, FILE *out)
         struct qd_report_data part = qd_report_data_of_variant(data, begin);
         if (begin == 0) has_variants = part.cells.n < data->cells.n;
         if (begin == 0 && has_variants) QD_TRY(qd_section_variants(data, out));
-        if (has_variants) fprintf(out, "%s# Variant: %s\n\n", begin > 0 ? "\n" : "", qd_format_variant(&part));
+        if (has_variants)
+            fprintf(out, "%s# Variant: %s\n\n", begin > 0 ? "\n" : "", qd_format_variant(&part));
         QD_TRY(write_sections(&part, out));
         begin += part.cells.n;
     }

@@ -128,8 +128,7 @@ qd_status qd_cell_read_runs(const char *folder, cJSON **runs, char *err, size_t 
     cJSON *array = cJSON_CreateArray();
     if (array == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "%s: out of memory", folder);
     qd_status st = QD_OK;
-    for (int i = 0; st == QD_OK && i < n; i++)
-        st = read_run(folder, numbers[i], array, err, errlen);
+    for (int i = 0; st == QD_OK && i < n; i++) st = read_run(folder, numbers[i], array, err, errlen);
     if (st == QD_OK)
         *runs = array;
     else
@@ -247,35 +246,41 @@ static qd_status check_unique(const struct qd_cell_list *list, const char *folde
     for (size_t i = 1; i < list->n; i++) {
         const struct qd_cell *a = &list->cells[i - 1], *b = &list->cells[i];
         if (qd_cell_compare(a, b) == 0)
-            return qd_fail(QD_ERR_INPUT, err, errlen, "%s: two folders hold TP%d DP%d budget %lld%s%s", folder,
-                           (int)a->tp, (int)a->dp, (long long)a->budget, a->variant[0] != '\0' ? " " : "",
-                           a->variant);
+            return qd_fail(QD_ERR_INPUT, err, errlen, "%s: two folders hold TP%d DP%d budget %lld%s%s",
+                           folder, (int)a->tp, (int)a->dp, (long long)a->budget,
+                           a->variant[0] != '\0' ? " " : "", a->variant);
     }
     return QD_OK;
 }
 
-static qd_status read_cell_folder(const char *parent, const char *name, struct qd_cell_list *cells,
-                                  struct qd_origin_list *origins, char *err, size_t errlen)
+qd_status qd_cell_read(const char *parent, const char *name, struct qd_cell *out,
+                       struct qd_origin_list *origins, bool *found, char *err, size_t errlen)
 {
     char *path = qd_path_join(parent, name);
     if (path == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "%s: out of memory", parent);
     struct stat info;
-    qd_status st = QD_OK;
-    if (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) {
-        struct qd_cell *cell = qd_cell_list_add(cells);
-        bool is_cell = false;
-        if (cell == NULL)
-            st = qd_fail(QD_ERR_NO_MEMORY, err, errlen, "%s: out of memory", path);
-        else
-            st = read_cell(path, cell, origins, &is_cell, err, errlen);
-        if (cell != NULL && !is_cell) cells->n--;
-    }
+    *out = (struct qd_cell){0};
+    *found = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+    qd_status st = *found ? read_cell(path, out, origins, found, err, errlen) : QD_OK;
     free(path);
     return st;
 }
 
-qd_status qd_cells_read(const char *folder, struct qd_cell_list *cells, struct qd_origin_list *origins, char *err,
-                        size_t errlen)
+static qd_status add_cell(const char *parent, const char *name, struct qd_cell_list *cells,
+                          struct qd_origin_list *origins, char *err, size_t errlen)
+{
+    struct qd_cell cell, *added;
+    bool found;
+    QD_TRY(qd_cell_read(parent, name, &cell, origins, &found, err, errlen));
+    if (!found) return QD_OK;
+    added = qd_cell_list_add(cells);
+    if (added == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "%s: out of memory", parent);
+    *added = cell;
+    return QD_OK;
+}
+
+qd_status qd_cells_read(const char *folder, struct qd_cell_list *cells, struct qd_origin_list *origins,
+                        char *err, size_t errlen)
 {
     *cells = (struct qd_cell_list){0};
     if (origins != NULL) *origins = (struct qd_origin_list){0};
@@ -288,7 +293,7 @@ qd_status qd_cells_read(const char *folder, struct qd_cell_list *cells, struct q
     qd_status st = QD_OK;
     for (int i = 0; i < n; i++) {
         if (st == QD_OK && entries[i]->d_name[0] != '.')
-            st = read_cell_folder(folder, entries[i]->d_name, cells, origins, err, errlen);
+            st = add_cell(folder, entries[i]->d_name, cells, origins, err, errlen);
         free(entries[i]);
     }
     free(entries);

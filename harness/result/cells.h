@@ -1,5 +1,5 @@
-/* The cells of an experiment: every variant x TP x DP x token-budget combination with the values of its runs, or
- * with the reason why it has none. Readers of results directories make them; reports and summaries use them.
+/* The cells of an experiment: every variant x TP x DP x token-budget combination with the values of its runs,
+ * or with the reason why it has none. Readers of results directories make them for reports and summaries.
  */
 #ifndef QD_HARNESS_RESULT_CELLS_H
 #define QD_HARNESS_RESULT_CELLS_H
@@ -70,11 +70,20 @@ struct qd_cell {
     struct qd_metric_value values[QD_N_METRICS];
 };
 
-/* Where the runs of one variant come from, for the head of a report. Values that differ between runs are joined by "; ",
- * "" is not known. */
+/* What every run measures or counts anew. */
+struct qd_extent {
+    int n; /* runs that have it */
+    double min, max;
+};
+
+/* Where the runs of one variant come from, for the head of a report. Texts that differ between runs are
+ * joined by "; ", and what has no room is said to be left out; "" is not known. */
 struct qd_origin {
     char variant[QD_VARIANT_LEN];
-    char model[256], device[256], host[384], commit[128], workload[384], dates[64], warmup[128], load[128];
+    char model[1024], device[512], host[768], commit[256], workload[512], dates[64], warmup[128], load[128];
+    struct qd_extent read_gbps;                   /* probed, 1e9 B/s */
+    struct qd_extent input_tokens, output_tokens; /* of completed requests */
+    struct qd_extent load_s, load_gbps;           /* 1e9 B/s */
 };
 
 struct qd_origin_list {
@@ -97,8 +106,13 @@ qd_status qd_cell_read_runs(const char *folder, cJSON **runs, char *err, size_t 
 
 /* Reads every cell below an experiment's folder, from its runs and failed.json. origins NULL: not wanted.
  * QD_ERR_NOT_FOUND when there is no cell; QD_ERR_INPUT, also for two folders with the same cell. */
-qd_status qd_cells_read(const char *folder, struct qd_cell_list *cells, struct qd_origin_list *origins, char *err,
-                        size_t errlen);
+qd_status qd_cells_read(const char *folder, struct qd_cell_list *cells, struct qd_origin_list *origins,
+                        char *err, size_t errlen);
+
+/* Reads the cell in parent/name; *found is false when that is no folder, or one with neither runs nor
+ * failed.json. */
+qd_status qd_cell_read(const char *parent, const char *name, struct qd_cell *out,
+                       struct qd_origin_list *origins, bool *found, char *err, size_t errlen);
 
 /* The origin of a variant, or NULL. */
 const struct qd_origin *qd_origin_list_find(const struct qd_origin_list *list, const char *variant);
@@ -111,12 +125,28 @@ void qd_cell_list_sort(struct qd_cell_list *list);
 /* The order of a sorted list; 0: the same cell. */
 int qd_cell_compare(const struct qd_cell *a, const struct qd_cell *b);
 /* The cell of a sorted list, or NULL. */
-struct qd_cell *qd_cell_list_find(const struct qd_cell_list *list, const char *variant, int64_t tp, int64_t dp,
-                                  int64_t budget);
+struct qd_cell *qd_cell_list_find(const struct qd_cell_list *list, const char *variant, int64_t tp,
+                                  int64_t dp, int64_t budget);
 /* Harmless on an empty (zeroed) list. */
 void qd_cell_list_free(struct qd_cell_list *list);
 
 /* Writes summary.json of every cell below `folder` and summary.csv of all of them, from the runs. */
 qd_status qd_summary_write(const char *folder, char *err, size_t errlen);
+
+/* The same for an experiment that grows: a long one has thousands of files, and only one cell changes at a
+ * time. */
+struct qd_summary {
+    const char *folder; /* borrowed */
+    struct qd_axes axes;
+    struct qd_cell_list cells; /* sorted */
+};
+
+/* Reads what is there already, which may be nothing; writes nothing. Errors of qd_cells_read. */
+qd_status qd_summary_open(struct qd_summary *out, const char *folder, char *err, size_t errlen);
+/* Reads the folder of one cell again, which must hold runs or failed.json, and writes its summary.json and
+ * summary.csv. */
+qd_status qd_summary_update(struct qd_summary *summary, const char *cell_name, char *err, size_t errlen);
+/* Harmless on a zeroed one. */
+void qd_summary_close(struct qd_summary *summary);
 
 #endif

@@ -34,6 +34,10 @@ static void release(struct qd_atomic_file *file)
 
 qd_status qd_atomic_file_open(struct qd_atomic_file *file, const char *path, char *err, size_t errlen)
 {
+    struct stat info;
+    *file = (struct qd_atomic_file){0};
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode))
+        return qd_fail(QD_ERR_IO, err, errlen, "%s: is not a regular file", path);
     *file = (struct qd_atomic_file){.path = strdup(path), .temporary = temporary_name(path)};
     if (file->path == NULL || file->temporary == NULL) {
         release(file);
@@ -95,6 +99,14 @@ void qd_atomic_file_discard(struct qd_atomic_file *file)
     fclose(file->stream);
     unlink(file->temporary);
     release(file);
+}
+
+qd_status qd_file_check_writable(const char *path, char *err, size_t errlen)
+{
+    struct qd_atomic_file file;
+    QD_TRY(qd_atomic_file_open(&file, path, err, errlen));
+    qd_atomic_file_discard(&file);
+    return QD_OK;
 }
 
 qd_status qd_file_write_atomic(const char *path, const void *data, size_t len, char *err, size_t errlen)

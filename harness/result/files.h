@@ -18,7 +18,8 @@ struct qd_atomic_file {
     char *path, *temporary; /* owned */
 };
 
-/* QD_ERR_IO (err names the path), QD_ERR_NO_MEMORY. */
+/* QD_ERR_IO (err names the path), also when something other than a regular file has that name: a rename would
+ * take its place. QD_ERR_NO_MEMORY. */
 qd_status qd_atomic_file_open(struct qd_atomic_file *file, const char *path, char *err, size_t errlen);
 
 /* Syncs and renames; an earlier file of that name is replaced. On failure the destination is untouched and
@@ -27,6 +28,9 @@ qd_status qd_atomic_file_commit(struct qd_atomic_file *file, char *err, size_t e
 
 /* Closes and removes the temporary file. Harmless after commit. */
 void qd_atomic_file_discard(struct qd_atomic_file *file);
+
+/* Whether a file could be written there now; leaves nothing behind. Errors of qd_atomic_file_open. */
+qd_status qd_file_check_writable(const char *path, char *err, size_t errlen);
 
 /* Writes data[0..len) to `path` at once. */
 qd_status qd_file_write_atomic(const char *path, const void *data, size_t len, char *err, size_t errlen);

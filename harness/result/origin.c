@@ -15,12 +15,26 @@ static bool has_piece(const char *known, const char *text)
     return false;
 }
 
-/* Adds `text` unless it is there: runs that differ are all named. What no longer fits is cut. */
+/* Adds `text` unless it is there: runs that differ are all named, as far as there is room. */
 static void note(char *known, size_t room, const char *text)
 {
+    static const char others[] = "; and others";
     if (text[0] == '\0' || has_piece(known, text)) return;
     size_t used = strlen(known);
-    snprintf(known + used, room - used, "%s%s", used > 0 ? "; " : "", text);
+    bool fits = used + sizeof "; " - 1 + strlen(text) + sizeof others <= room;
+    if (fits)
+        snprintf(known + used, room - used, "%s%s", used > 0 ? "; " : "", text);
+    else if (used == 0)
+        snprintf(known, room, "too long to show");
+    else if (!has_piece(known, "and others"))
+        snprintf(known + used, room - used, "%s", others);
+}
+
+static void note_number(struct qd_extent *extent, double value)
+{
+    if (extent->n == 0 || value < extent->min) extent->min = value;
+    if (extent->n == 0 || value > extent->max) extent->max = value;
+    extent->n++;
 }
 
 static const cJSON *member(const cJSON *object, const char *key)
@@ -57,13 +71,12 @@ static void note_device(struct qd_origin *origin, const cJSON *own)
     const cJSON *device = member(own, "device");
     char text[sizeof origin->device];
     if (!cJSON_IsObject(device)) return;
-    int used = snprintf(text, sizeof text, "%.60s, %.40s, numerics %.20s, %.0f threads",
-                        text_of(device, "name", "unknown"), text_of(device, "isa", "no instruction set"),
-                        text_of(device, "numerics", "unknown"), number_of(device, "n_threads"));
-    double gbps = number_of(device, "probed_read_gbps");
-    if (gbps > 0 && used > 0 && (size_t)used < sizeof text)
-        snprintf(text + used, sizeof text - (size_t)used, ", %.1f GB/s probed read bandwidth", gbps);
+    snprintf(text, sizeof text, "%.60s, %.40s, numerics %.20s, %.0f threads",
+             text_of(device, "name", "unknown"), text_of(device, "isa", "no instruction set"),
+             text_of(device, "numerics", "unknown"), number_of(device, "n_threads"));
     note(origin->device, sizeof origin->device, text);
+    double gbps = number_of(device, "probed_read_gbps");
+    if (gbps > 0) note_number(&origin->read_gbps, gbps);
 }
 
 static void note_workload(struct qd_origin *origin, const cJSON *run, const cJSON *own)
@@ -73,17 +86,28 @@ static void note_workload(struct qd_origin *origin, const cJSON *run, const cJSO
     if (!cJSON_IsObject(workload)) return;
     double concurrency = number_of(run, "max_concurrency");
     if (concurrency > 0) snprintf(limit, sizeof limit, "%.0f", concurrency);
-    snprintf(text, sizeof text,
-             "%.40s, %.0f requests, concurrency %s, %.0f tokens in, %.0f tokens out, hash %.64s",
+    snprintf(text, sizeof text, "%.40s, %.0f requests, concurrency %s, hash %.64s",
              text_of(workload, "kind", "unknown"), number_of(run, "num_prompts"), limit,
-             number_of(run, "total_input_tokens"), number_of(run, "total_output_tokens"),
              text_of(workload, "hash", "unknown"));
     note(origin->workload, sizeof origin->workload, text);
+    note_number(&origin->input_tokens, number_of(run, "total_input_tokens"));
+    note_number(&origin->output_tokens, number_of(run, "total_output_tokens"));
+}
+
+static void note_load(struct qd_origin *origin, const cJSON *own)
+{
+    const cJSON *load = member(own, "load");
+    char text[32];
+    if (!cJSON_IsObject(load)) return;
+    snprintf(text, sizeof text, "%.20s", text_of(load, "format", "unknown"));
+    note(origin->load, sizeof origin->load, text);
+    note_number(&origin->load_s, number_of(load, "duration_s"));
+    note_number(&origin->load_gbps, number_of(load, "gbps"));
 }
 
 static void note_run(struct qd_origin *origin, const cJSON *run)
 {
-    const cJSON *own = member(run, "qdyno"), *warmup = member(own, "warmup"), *load = member(own, "load");
+    const cJSON *own = member(run, "qdyno"), *warmup = member(own, "warmup");
     char text[128];
     note(origin->model, sizeof origin->model, text_of(run, "model_id", ""));
     snprintf(text, sizeof text, "%.60s (version %.30s)", text_of(own, "commit", "unknown"),
@@ -92,14 +116,11 @@ static void note_run(struct qd_origin *origin, const cJSON *run)
     note_host(origin, own);
     note_device(origin, own);
     note_workload(origin, run, own);
+    note_load(origin, own);
     if (cJSON_IsObject(warmup)) {
         snprintf(text, sizeof text, "%.0f before each run, not counted", number_of(warmup, "num_warmups"));
         note(origin->warmup, sizeof origin->warmup, text);
     }
-    /* Load times differ in every run: the first one stands for them. */
-    if (cJSON_IsObject(load) && origin->load[0] == '\0')
-        snprintf(origin->load, sizeof origin->load, "%.20s, %.2f s, %.2f GB/s (first run), not counted",
-                 text_of(load, "format", "unknown"), number_of(load, "duration_s"), number_of(load, "gbps"));
 }
 
 /* Keeps "first to last"; dates sort as text. */

@@ -21,6 +21,22 @@ bool qd_range_is_list(const char *text)
     return strchr(text, ',') != NULL || range_dash(text, strlen(text)) != NULL;
 }
 
+const char *qd_size_suffix(const char *text, double *factor)
+{
+    static const char letters[] = "KMGT";
+    const char *letter = *text != '\0' ? strchr(letters, toupper((unsigned char)*text)) : NULL;
+    *factor = 1;
+    if (letter == NULL) return text;
+    const char *end = text + 1;
+    if (*end == 'B')
+        end += 1;
+    else if (end[0] == 'i' && end[1] == 'B')
+        end += 2;
+    if (isalnum((unsigned char)*end)) return text;
+    *factor = (double)(INT64_C(1) << 10 * (letter - letters + 1));
+    return end;
+}
+
 qd_status qd_range_add(struct qd_range *range, const char *value, size_t len, char *err, size_t errlen)
 {
     if (len == 0 || len >= QD_RANGE_VALUE_LEN)
@@ -57,13 +73,14 @@ static qd_status expand_range(struct qd_range *range, const char *part, size_t l
     bool multiply = ok && *at == '*';
     if (ok && at != end) ok = (*at == '*' || *at == '+') && parse_whole(at + 1, &at, &step) && at == end;
     if (!ok || first > last || step < (multiply ? 2 : 1) || (multiply && first == 0))
-        return qd_fail(QD_ERR_INPUT, err, errlen, "\"%.*s\" is no range a-b, a-b+step or a-b*factor", (int)len,
-                       part);
+        return qd_fail(QD_ERR_INPUT, err, errlen, "\"%.*s\" is no range a-b, a-b+step or a-b*factor",
+                       (int)len, part);
     for (int64_t value = first; value <= last;) {
         char text[QD_RANGE_VALUE_LEN];
         int n = snprintf(text, sizeof text, "%" PRId64, value);
         QD_TRY(qd_range_add(range, text, (size_t)n, err, errlen));
-        if (multiply ? __builtin_mul_overflow(value, step, &value) : __builtin_add_overflow(value, step, &value))
+        if (multiply ? __builtin_mul_overflow(value, step, &value)
+                     : __builtin_add_overflow(value, step, &value))
             break;
     }
     return QD_OK;

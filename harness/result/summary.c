@@ -24,10 +24,8 @@ enum { N_PUBLISHED = sizeof PUBLISHED / sizeof PUBLISHED[0], N_OURS = sizeof OUR
 static void print_header(FILE *out)
 {
     fputs("TP,DP,PP,max_num_batched_tokens", out);
-    for (int i = 0; i < N_PUBLISHED; i++)
-        fprintf(out, ",%s", qd_metric_info(PUBLISHED[i])->csv_column);
-    for (int i = 0; i < N_OURS; i++)
-        fprintf(out, ",%s", qd_metric_info(OURS[i])->csv_column);
+    for (int i = 0; i < N_PUBLISHED; i++) fprintf(out, ",%s", qd_metric_info(PUBLISHED[i])->csv_column);
+    for (int i = 0; i < N_OURS; i++) fprintf(out, ",%s", qd_metric_info(OURS[i])->csv_column);
     fputs(",output_tok_s_mean,output_tok_s_std,output_tok_s_min,output_tok_s_max", out);
     fputs(",runs,failed,preemptions,status,mark,reason,variant\n", out);
 }
@@ -81,8 +79,7 @@ static qd_status write_csv(const struct qd_cell_list *cells, const char *folder,
     qd_status st = qd_atomic_file_open(&file, path, err, errlen);
     if (st == QD_OK) {
         print_header(file.stream);
-        for (size_t i = 0; i < cells->n; i++)
-            print_cell(file.stream, &cells->cells[i]);
+        for (size_t i = 0; i < cells->n; i++) print_cell(file.stream, &cells->cells[i]);
         st = qd_atomic_file_commit(&file, err, errlen);
     }
     free(path);
@@ -122,8 +119,8 @@ static qd_status put_overrides(cJSON *runs, const struct qd_axes *axes, char *er
 }
 
 /* summary.json of one folder, if it has runs. */
-static qd_status write_cell_summary(const char *parent, const char *name, const struct qd_axes *axes, char *err,
-                                    size_t errlen)
+static qd_status write_cell_summary(const char *parent, const char *name, const struct qd_axes *axes,
+                                    char *err, size_t errlen)
 {
     char *folder = qd_path_join(parent, name), *path = NULL;
     cJSON *runs = NULL;
@@ -152,6 +149,46 @@ static qd_status read_axes(const char *folder, struct qd_axes *axes, char *err, 
     qd_status st = qd_experiment_read_axes(path, axes, err, errlen);
     free(path);
     return st == QD_ERR_NOT_FOUND ? QD_OK : st;
+}
+
+qd_status qd_summary_open(struct qd_summary *out, const char *folder, char *err, size_t errlen)
+{
+    struct stat info;
+    *out = (struct qd_summary){.folder = folder};
+    if (stat(folder, &info) != 0)
+        return qd_fail(QD_ERR_NOT_FOUND, err, errlen, "%s: %s", folder, strerror(errno));
+    QD_TRY(read_axes(folder, &out->axes, err, errlen));
+    qd_status st = qd_cells_read(folder, &out->cells, NULL, err, errlen);
+    if (st == QD_OK || st == QD_ERR_NOT_FOUND)
+        return QD_OK; /* the folder is there, so it is one without cells */
+    qd_summary_close(out);
+    return st;
+}
+
+void qd_summary_close(struct qd_summary *summary)
+{
+    qd_axes_free(&summary->axes);
+    qd_cell_list_free(&summary->cells);
+}
+
+qd_status qd_summary_update(struct qd_summary *summary, const char *cell_name, char *err, size_t errlen)
+{
+    struct qd_cell cell;
+    bool found;
+    QD_TRY(qd_cell_read(summary->folder, cell_name, &cell, NULL, &found, err, errlen));
+    if (!found) return qd_fail(QD_ERR_NOT_FOUND, err, errlen, "%s/%s: no cell", summary->folder, cell_name);
+    struct qd_cell *known = qd_cell_list_find(&summary->cells, cell.variant, cell.tp, cell.dp, cell.budget);
+    if (known != NULL) {
+        *known = cell;
+    } else {
+        struct qd_cell *added = qd_cell_list_add(&summary->cells);
+        if (added == NULL)
+            return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "%s: out of memory", summary->folder);
+        *added = cell;
+        qd_cell_list_sort(&summary->cells);
+    }
+    QD_TRY(write_csv(&summary->cells, summary->folder, err, errlen));
+    return write_cell_summary(summary->folder, cell_name, &summary->axes, err, errlen);
 }
 
 qd_status qd_summary_write(const char *folder, char *err, size_t errlen)

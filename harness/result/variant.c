@@ -11,16 +11,14 @@
 
 void qd_axes_free(struct qd_axes *axes)
 {
-    for (size_t a = 0; a < axes->n; a++)
-        qd_range_free(&axes->axis[a].range);
+    for (size_t a = 0; a < axes->n; a++) qd_range_free(&axes->axis[a].range);
     *axes = (struct qd_axes){0};
 }
 
 size_t qd_axes_count(const struct qd_axes *axes)
 {
     size_t n = 1;
-    for (size_t a = 0; a < axes->n; a++)
-        n *= axes->axis[a].range.n;
+    for (size_t a = 0; a < axes->n; a++) n *= axes->axis[a].range.n;
     return n;
 }
 
@@ -95,8 +93,7 @@ cJSON *qd_axes_to_json(const struct qd_axes *axes)
         qd_json_put_text(o, "option", axis->option, &ok);
         qd_json_put_text(o, "label", axis->label, &ok);
         cJSON *values = qd_json_put_array(o, "values", &ok);
-        for (size_t v = 0; v < axis->range.n; v++)
-            qd_json_append_text(values, axis->range.values[v], &ok);
+        for (size_t v = 0; v < axis->range.n; v++) qd_json_append_text(values, axis->range.values[v], &ok);
     }
     if (ok) return array;
     cJSON_Delete(array);
@@ -194,14 +191,20 @@ static int compare_labels(const char **a, const char **b)
     return order;
 }
 
+/* A number such as "16" or "512M"; *text moves behind it. */
+static double read_number(const char **text)
+{
+    char *end;
+    double value = strtod(*text, &end), factor;
+    *text = qd_size_suffix(end, &factor);
+    return value * factor;
+}
+
 /* Compares two numbers and moves behind them; text that is no number is left for compare_labels. */
 static int compare_values(const char **a, const char **b)
 {
-    char *end_a, *end_b;
     if (!isdigit((unsigned char)**a) || !isdigit((unsigned char)**b)) return 0;
-    double x = strtod(*a, &end_a), y = strtod(*b, &end_b);
-    *a = end_a;
-    *b = end_b;
+    double x = read_number(a), y = read_number(b);
     return (x > y) - (x < y);
 }
 

@@ -163,20 +163,20 @@ static void drive_loop(struct drive *drive)
     struct qd_event events[EVENTS_PER_POLL];
     bool aborted = false;
     if (drive->options->max_concurrency == 0) submit_burst(drive);
-    while (drive->n_done < drive->workload->n) {
+    do {
         if (drive->options->max_concurrency > 0) submit_closed(drive);
         if (!aborted && is_interrupted(drive)) {
             abort_all(drive);
             aborted = true;
         }
-        size_t n = 0; /* with nothing in flight the last requests were refused: no event will tell */
+        size_t n = 0; /* with nothing in flight the last requests were refused: nothing will come */
         if (drive->n_in_flight > 0)
             n = qd_engine_poll_events(drive->engine, events, EVENTS_PER_POLL, POLL_TIMEOUT_NS);
         for (size_t i = 0; i < n; i++) take_event(drive, &events[i]);
         if (drive->options->progress != NULL)
             drive->options->progress(drive->options->progress_arg, drive->n_done, drive->workload->n,
                                      drive->n_tokens);
-    }
+    } while (drive->n_done < drive->workload->n);
 }
 
 qd_status qd_workload_drive(qd_engine_t *engine, const struct qd_workload *workload,

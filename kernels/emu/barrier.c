@@ -25,6 +25,7 @@ static void complete(struct block *b, struct barrier *r)
 {
     for (unsigned i = 0; i < b->n_warps; i++) b->warps[i].ready |= r->waiting[i];
     clear_barrier(r, b->n_warps);
+    r->turn++;
     b->run->counters.barriers++;
     qd_emu_note_progress();
 }
@@ -61,7 +62,8 @@ void qd_emu_barrier_sync(unsigned id, unsigned n_threads, struct qd_emu_site sit
     struct block *b = t->block;
     bool last = arrive(id, n_threads, site);
     struct barrier *r = &b->barriers[id];
-    qd_emu_order_before(order_object(b, id));
+    void *order = barrier_order(b, id, r->turn);
+    qd_emu_order_before(order);
     if (last) {
         check_whole_warps(b, r, id, site);
         complete(b, r);
@@ -71,14 +73,14 @@ void qd_emu_barrier_sync(unsigned id, unsigned n_threads, struct qd_emu_site sit
         t->barrier = id;
         qd_emu_wait(QD_EMU_KIND_BARRIER, site);
     }
-    qd_emu_order_after(order_object(b, id));
+    qd_emu_order_after(order);
 }
 
 void qd_emu_barrier_arrive(unsigned id, unsigned n_threads, struct qd_emu_site site)
 {
     struct block *b = current_thread()->block;
     bool last = arrive(id, n_threads, site);
-    qd_emu_order_before(order_object(b, id));
+    qd_emu_order_before(barrier_order(b, id, b->barriers[id].turn));
     if (!last) return;
     check_whole_warps(b, &b->barriers[id], id, site);
     complete(b, &b->barriers[id]);

@@ -207,9 +207,26 @@ static void start_warps(struct block *b)
     }
 }
 
+/* ThreadSanitizer takes threads for the same that get the same slot of its own one after the other: threads
+ * of equal index in two blocks must not. Fresh pages make it forget what another block did to this stack. */
+static void watch_threads(struct block *b)
+{
+    (void)b;
+#ifdef QD_EMU_TSAN
+    enum { STEP = 37 };
+    for (unsigned i = 0; i < b->n_threads; i++) {
+        struct qd_emu_fiber *f = &b->threads[(i + b->linear * STEP) % b->n_threads].fiber;
+        mmap(f->stack + QD_EMU_STACK_BYTES - TSAN_STACK_BYTES, TSAN_STACK_BYTES, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+        f->tsan = __tsan_create_fiber(0);
+    }
+#endif
+}
+
 static void start_threads(struct block *b)
 {
     const uint3 dim = b->place.block_dim;
+    watch_threads(b);
     for (unsigned i = 0; i < b->n_threads; i++) {
         struct thread *t = &b->threads[i];
         t->self.index = (uint3){i % dim.x, i / dim.x % dim.y, i / (dim.x * dim.y)};
@@ -221,12 +238,6 @@ static void start_threads(struct block *b)
         t->block = b;
         t->exited = false;
         t->async.n_copies = t->async.n_groups = 0;
-#ifdef QD_EMU_TSAN
-        /* Fresh pages: what other blocks did to this stack is forgotten, so that it orders nothing. */
-        mmap(t->fiber.stack + QD_EMU_STACK_BYTES - TSAN_STACK_BYTES, TSAN_STACK_BYTES, PROT_READ | PROT_WRITE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
-        t->fiber.tsan = __tsan_create_fiber(0);
-#endif
         qd_emu_fiber_init(&t->fiber, thread_main, i);
     }
 }

@@ -47,6 +47,7 @@ struct thread {
 struct pending {
     struct qd_emu_lanes lanes; /* mask: all it takes */
     uint32_t arrived;
+    unsigned turn; /* how many met before in this warp */
     enum qd_emu_kind kind;
     struct qd_emu_site site;
 };
@@ -58,12 +59,14 @@ struct warp {
     uint32_t alive;         /* lanes that have not exited */
     uint32_t ready;         /* lanes that can run */
     uint32_t spun;          /* ready lanes that wait for something outside and have looked already */
+    unsigned n_met;         /* collectives begun */
     unsigned n_pending;
     struct pending pending[QD_EMU_WARP_SIZE];
 };
 
 struct barrier {
     unsigned arrived, expected;  /* threads; expected 0: nobody has come */
+    unsigned turn;               /* times completed */
     bool whole_block;            /* expected was not named */
     struct qd_emu_site site;     /* of the first to come */
     uint32_t came[MAX_WARPS];    /* lanes that arrived */
@@ -136,10 +139,17 @@ static inline uint64_t draw(struct block *b)
     return b->random = x;
 }
 
-enum { ORDER_WARPS = N_BARRIERS, ORDER_PER_BLOCK = N_BARRIERS + MAX_WARPS, ORDER_BYTES = 8 };
-static inline void *order_object(struct block *b, unsigned index)
+/* The address that stands for a meeting's order to ThreadSanitizer. Meetings in turn use several: a thread
+ * that still leaves one must not see what others did before they reached the next. */
+enum { ORDERS_BARRIER = 2, ORDERS_WARP = 4, ORDER_BYTES = 8 };
+enum { ORDER_WARPS = N_BARRIERS * ORDERS_BARRIER, ORDER_PER_BLOCK = ORDER_WARPS + MAX_WARPS * ORDERS_WARP };
+static inline void *barrier_order(const struct block *b, unsigned id, unsigned turn)
 {
-    return b->order_objects + index * ORDER_BYTES;
+    return b->order_objects + (id * ORDERS_BARRIER + turn % ORDERS_BARRIER) * ORDER_BYTES;
+}
+static inline void *warp_order(const struct block *b, unsigned warp, unsigned turn)
+{
+    return b->order_objects + (ORDER_WARPS + warp * ORDERS_WARP + turn % ORDERS_WARP) * ORDER_BYTES;
 }
 
 /* block.c: making and running one block. */

@@ -38,8 +38,11 @@ struct mma {
     const uint32_t *b; /* [2] {[k=2q..][n=g], [k=2q+8..][n=g]} */
 };
 
+typedef float row_f32 __attribute__((vector_size(MMA_N * sizeof(float))));
+
 struct mma_matrices {
-    float a[MMA_M][MMA_K], b[MMA_K][MMA_N], d[MMA_M][MMA_N];
+    float a[MMA_M][MMA_K];
+    row_f32 b[MMA_K], d[MMA_M];
 };
 
 static void gather(const struct qd_emu_lanes *lanes, struct mma_matrices *m)
@@ -69,9 +72,11 @@ static void scatter(const struct mma_matrices *m, const struct qd_emu_lanes *lan
 
 static void multiply_f32(struct mma_matrices *m)
 {
-    for (int i = 0; i < MMA_M; i++)
-        for (int k = 0; k < MMA_K; k++)
-            for (int j = 0; j < MMA_N; j++) m->d[i][j] += m->a[i][k] * m->b[k][j];
+    for (int i = 0; i < MMA_M; i++) {
+        row_f32 sums = m->d[i];
+        for (int k = 0; k < MMA_K; k++) sums += m->a[i][k] * m->b[k];
+        m->d[i] = sums;
+    }
 }
 
 static void multiply_f64(struct mma_matrices *m)

@@ -32,6 +32,7 @@ static struct pending *join_pending(struct warp *w, uint32_t mask, enum qd_emu_k
         p = &w->pending[w->n_pending++];
         p->lanes.mask = mask;
         p->arrived = 0;
+        p->turn = w->n_met++;
         p->kind = kind;
         p->site = site;
     } else if (p->kind != kind || p->lanes.mask != mask || !same_site(p->site, site)) {
@@ -48,6 +49,7 @@ static void move_pending(struct pending *to, const struct pending *from)
     to->lanes.mask = from->lanes.mask;
     for (int l = 0; l < QD_EMU_WARP_SIZE; l++) to->lanes.args[l] = from->lanes.args[l];
     to->arrived = from->arrived;
+    to->turn = from->turn;
     to->kind = from->kind;
     to->site = from->site;
 }
@@ -60,17 +62,19 @@ void qd_emu_collective(uint32_t mask, enum qd_emu_kind kind, void *arg,
     check_mask(t, mask, site);
     mask &= w->existing;
     struct pending *p = join_pending(w, mask, kind, site);
+    void *order = kind == QD_EMU_KIND_SYNCWARP ? warp_order(t->block, w->index, p->turn) : NULL;
+    if (order) qd_emu_order_before(order);
     p->arrived |= 1u << t->self.lane;
     p->lanes.args[t->self.lane] = arg;
     if (p->arrived != mask) {
         qd_emu_wait(kind, site);
-        return;
+    } else {
+        if (execute) execute(&p->lanes);
+        w->ready |= mask;
+        if (p != &w->pending[--w->n_pending]) move_pending(p, &w->pending[w->n_pending]);
+        qd_emu_maybe_switch();
     }
-    if (execute) execute(&p->lanes);
-    w->ready |= mask;
-    if (p != &w->pending[--w->n_pending]) move_pending(p, &w->pending[w->n_pending]);
-    qd_emu_note_progress();
-    qd_emu_maybe_switch();
+    if (order) qd_emu_order_after(order);
 }
 
 void qd_emu_warp_exit(struct thread *t)
@@ -83,11 +87,7 @@ void qd_emu_warp_exit(struct thread *t)
 
 void qd_emu_syncwarp(uint32_t mask, struct qd_emu_site site)
 {
-    const struct thread *t = current_thread();
-    void *order = order_object(t->block, ORDER_WARPS + t->warp->index);
-    qd_emu_order_before(order);
     qd_emu_collective(mask, QD_EMU_KIND_SYNCWARP, NULL, NULL, site);
-    qd_emu_order_after(order);
 }
 
 struct shuffle {

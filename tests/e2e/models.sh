@@ -77,8 +77,7 @@ shapes_that_are_not_the_configs_are_refused() {
     spoil() { edit_config 's/"intermediate_size": 768/"intermediate_size": 512/'; }
     broken '/model-00001-of-00002.safetensors: model.layers.0.mlp.gate_proj.weight: shape [768, 256], config.json asks for [512, 256]'
     spoil() { edit_config 's/"num_hidden_layers": 4/"num_hidden_layers": 5/'; }
-    broken '/model-0000'
-    err_has 'model.layers.4.input_layernorm.weight: missing from the checkpoint'
+    broken '/model.safetensors.index.json: model.layers.4.input_layernorm.weight: missing from the checkpoint'
     spoil() { edit_config 's/"num_hidden_layers": 4/"num_hidden_layers": 3/; s/"max_window_layers": 4/"max_window_layers": 3/'; }
     broken '/model-00002-of-00002.safetensors: model.layers.3.'
 }

@@ -63,14 +63,41 @@ names_of_result_files() {
     equal "x.json
 x.requests.jsonl" "$(ls "$TMP/a/b")"
     : >"$TMP/file"
+    refuses 3 "$TMP/a: is not a regular file" \
+        "$QDYNO" run --model "$TINY" --device null --num-prompts 2 --result-dir "$TMP" --result-filename a
     refuses 3 "$TMP/file: is not a folder" "$QDYNO" run --model "$TINY" --device null --num-prompts 2 --result-dir "$TMP/file/run"
 }
 
+# A file that cannot be written is noticed before the model is loaded.
+a_json_file_is_checked_first() {
+    refuses 3 "$TMP/none/x.json: cannot be written: No such file" \
+        "$QDYNO" run --model "$TINY" --device null --num-prompts 2 --json "$TMP/none/x.json"
+    if grep -q 'on null' "$ERR"; then fail "the model was opened"; fi
+    refuses 3 '/dev/null: is not a regular file' \
+        "$QDYNO" run --model "$TINY" --device null --num-prompts 2 --json /dev/null
+}
+
+# Folders that go away while the run is on its way: what was measured is on standard output.
+a_result_that_cannot_be_written_is_printed() {
+    mkdir "$TMP/gone"
+    start "$QDYNO" run --model "$TINY" --input-len 8 --output-len 3000 --num-prompts 40 --num-warmups 0 \
+        --result-dir "$TMP/gone/run" --json "$TMP/kept.json"
+    wait_for 20 grep -q 'weights:' "$ERR"
+    rm -r "$TMP/gone"
+    kill -INT "$background"
+    ends 3
+    err_has "$TMP/gone/run/requests.jsonl: cannot be written"
+    err_has 'the result goes to standard output'
+    equal 40 "$("$JSON" "$OUT" num_prompts)"
+    same "$OUT" "$TMP/kept.json"
+}
+
 a_request_that_cannot_fit_is_a_record() {
-    exits 0 "$QDYNO" run --model "$TINY" --device null --num-prompts 2 --input-len 4096 --result-dir "$TMP/run"
+    exits 5 "$QDYNO" run --model "$TINY" --device null --num-prompts 2 --input-len 4096 --result-dir "$TMP/run"
     out_has '0 completed, 2 failed'
     out_has 'mark: requests failed'
     err_has 'warm-up request 0: refused: prompt of 4096 tokens leaves no room'
+    err_has 'qdyno: run: no request completed; the first of 2: refused: prompt of 4096 tokens leaves no room'
     result "$TMP/run"
     equal refused "$(sed -n 1p "$TMP/run/requests.jsonl" | "$JSON" - finish)"
     sed -n 2p "$TMP/run/requests.jsonl" | "$JSON" - error | grep -q 'leaves no room' || fail "no reason"
@@ -132,6 +159,8 @@ check dummy_weights_need_no_files
 check the_null_device_only_schedules
 check json_goes_to_stdout_alone
 check names_of_result_files
+check a_json_file_is_checked_first
+check a_result_that_cannot_be_written_is_printed
 check a_request_that_cannot_fit_is_a_record
 check pools_shrink_or_are_refused
 check bad_files_of_prompts_are_refused

@@ -88,6 +88,20 @@ other_lists_make_variants() {
     [ -f "$RESULTS/single/all/run=0.json" ] || fail "no run of the only cell"
 }
 
+# Every request of one cell is too long: its run is there and says so, and so does the exit code, resumed or not.
+a_run_without_a_completed_request_is_partial() {
+    empty="$QDYNO sweep --results $RESULTS --model $TINY --device null --num-prompts 4 --input-len 16,4096 --num-runs 1 \
+        --output-len 4 --experiment empty"
+    exits 5 $empty
+    err_has 'input-len=4096: run 0: no request completed; the first of 4: refused: prompt of 4096 tokens'
+    err_has '2 runs (1 without a completed request), 0 cells refused, 0 failed'
+    equal 2 "$(runs empty | wc -l)"
+    grep -q ',empty,.*,no request completed in 1 of 1 runs,input-len=4096' "$RESULTS/empty/summary.csv" ||
+        fail "$(cat "$RESULTS/empty/summary.csv")"
+    exits 5 $empty --resume
+    err_has '2 runs (1 without a completed request), 0 cells refused, 0 failed'
+}
+
 experiments_are_not_overwritten() {
     exits 0 $QUICK --tp 1,2 --num-runs 1 --experiment first
     refuses 2 'first exists (use --resume to continue it)' $QUICK --tp 1,2 --num-runs 1 --experiment first
@@ -110,6 +124,17 @@ what_is_wrong_for_all_cells_is_no_row() {
     refuses 2 'nowhere.jsonl: No such file' \
         "$QDYNO" sweep --results "$RESULTS" --model "$TINY" --tp 1,2 --dataset-name custom --dataset-path nowhere.jsonl --experiment wrong
     refuses 2 '--max-num-batched-tokens: 0 is outside' $QUICK --budget 64,0 --experiment wrong
+    printf '{"prompt": "a"}\n{"prompt": "b"}\n{"prompt": 7}\n' >"$TMP/bad.jsonl"
+    bad="$QDYNO sweep --results $RESULTS --model $TINY --device null --dataset-name custom --dataset-path $TMP/bad.jsonl"
+    for dry in '' --dry-run; do
+        refuses 2 "$TMP/bad.jsonl: line 3: \"prompt\" is no text" $bad --tp 1,2 $dry --experiment wrong
+        refuses 2 "$TMP/bad.jsonl: line 3: " $bad --num-prompts 1,3 $dry --experiment wrong
+    done
+    exits 0 $bad --num-prompts 1,2 --dry-run
+    cp -r "$TINY" "$TMP/broken"
+    echo '{' >"$TMP/broken/tokenizer.json"
+    refuses 2 "$TMP/broken/tokenizer.json: " \
+        "$QDYNO" sweep --results "$RESULTS" --model "$TMP/broken" --device null --tp 1,2 --experiment wrong
     [ ! -e "$RESULTS/wrong" ] || fail "something was written"
 }
 
@@ -209,6 +234,7 @@ check a_matrix_is_measured_and_reported
 check cells_that_cannot_run_are_rows_with_the_arithmetic
 check a_dry_run_prints_what_would_run
 check other_lists_make_variants
+check a_run_without_a_completed_request_is_partial
 check experiments_are_not_overwritten
 check what_is_wrong_for_all_cells_is_no_row
 check more_repeats_are_added_by_resuming

@@ -22,7 +22,7 @@ static void match(struct qd_tensor_list tensors)
 {
     char err[QD_ERR_LEN];
     struct qd_checkpoint_file file = {"file", -1, 0};
-    struct qd_checkpoint checkpoint = {&file, 1, tensors};
+    struct qd_checkpoint checkpoint = {.files = &file, .n_files = 1, .tensors = tensors};
     const struct qd_tensor **found = calloc((size_t)qd_model_n_tensors(&CONFIG), sizeof *found);
     if (found != NULL) qd_checkpoint_match(&checkpoint, &CONFIG, found, err, sizeof err);
     free(found);

@@ -5,6 +5,7 @@
 #include "kernels/base/random.h"
 #include "kernels/base/size.h"
 #include "kernels/cpu/host/device.h"
+#include "tests/support/devices.h"
 #include "tests/support/golden.h"
 #include "tests/support/model_run.h"
 
@@ -204,7 +205,7 @@ static void check_models(int tp)
                                        MODELS "yarn4-hd128"};
     static const char *const sets[] = {"avx2", "portable"};
     for (size_t s = 0; s < sizeof sets / sizeof *sets; s++) {
-        if (strcmp(sets[s], "avx2") == 0 && !__builtin_cpu_supports("avx2")) continue;
+        if (!has_isa(sets[s])) continue;
         for (size_t d = 0; d < sizeof dirs / sizeof *dirs; d++) {
             check_batches(dirs[d], tp, sets[s], QD_NUMERICS_FUSED);
             check_batches(dirs[d], tp, sets[s], QD_NUMERICS_HF);

@@ -2,6 +2,7 @@
 #include "tests/support/test.h"
 
 #include "kernels/cpu/host/device.h"
+#include "tests/support/devices.h"
 #include "tests/support/golden.h"
 #include "tests/support/model_run.h"
 
@@ -25,7 +26,7 @@ static void for_all(int tp, check_fn *check)
         while (golden.lengths[p] < N_TOKENS) p++;
         qd_model_t *model = load_model(dirs[d], &qd_cpu_ops, tp);
         for (size_t s = 0; s < sizeof sets / sizeof *sets; s++) {
-            if (strcmp(sets[s], "avx2") == 0 && !__builtin_cpu_supports("avx2")) continue;
+            if (!has_isa(sets[s])) continue;
             for (int hf = 0; hf < 2; hf++) {
                 struct run_options options = {
                     .isa = sets[s],

@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/host/device.h"
 #include "kernels/ref/ref.h"
+#include "tests/support/devices.h"
 #include "tests/support/golden.h"
 #include "tests/support/model_run.h"
 
@@ -81,7 +82,7 @@ static void run_cpu(const char *dir, const struct golden *golden, int tp)
     static const char *const sets[] = {"avx2", "portable"};
     qd_model_t *model = load_model(dir, &qd_cpu_ops, tp);
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
-        if (strcmp(sets[i], "avx2") == 0 && !__builtin_cpu_supports("avx2")) continue;
+        if (!has_isa(sets[i])) continue;
         /* What ranks add is the same code for every set. */
         if (i > 0 && tp > 2) continue;
         for (int hf = 0; hf < 2; hf++) {

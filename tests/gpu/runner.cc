@@ -44,7 +44,6 @@ struct result {
 struct state {
     jmp_buf end; /* where gpu_fail and gpu_skip go */
     int mode;
-    cudaStream_t stream;
     struct allocation device[MAX_ALLOCATIONS];
     void *host[MAX_ALLOCATIONS];
     struct result results[MAX_RESULTS];
@@ -52,16 +51,16 @@ struct state {
     size_t next_result; /* of this mode */
     double worst;       /* largest error as a share of its tolerance */
     char worst_what[WHAT_LEN];
-    size_t n_other,
-        n_other_of;        /* the most elements of a result that were not the same bits, and its length */
+    size_t n_other;        /* the most elements of a result that were not the same bits, */
+    size_t n_other_of;     /* and the length of that result */
     char reason[WHAT_LEN]; /* of a skip */
     int n_devices;         /* that the test uses */
-    bool shared;           /* GPU 0 has all ranks, each on its stream of rank_streams */
+    bool shared;           /* GPU 0 has all ranks */
     int rank;
+    cudaStream_t streams[GPU_MAX_RANKS]; /* of each rank, on its GPU; made when it is first used */
 };
 
 struct state test;
-cudaStream_t rank_streams[GPU_MAX_RANKS]; /* made when a test needs them, kept to the end */
 
 void check(cudaError_t error, const char *what)
 {
@@ -192,8 +191,10 @@ void release(void)
 {
     for (size_t i = 0; i < test.n_device; i++) cudaFree(test.device[i].base);
     for (size_t i = 0; i < test.n_host; i++) free(test.host[i]);
-    if (test.stream != NULL) cudaStreamDestroy(test.stream);
-    test.stream = NULL;
+    for (cudaStream_t &stream : test.streams) {
+        if (stream != NULL) cudaStreamDestroy(stream);
+        stream = NULL;
+    }
     test.n_device = test.n_host = test.next_result = 0;
 }
 
@@ -349,10 +350,10 @@ void *gpu_alloc(size_t bytes)
     struct allocation *a = new_allocation(GUARD_BYTES, bytes, guard_after());
     unsigned char *data = a->base + a->before, guard[GUARD_BYTES];
     fill_guard(guard, sizeof guard);
-    check(cudaMemcpy(a->base, guard, a->before, cudaMemcpyHostToDevice), "cudaMemcpy of a guard");
+    gpu_write(a->base, guard, a->before);
     if (bytes > 0) check(cudaMemset(data, poison_byte(), bytes), "cudaMemset");
-    if (a->after > 0)
-        check(cudaMemcpy(data + bytes, guard, a->after, cudaMemcpyHostToDevice), "cudaMemcpy of a guard");
+    if (a->after > 0) gpu_write(data + bytes, guard, a->after);
+    check(cudaStreamSynchronize(NULL), "cudaMemset"); /* another GPU may be the first to touch it */
     return data;
 }
 
@@ -383,6 +384,7 @@ void *gpu_upload(const void *host, size_t bytes)
 void gpu_write(void *device, const void *host, size_t bytes)
 {
     check(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice), "cudaMemcpy to the device");
+    check(cudaStreamSynchronize(NULL), "cudaMemcpy to the device"); /* a small one may still be on its way */
 }
 
 void gpu_download(void *host, const void *device, size_t bytes)
@@ -417,10 +419,6 @@ void gpu_use_ranks(int n, int n_blocks)
     struct cudaDeviceProp properties;
     check(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
     if (properties.multiProcessorCount < n * n_blocks) gpu_skip("needs more GPUs with access to each other");
-    /* Streams that wait for the default one, on which memory is filled, but not for each other. */
-    for (int rank = 0; rank < n; rank++)
-        if (rank_streams[rank] == NULL)
-            check(cudaStreamCreateWithFlags(&rank_streams[rank], cudaStreamDefault), "cudaStreamCreate");
 }
 
 void gpu_set_rank(int rank)

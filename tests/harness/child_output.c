@@ -21,7 +21,8 @@ static void run(const char *how, struct qd_child_result *result)
     char err[QD_ERR_LEN] = "", copy[16];
     snprintf(copy, sizeof copy, "%s", how);
     char word[] = "child", talk_word[] = "talk", *argv[] = {word, talk_word, copy, NULL};
-    ASSERT_OK(qd_child_run(argv, 60, NULL, NULL, NULL, result, err, sizeof err), err);
+    struct qd_child_limits limits = {.timeout_s = 60, .grace_s = QD_CHILD_GRACE_S};
+    ASSERT_OK(qd_child_run(argv, &limits, NULL, NULL, result, err, sizeof err), err);
     assert_false(result->timed_out);
     assert_int_equal(result->signal, 0);
 }

@@ -5,6 +5,10 @@
 #include <signal.h>
 
 #include "harness/cli/child.h"
+#include "kernels/base/clock.h"
+
+/* Long enough for a child that listens, on a machine that does other work. */
+static const double GRACE_S = 2;
 
 static volatile sig_atomic_t interrupted;
 static volatile sig_atomic_t stop;
@@ -22,6 +26,7 @@ static int behave(const char *how)
         raise(SIGKILL);
     }
     if (strcmp(how, "orderly") == 0) signal(SIGINT, note);
+    if (strcmp(how, "stubborn") == 0) signal(SIGINT, SIG_IGN);
     fprintf(stderr, "waiting\n");
     while (stop == 0) usleep(1000);
     fprintf(stderr, "asked by %d\n", (int)stop);
@@ -35,7 +40,8 @@ static struct qd_child_result run(const char *how, double timeout_s, void (*tick
     snprintf(copy, sizeof copy, "%s", how);
     char word[] = "child", behave_word[] = "behave", *argv[] = {word, behave_word, copy, NULL};
     interrupted = 0;
-    ASSERT_OK(qd_child_run(argv, timeout_s, &interrupted, tick, &result, &result, err, sizeof err), err);
+    struct qd_child_limits limits = {.timeout_s = timeout_s, .grace_s = GRACE_S, .interrupted = &interrupted};
+    ASSERT_OK(qd_child_run(argv, &limits, tick, &result, &result, err, sizeof err), err);
     return result;
 }
 
@@ -54,6 +60,19 @@ static void a_late_child_is_asked_to_stop(void **state)
     assert_true(result.timed_out);
     assert_int_equal(result.exit_code, -1);
     assert_int_equal(result.signal, SIGINT);
+}
+
+/* Not before the grace period, and not long after it. */
+static void a_child_that_does_not_listen_is_killed(void **state)
+{
+    (void)state;
+    int64_t begin_ns = qd_clock_now_ns();
+    struct qd_child_result result = run("stubborn", 0.3, NULL);
+    double seconds = (double)(qd_clock_now_ns() - begin_ns) * 1e-9;
+    assert_true(result.timed_out);
+    assert_int_equal(result.exit_code, -1);
+    assert_int_equal(result.signal, SIGKILL);
+    assert_true(seconds >= 0.3 + GRACE_S && seconds < QD_CHILD_GRACE_S);
 }
 
 static void interrupt_when_it_waits(void *arg)
@@ -88,6 +107,7 @@ int main(int argc, char **argv)
     if (argc == 3 && strcmp(argv[1], "behave") == 0) return behave(argv[2]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_late_child_is_asked_to_stop),
+        cmocka_unit_test(a_child_that_does_not_listen_is_killed),
         cmocka_unit_test(an_interrupt_is_passed_on),
         cmocka_unit_test(a_signal_is_told_from_an_exit),
     };

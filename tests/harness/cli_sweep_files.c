@@ -102,14 +102,19 @@ static void only_whole_runs_count(void **state)
     const struct temp_dir *dir = *state;
     write_text(in_dir(dir, "run=0.json"), "{\"completed\": 1}\n");
     write_text(in_dir(dir, "run=1.json"), "{\"completed\": ");
-    assert_true(qd_sweep_has_run(dir->path, ".", 0));
-    assert_false(qd_sweep_has_run(dir->path, ".", 1));
-    assert_false(qd_sweep_has_run(dir->path, ".", 2));
-    assert_false(qd_sweep_has_run(dir->path, "no-such-cell", 0));
+    write_text(in_dir(dir, "run=3.json"), "{\"completed\": 0}\n");
+    bool is_empty = true;
+    assert_true(qd_sweep_has_run(dir->path, ".", 0, &is_empty));
+    assert_false(is_empty);
+    assert_true(qd_sweep_has_run(dir->path, ".", 3, &is_empty));
+    assert_true(is_empty);
+    assert_false(qd_sweep_has_run(dir->path, ".", 1, &is_empty));
+    assert_false(qd_sweep_has_run(dir->path, ".", 2, &is_empty));
+    assert_false(qd_sweep_has_run(dir->path, "no-such-cell", 0, &is_empty));
     write_text(in_dir(dir, "run=0.requests.jsonl"), "{}\n");
     qd_sweep_set_run_aside(dir->path, ".", 0);
     qd_sweep_set_run_aside(dir->path, ".", 2); /* nothing there: nothing happens */
-    assert_false(qd_sweep_has_run(dir->path, ".", 0));
+    assert_false(qd_sweep_has_run(dir->path, ".", 0, &is_empty));
     assert_int_equal(access(in_dir(dir, "partial-run=0.json"), F_OK), 0);
     assert_int_equal(access(in_dir(dir, "partial-run=0.requests.jsonl"), F_OK), 0);
     assert_int_not_equal(access(in_dir(dir, "run=0.requests.jsonl"), F_OK), 0);

@@ -32,6 +32,35 @@ static void lists_and_ranges_expand(void **state)
     EXPECT("9223372036854775806-9223372036854775807", "9223372036854775806", "9223372036854775807");
 }
 
+static void sizes_have_suffixes(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        double factor;
+        size_t len;
+    } cases[] = {
+        {"", 1, 0},
+        {"-b=1", 1, 0},
+        {"K", 1024, 1},
+        {"k,", 1024, 1},
+        {"MiB", 1 << 20, 3},
+        {"gB-x", 1 << 30, 2},
+        {"T", 1024.0 * (1 << 30), 1},
+        {"Mi", 1, 0},
+        {"Mx", 1, 0},
+        {"GB2", 1, 0},
+        {"B", 1, 0},
+        {"P", 1, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        double factor;
+        const char *end = qd_size_suffix(cases[i].text, &factor);
+        if (end != cases[i].text + cases[i].len || factor < cases[i].factor || factor > cases[i].factor)
+            fail_msg("\"%s\": factor %g, %td bytes", cases[i].text, factor, end - cases[i].text);
+    }
+}
+
 static void refuse(const char *text, const char *reason)
 {
     struct qd_range range;
@@ -74,6 +103,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lists_and_ranges_expand),
+        cmocka_unit_test(sizes_have_suffixes),
         cmocka_unit_test(malformed_ranges_are_refused),
         cmocka_unit_test(a_list_is_known_by_its_form),
     };

@@ -8,18 +8,6 @@
 #include "harness/result/files.h"
 #include "tests/support/result_fixture.h"
 
-static int setup(void **state)
-{
-    *state = fixture_folder_create();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_folder_remove(*state);
-    return 0;
-}
-
 /* Three runs with first tokens after a, b and c ms. */
 static void write_runs(const char *folder, int tp, int dp, int64_t budget, double a, double b, double c)
 {
@@ -154,8 +142,56 @@ static void test_the_setting_is_told(void **state)
     ASSERT_CONTAINS(text, "| cpu, avx2, numerics fused, 4 threads ");
     ASSERT_CONTAINS(text, "| abc123 (version 0.0) ");
     ASSERT_CONTAINS(
-        text, "| closed, 4 requests, concurrency 2, 40 tokens in, 20 tokens out, hash 0123456789abcdef |");
+        text, "| closed, 4 requests, concurrency 2, hash 0123456789abcdef, 40 tokens in, 20 tokens out |");
     ASSERT_CONTAINS(text, "| 1 before each run, not counted ");
+    free(text);
+}
+
+/* What is measured anew in every run is one text with its range, however many runs there are. */
+static void test_probes_and_token_counts_are_ranges(void **state)
+{
+    for (int i = 0; i < 20; i++) {
+        struct fixture_run run;
+        fixture_run_init(&run, 1, 1, 64, 10, 4);
+        run.result.probed_read_gbps = 28.2 + 0.2 * i;
+        run.records[0].success = i != 7;
+        fixture_run_finish(&run);
+        fixture_run_write(&run, *state, i);
+    }
+    char *text = report(*state, NULL);
+    ASSERT_CONTAINS(text,
+                    "| cpu, avx2, numerics fused, 4 threads, 28.2 to 32.0 GB/s probed read bandwidth  ");
+    ASSERT_CONTAINS(text, "hash 0123456789abcdef, 30 to 40 tokens in, 15 to 20 tokens out |");
+    free(text);
+}
+
+/* More commits than there is room for: whole ones, and that there are others. */
+static void test_what_has_no_room_is_said_to_be_left_out(void **state)
+{
+    for (int i = 0; i < 20; i++) {
+        char commit[32];
+        struct fixture_run run;
+        fixture_run_init(&run, 1, 1, 64, 10, 4);
+        snprintf(commit, sizeof commit, "commit%02d", i);
+        run.result.commit = commit;
+        fixture_run_write(&run, *state, i);
+    }
+    char *text = report(*state, NULL);
+    ASSERT_CONTAINS(text, "| commit00 (version 0.0); commit01 (version 0.0); ");
+    ASSERT_CONTAINS(text, " (version 0.0); and others |");
+    free(text);
+}
+
+/* A folder's name is shown whole. */
+static void test_a_long_path_is_shown_whole(void **state)
+{
+    char name[201], path[1024];
+    memset(name, 'd', sizeof name - 1);
+    name[sizeof name - 1] = '\0';
+    snprintf(path, sizeof path, "%s/%s/%s/%s", (char *)*state, name, name, name);
+    write_runs(path, 1, 1, 64, 10, 11, 12);
+    char *text = report(path, NULL);
+    ASSERT_CONTAINS(text, path);
     free(text);
 }
 
@@ -242,7 +278,6 @@ static void test_tables_are_aligned(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
         WITH_FOLDER(test_ties_are_named),
         WITH_FOLDER(test_separated_cells_are_said_to_be),
         WITH_FOLDER(test_a_tie_is_decided_by_gpus),
@@ -250,12 +285,14 @@ int main(void)
         WITH_FOLDER(test_only_marked_cells),
         WITH_FOLDER(test_missing_cells_have_their_reason),
         WITH_FOLDER(test_the_setting_is_told),
+        WITH_FOLDER(test_probes_and_token_counts_are_ranges),
+        WITH_FOLDER(test_what_has_no_room_is_said_to_be_left_out),
+        WITH_FOLDER(test_a_long_path_is_shown_whole),
         WITH_FOLDER(test_mixed_commits_are_told),
         WITH_FOLDER(test_effect_of_the_budget_with_repeats),
         WITH_FOLDER(test_one_cell_makes_a_report),
         WITH_FOLDER(test_nothing_is_written_when_reading_fails),
         WITH_FOLDER(test_tables_are_aligned),
-#undef WITH_FOLDER
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,20 +5,9 @@
 #include "harness/result/files.h"
 #include "tests/support/result_fixture.h"
 
-static int setup(void **state)
-{
-    *state = fixture_folder_create();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_folder_remove(*state);
-    return 0;
-}
-
 /* Two runs of a cell with first tokens after ttft_ms and 1 ms more. */
-static void write_runs(const char *folder, const char *variant, int tp, int dp, int64_t budget, double ttft_ms)
+static void write_runs(const char *folder, const char *variant, int tp, int dp, int64_t budget,
+                       double ttft_ms)
 {
     for (int i = 0; i < 2; i++) {
         struct fixture_run run;
@@ -76,15 +65,19 @@ static void test_an_overview_and_a_part_for_each(void **state)
     char *text = report(*state, NULL);
     ASSERT_CONTAINS(text, "## Variants\n");
     /* 20 tokens in 10.5 + 16 ms and in 30.5 + 16 ms, medians of two runs. */
-    ASSERT_CONTAINS(text, "| max-concurrency=4  |   2 of 2 | 754.99 (TP2 DP1, budget 64) |              10.50 |"
-                          "              4.00 |\n");
-    ASSERT_CONTAINS(text, "| max-concurrency=16 |   1 of 2 | 430.16 (TP1 DP1, budget 64) |              30.50 |"
-                          "              4.00 |\n");
-    ASSERT_CONTAINS(text, "| max-concurrency=64 |   0 of 2 | n/a                         |                n/a |"
-                          "               n/a |\n");
+    ASSERT_CONTAINS(text,
+                    "| max-concurrency=4  |   2 of 2 | 754.99 (TP2 DP1, budget 64) |              10.50 |"
+                    "              4.00 |\n");
+    ASSERT_CONTAINS(text,
+                    "| max-concurrency=16 |   1 of 2 | 430.16 (TP1 DP1, budget 64) |              30.50 |"
+                    "              4.00 |\n");
+    ASSERT_CONTAINS(text,
+                    "| max-concurrency=64 |   0 of 2 | n/a                         |                n/a |"
+                    "               n/a |\n");
     char *four = part_of(text, "max-concurrency=4"), *sixteen = part_of(text, "max-concurrency=16"),
          *none = part_of(text, "max-concurrency=64");
-    assert_true(strstr(text, "# Variant: max-concurrency=4\n") < strstr(text, "# Variant: max-concurrency=16\n"));
+    assert_true(strstr(text, "# Variant: max-concurrency=4\n") <
+                strstr(text, "# Variant: max-concurrency=16\n"));
     ASSERT_CONTAINS(four, "0 of 2 expected cells are missing");
     ASSERT_CONTAINS(sixteen, "1 of 2 expected cells are missing");
     ASSERT_CONTAINS(none, "2 of 2 expected cells are missing");
@@ -170,7 +163,8 @@ static void test_cells_beside_the_axes(void **state)
     write_experiment(*state, AXES);
     char *text = report(*state, NULL), *part = part_of(text, "(no further option)");
     ASSERT_CONTAINS(text, "| (no further option) |   0 of 0 | ");
-    ASSERT_CONTAINS(part, "0 cells, of which 0 are measured and 0 are not.\n1 measured cells are outside of it.");
+    ASSERT_CONTAINS(part,
+                    "0 cells, of which 0 are measured and 0 are not.\n1 measured cells are outside of it.");
     free(part);
     free(text);
 }
@@ -203,7 +197,6 @@ static void test_too_many_expected_cells(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
         WITH_FOLDER(test_an_overview_and_a_part_for_each),
         WITH_FOLDER(test_variants_are_never_compared),
         WITH_FOLDER(test_one_variant_changes_nothing),
@@ -212,7 +205,6 @@ int main(void)
         WITH_FOLDER(test_cells_beside_the_axes),
         WITH_FOLDER(test_variants_of_a_csv),
         WITH_FOLDER(test_too_many_expected_cells),
-#undef WITH_FOLDER
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,18 +13,6 @@
 
 #define CELL "tp=1-dp=1-max_num_batched_tokens=64"
 
-static int setup(void **state)
-{
-    *state = fixture_folder_create();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_folder_remove(*state);
-    return 0;
-}
-
 static void write_run(const char *folder, int tp, int dp, int64_t budget, int number, double ttft_ms)
 {
     struct fixture_run run;
@@ -90,8 +78,7 @@ static void test_a_run_without_a_completed_request_is_no_measurement(void **stat
     struct fixture_run run;
     fixture_run_init(&run, 1, 1, 64, 10, 4);
     fixture_run_write(&run, *state, 0);
-    for (int i = 0; i < FIXTURE_REQUESTS; i++)
-        run.records[i].success = false;
+    for (int i = 0; i < FIXTURE_REQUESTS; i++) run.records[i].success = false;
     fixture_run_finish(&run);
     fixture_run_write(&run, *state, 1);
     run.result.tp = 2;
@@ -128,8 +115,7 @@ static void test_failures_are_written_and_read(void **state)
                            .available_bytes = -1,
                            .reason = "killed by signal 11"};
     char text[40 * 8], *p = text;
-    for (int i = 0; i < 30; i++)
-        p += sprintf(p, "line %d\n", i);
+    for (int i = 0; i < 30; i++) p += sprintf(p, "line %d\n", i);
     qd_failure_set_lines(&f, text, (size_t)(p - text));
     assert_int_equal(f.n_lines, QD_FAILURE_LINES);
     assert_string_equal(f.lines[0], "line 10");
@@ -332,6 +318,51 @@ static void test_summaries(void **state)
     free(text);
 }
 
+/* Only what changed is read and written again, and the table is as if all had been. */
+static void test_summaries_grow_by_cells(void **state)
+{
+    char err[QD_ERR_LEN] = "";
+    struct qd_summary summary;
+    write_run(*state, 2, 1, 64, 0, 20);
+    ASSERT_OK(qd_summary_open(&summary, *state, err, sizeof err), err);
+    write_run(*state, 1, 1, 64, 0, 10);
+    ASSERT_OK(qd_summary_update(&summary, CELL, err, sizeof err), err);
+    write_run(*state, 1, 1, 64, 1, 12);
+    ASSERT_OK(qd_summary_update(&summary, CELL, err, sizeof err), err);
+    assert_int_equal(summary.cells.n, 2);
+    char *grown = fixture_read(*state, "summary.csv"),
+         *grown_cell = fixture_read(*state, CELL "/summary.json");
+    char *other = qd_path_join(*state, "tp=2-dp=1-max_num_batched_tokens=64/summary.json");
+    assert_int_not_equal(access(other, F_OK), 0);
+    ASSERT_OK(qd_summary_write(*state, err, sizeof err), err);
+    char *whole = fixture_read(*state, "summary.csv"),
+         *whole_cell = fixture_read(*state, CELL "/summary.json");
+    assert_string_equal(grown, whole);
+    assert_string_equal(grown_cell, whole_cell);
+    assert_int_equal(access(other, F_OK), 0);
+    fixture_write(*state, CELL "/run=1.json", "{");
+    assert_int_equal(qd_summary_update(&summary, CELL, err, sizeof err), QD_ERR_INPUT);
+    ASSERT_CONTAINS(err, "run=1.json");
+    qd_summary_close(&summary);
+    free(other);
+    free(grown);
+    free(grown_cell);
+    free(whole);
+    free(whole_cell);
+}
+
+static void test_the_summary_of_nothing_is_empty(void **state)
+{
+    char err[QD_ERR_LEN] = "", *nowhere = qd_path_join(*state, "nowhere");
+    struct qd_summary summary;
+    ASSERT_OK(qd_summary_open(&summary, *state, err, sizeof err), err);
+    assert_int_equal(summary.cells.n, 0);
+    qd_summary_close(&summary);
+    assert_int_equal(qd_summary_open(&summary, nowhere, err, sizeof err), QD_ERR_NOT_FOUND);
+    assert_null(summary.cells.cells);
+    free(nowhere);
+}
+
 static void test_experiment(void **state)
 {
     char err[QD_ERR_LEN] = "", *path = qd_path_join(*state, "experiment.json");
@@ -389,7 +420,6 @@ static void test_kept_files_are_still_read(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
         WITH_FOLDER(test_runs_become_median_and_range),
         WITH_FOLDER(test_a_run_without_a_completed_request_is_no_measurement),
         WITH_FOLDER(test_failures_are_written_and_read),
@@ -402,9 +432,10 @@ int main(void)
         WITH_FOLDER(test_folders_without_cells),
         WITH_FOLDER(test_other_files_are_left_alone),
         WITH_FOLDER(test_summaries),
+        WITH_FOLDER(test_summaries_grow_by_cells),
+        WITH_FOLDER(test_the_summary_of_nothing_is_empty),
         WITH_FOLDER(test_experiment),
         cmocka_unit_test(test_kept_files_are_still_read),
-#undef WITH_FOLDER
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -60,12 +60,34 @@ static void test_write_errors_name_the_file(void **state)
     assert_int_equal(qd_file_write_atomic("/nowhere/at/all.json", "x", 1, err, sizeof err), QD_ERR_IO);
     ASSERT_CONTAINS(err, "/nowhere/at/all.json");
     ASSERT_CONTAINS(err, "No such file");
-    /* The destination is a folder: only the rename fails, and the temporary file must go. */
+    /* A folder is not replaced. */
     char *folder = fixture_folder_create(), *path = qd_path_join(folder, "sub");
     ASSERT_OK(qd_folder_create(path, err, sizeof err), err);
     assert_int_equal(qd_file_write_atomic(path, "x", 1, err, sizeof err), QD_ERR_IO);
     ASSERT_CONTAINS(err, path);
     assert_int_equal(count_entries(folder), 1);
+    free(path);
+    fixture_folder_remove(folder);
+}
+
+/* What can be known before anything is measured: no folder, no file of that name, no trace left. */
+static void test_paths_are_checked_before_writing(void **state)
+{
+    (void)state;
+    char err[QD_ERR_LEN] = "", *folder = fixture_folder_create(), *path = qd_path_join(folder, "a.json");
+    ASSERT_OK(qd_file_check_writable(path, err, sizeof err), err);
+    assert_int_equal(count_entries(folder), 0);
+    fixture_write(folder, "a.json", "old");
+    ASSERT_OK(qd_file_check_writable(path, err, sizeof err), err);
+    char *text = fixture_read(folder, "a.json");
+    assert_string_equal(text, "old");
+    assert_int_equal(qd_file_check_writable(folder, err, sizeof err), QD_ERR_IO);
+    ASSERT_CONTAINS(err, "is not a regular file");
+    assert_int_equal(qd_file_check_writable("/dev/null", err, sizeof err), QD_ERR_IO);
+    ASSERT_CONTAINS(err, "/dev/null: is not a regular file");
+    assert_int_equal(qd_file_check_writable("/nowhere/at/all.json", err, sizeof err), QD_ERR_IO);
+    ASSERT_CONTAINS(err, "/nowhere/at/all.json: cannot be written: No such file");
+    free(text);
     free(path);
     fixture_folder_remove(folder);
 }
@@ -333,6 +355,7 @@ int main(void)
         cmocka_unit_test(test_atomic_write_replaces_and_leaves_nothing_else),
         cmocka_unit_test(test_discard_keeps_the_old_file),
         cmocka_unit_test(test_write_errors_name_the_file),
+        cmocka_unit_test(test_paths_are_checked_before_writing),
         cmocka_unit_test(test_a_failed_write_keeps_the_old_file),
         cmocka_unit_test(test_folders_are_created_with_their_parents),
         cmocka_unit_test(test_result_has_vllm_keys_in_their_order),

@@ -8,21 +8,9 @@
 #include "models/json.h"
 #include "tests/support/result_fixture.h"
 
-#define CELL "tp=1-dp=1-max_num_batched_tokens=64"
-#define FOUR "max-concurrency=4-input-len=128"
+#define CELL    "tp=1-dp=1-max_num_batched_tokens=64"
+#define FOUR    "max-concurrency=4-input-len=128"
 #define SIXTEEN "max-concurrency=16-input-len=128"
-
-static int setup(void **state)
-{
-    *state = fixture_folder_create();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_folder_remove(*state);
-    return 0;
-}
 
 static void write_run(const char *folder, const char *variant, int number, double ttft_ms)
 {
@@ -84,7 +72,8 @@ static void test_runs_of_another_variant(void **state)
     char *other = fixture_read(*state, CELL "-" SIXTEEN "/run=1.json");
     fixture_write(*state, CELL "-" FOUR "/run=1.json", other);
     free(other);
-    check_refused(*state, "run=1.json", "is of another cell (TP1 DP1 64 " SIXTEEN ") than the runs before it");
+    check_refused(*state, "run=1.json",
+                  "is of another cell (TP1 DP1 64 " SIXTEEN ") than the runs before it");
 }
 
 static void test_a_run_with_a_bad_variant(void **state)
@@ -140,7 +129,8 @@ static void test_the_result_names_its_variant(void **state)
     cJSON_Delete(root);
     run.result.variant = FOUR;
     root = qd_run_result_to_json(&run.result);
-    assert_string_equal(cJSON_GetObjectItem(cJSON_GetObjectItem(root, "qdyno"), "variant")->valuestring, FOUR);
+    assert_string_equal(cJSON_GetObjectItem(cJSON_GetObjectItem(root, "qdyno"), "variant")->valuestring,
+                        FOUR);
     cJSON_Delete(root);
 }
 
@@ -247,7 +237,6 @@ static void test_variants_of_a_csv_are_checked(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
         WITH_FOLDER(test_cells_of_two_variants),
         WITH_FOLDER(test_two_folders_with_one_variant),
         WITH_FOLDER(test_runs_of_another_variant),
@@ -258,7 +247,6 @@ int main(void)
         WITH_FOLDER(test_broken_axes_name_the_file),
         WITH_FOLDER(test_the_csv_has_the_variant_last),
         cmocka_unit_test(test_variants_of_a_csv_are_checked),
-#undef WITH_FOLDER
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* Variants: the product of the further axes as texts, found again, ordered by size, checked before they are used. */
+/* Variants: the product of the further axes as texts, found again, ordered by size, checked before they are
+ * used. */
 #include "tests/support/test.h"
 
 #include "harness/result/variant.h"
@@ -6,7 +7,7 @@
 
 /* Two axes whose labels and values contain dashes and begin alike. */
 #define TWO_AXES                                                                                             \
-    "[{\"option\": \"null-step-us\", \"label\": \"null-step-us\", \"values\": [\"1\", \"1e-3\", \"10\"]}, " \
+    "[{\"option\": \"null-step-us\", \"label\": \"null-step-us\", \"values\": [\"1\", \"1e-3\", \"10\"]}, "  \
     "{\"option\": \"random-input-len\", \"label\": \"input-len\", \"values\": [\"8\", \"128\"]}]"
 
 static qd_status parse(const char *text, struct qd_axes *axes, char *err)
@@ -59,8 +60,14 @@ static void foreign_variants_are_not_found(void **state)
 {
     (void)state;
     static const char *const foreign[] = {
-        "", "null-step-us=1", "null-step-us=1-", "null-step-us=2-input-len=8", "input-len=8-null-step-us=1",
-        "null-step-us=1-input-len=8-a=1", "null-step-us=1-input-len=80", "null-step-us=1-input-len=",
+        "",
+        "null-step-us=1",
+        "null-step-us=1-",
+        "null-step-us=2-input-len=8",
+        "input-len=8-null-step-us=1",
+        "null-step-us=1-input-len=8-a=1",
+        "null-step-us=1-input-len=80",
+        "null-step-us=1-input-len=",
     };
     char err[QD_ERR_LEN] = "";
     size_t index[QD_MAX_AXES];
@@ -99,10 +106,13 @@ static void broken_axes(void **state)
         {"[{\"option\": \"a b\", \"label\": \"a\"}]", "axes: option: \"a b\" holds something other"},
         {"[{\"option\": \"a\", \"label\": \"a\"}]", "axes: values: is not a list"},
         {"[{\"option\": \"a\", \"label\": \"a\", \"values\": []}]", "axes: values: is not a list"},
-        {"[{\"option\": \"a\", \"label\": \"a\", \"values\": [1]}]", "axes: values: holds something that is not text"},
+        {"[{\"option\": \"a\", \"label\": \"a\", \"values\": [1]}]",
+         "axes: values: holds something that is not text"},
         {"[{\"option\": \"a\", \"label\": \"a\", \"values\": [\"\"]}]", "axes: empty or overlong value"},
-        {"[{\"option\": \"a\", \"label\": \"a\", \"values\": [\"1\", \"1\"]}]", "axes: value 1 appears twice"},
-        {"[{\"option\": \"a\", \"label\": \"a\", \"values\": [\"a/b\"]}]", "axes: values: \"a/b\" holds something"},
+        {"[{\"option\": \"a\", \"label\": \"a\", \"values\": [\"1\", \"1\"]}]",
+         "axes: value 1 appears twice"},
+        {"[{\"option\": \"a\", \"label\": \"a\", \"values\": [\"a/b\"]}]",
+         "axes: values: \"a/b\" holds something"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char err[QD_ERR_LEN] = "";
@@ -121,8 +131,8 @@ static qd_status parse_many(int n, int n_values, int label_len, char *err)
     struct qd_axes axes;
     FILE *out = open_memstream(&text, &len);
     for (int a = 0; a < n; a++) {
-        fprintf(out, "%s{\"option\": \"a\", \"label\": \"%.*s\", \"values\": [", a > 0 ? ", " : "[", label_len,
-                "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz");
+        fprintf(out, "%s{\"option\": \"a\", \"label\": \"%.*s\", \"values\": [", a > 0 ? ", " : "[",
+                label_len, "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz");
         for (int v = 0; v < n_values; v++) fprintf(out, "%s\"%d\"", v > 0 ? ", " : "", v);
         fputs("]}", out);
     }
@@ -177,9 +187,10 @@ static void variants_stand_by_size(void **state)
 {
     (void)state;
     static const char *const sorted[] = {
-        "",      "a-b=1",   "a=",       "a=-",     "a=0.25", "a=0.5", "a=1",
-        "a=1.0", "a=1-b",   "a=1-b=2",  "a=1-b=10", "a=1-c=1", "a=2",   "a=2M",
-        "a=16",  "a=1e3",   "a=1e999",  "a=x",     "b10=1",  "b1=1",  "b=1",
+        "",      "a-b=1", "a=",      "a=-",      "a=0.25",    "a=0.5",  "a=1",
+        "a=1.0", "a=1-b", "a=1-b=2", "a=1-b=10", "a=1-c=1",   "a=2",    "a=2Mi",
+        "a=16",  "a=1e3", "a=2048",  "a=2K",     "a=64k-b=1", "a=512M", "a=1.5GiB-b=1",
+        "a=3gB", "a=1T",  "a=1e999", "a=x",      "b10=1",     "b1=1",   "b=1",
     };
     size_t n = sizeof sorted / sizeof sorted[0];
     for (size_t i = 0; i < n; i++)

@@ -1,9 +1,8 @@
 /* Qwen3's chat format: Hugging Face's renderings, the template's corners, what is refused. */
 #include "tests/support/test.h"
 
-#include <sys/stat.h>
-
 #include "models/chat.h"
+#include "tests/support/files.h"
 #include "tests/support/tokenizer.h"
 
 static struct qd_chat_options options_of(const cJSON *line)
@@ -162,44 +161,89 @@ static void test_refusals(void **state)
     }
 }
 
-static void write_file(const char *dir, const char *name, const char *text)
+static void refuse_template(const struct temp_dir *dir, qd_status status, const char *why)
 {
-    char path[256];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    assert_true(fputs(text, file) >= 0);
-    fclose(file);
+    char err[QD_ERR_LEN] = "";
+    assert_int_equal(qd_chat_check_template(dir->path, err, sizeof err), status);
+    ASSERT_CONTAINS(err, why);
 }
 
 static void test_template_is_recognised(void **state)
 {
     (void)state;
     NEED_FILE(TINY_MODEL "/tokenizer_config.json");
-    char err[QD_ERR_LEN] = "", dir[] = "/tmp/qd-chat-XXXXXX", path[256];
+    char err[QD_ERR_LEN] = "";
     ASSERT_OK(qd_chat_check_template(TINY_MODEL, err, sizeof err), err);
     if (access(QWEN3_TOKENIZER, R_OK) == 0)
         ASSERT_OK(qd_chat_check_template(QWEN3_TOKENIZER, err, sizeof err), err);
-    assert_non_null(mkdtemp(dir));
-    assert_int_equal(qd_chat_check_template(dir, err, sizeof err), QD_ERR_NOT_FOUND);
-    ASSERT_CONTAINS(err, "tokenizer_config.json");
-    write_file(dir, "tokenizer_config.json", "{\"model_max_length\": 1000000000000000019884624838656}");
-    assert_int_equal(qd_chat_check_template(dir, err, sizeof err), QD_ERR_NOT_FOUND);
-    ASSERT_CONTAINS(err, "no chat_template");
-    write_file(dir, "tokenizer_config.json", "{\"chat_template\": \"{{ messages }}\"}");
-    assert_int_equal(qd_chat_check_template(dir, err, sizeof err), QD_ERR_UNSUPPORTED);
-    ASSERT_CONTAINS(err, "the chat template (14 bytes, FNV-1a ");
-    write_file(dir, "tokenizer_config.json", "{\"chat_template\": [{\"name\": \"default\"}]}");
-    assert_int_equal(qd_chat_check_template(dir, err, sizeof err), QD_ERR_UNSUPPORTED);
+    struct temp_dir dir = temp_dir_create();
+    refuse_template(&dir, QD_ERR_NOT_FOUND, "tokenizer_config.json");
+    write_text(in_dir(&dir, "tokenizer_config.json"),
+               "{\"model_max_length\": 1000000000000000019884624838656}");
+    refuse_template(&dir, QD_ERR_NOT_FOUND, "no chat_template");
+    write_text(in_dir(&dir, "tokenizer_config.json"), "{\"chat_template\": \"{{ messages }}\"}");
+    refuse_template(&dir, QD_ERR_UNSUPPORTED, "the chat template (14 bytes, FNV-1a ");
+    write_text(in_dir(&dir, "tokenizer_config.json"), "{\"chat_template\": [{\"name\": \"default\"}]}");
+    refuse_template(&dir, QD_ERR_UNSUPPORTED, "tokenizer_config.json: chat_template is not a string");
     /* A template in a file of its own counts before the one in the configuration. */
-    write_file(dir, "chat_template.jinja", "other");
-    assert_int_equal(qd_chat_check_template(dir, err, sizeof err), QD_ERR_UNSUPPORTED);
-    ASSERT_CONTAINS(err, "chat_template.jinja: the chat template (5 bytes");
-    snprintf(path, sizeof path, "%s/chat_template.jinja", dir);
-    unlink(path);
-    snprintf(path, sizeof path, "%s/tokenizer_config.json", dir);
-    unlink(path);
-    rmdir(dir);
+    write_text(in_dir(&dir, "chat_template.jinja"), "other");
+    refuse_template(&dir, QD_ERR_UNSUPPORTED, "chat_template.jinja: the chat template (5 bytes");
+    temp_dir_remove(&dir);
+}
+
+/* `text` with the first `from` behind *at replaced; *at moves behind it. */
+static void replace(char *text, size_t room, char **at, const char *from, const char *to)
+{
+    char *found = strstr(*at, from);
+    assert_non_null(found);
+    assert_true(strlen(text) - strlen(from) + strlen(to) < room);
+    memmove(found + strlen(to), found + strlen(from), strlen(found + strlen(from)) + 1);
+    memcpy(found, to, strlen(to));
+    *at = found + strlen(to);
+}
+
+/* The template of later releases differs from the first one's only in what it makes of content that is no
+ * text. */
+static void test_the_later_template_is_recognised(void **state)
+{
+    (void)state;
+    NEED_FILE(TINY_MODEL "/tokenizer_config.json");
+    static const char *const edits[][2] = {
+        {"== \"user\" and not(", "== \"user\" and message.content is string and not("},
+        {"{%- for message in messages %}\n",
+         "{%- for message in messages %}\n    {%- if message.content is string %}\n"
+         "        {%- set content = message.content %}\n    {%- else %}\n"
+         "        {%- set content = '' %}\n    {%- endif %}\n"},
+        {"+ message.content +", "+ content +"},
+        {"        {%- set content = message.content %}\n", ""},
+        {"is defined and message.reasoning_content is not none", "is string"},
+        {"in message.content %}\n                {%- set content = "
+         "message.content.split('</think>')[-1].lstrip('\\n')",
+         "in content %}\n                {%- set reasoning_content = "
+         "content.split('</think>')[0].rstrip('\\n')"
+         ".split('<think>')[-1].lstrip('\\n')"},
+        {"{%- set reasoning_content = "
+         "message.content.split('</think>')[0].rstrip('\\n').split('<think>')[-1]",
+         "{%- set content = content.split('</think>')[-1]"},
+        {"{{- message.content }}", "{{- content }}"},
+    };
+    cJSON *config;
+    char err[QD_ERR_LEN] = "", text[8192], *at = text;
+    ASSERT_OK(qd_json_read_file(TINY_MODEL "/tokenizer_config.json", 1 << 20, &config, err, sizeof err), err);
+    const cJSON *first = cJSON_GetObjectItemCaseSensitive(config, "chat_template");
+    snprintf(text, sizeof text, "%s", first->valuestring);
+    for (size_t i = 0; i < sizeof edits / sizeof edits[0]; i++)
+        replace(text, sizeof text, &at, edits[i][0], edits[i][1]);
+    assert_int_equal(strlen(text), 4168);
+    struct temp_dir dir = temp_dir_create();
+    write_text(in_dir(&dir, "chat_template.jinja"), text);
+    ASSERT_OK(qd_chat_check_template(dir.path, err, sizeof err), err);
+    text[100]++;
+    write_text(in_dir(&dir, "chat_template.jinja"), text);
+    assert_int_equal(qd_chat_check_template(dir.path, err, sizeof err), QD_ERR_UNSUPPORTED);
+    ASSERT_CONTAINS(err, "chat_template.jinja: the chat template (4168 bytes, FNV-1a ");
+    temp_dir_remove(&dir);
+    cJSON_Delete(config);
 }
 
 static void test_single_question(void **state)
@@ -229,6 +273,7 @@ int main(void)
         cmocka_unit_test(test_zero_is_text),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_template_is_recognised),
+        cmocka_unit_test(test_the_later_template_is_recognised),
         cmocka_unit_test(test_single_question),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -46,7 +46,7 @@ static void test_tensors_that_do_not_match(void **state)
     refuse_files(true, &(struct model_files){.dtype = "BF16", .skip = "model.layers.1.mlp.up_proj.weight"},
                  "model.layers.1.mlp.up_proj.weight: missing");
     refuse_files(true, &(struct model_files){.dtype = "BF16", .n_shards = 2, .skip = "model.norm.weight"},
-                 "model.norm.weight: missing");
+                 "/model.safetensors.index.json: model.norm.weight: missing");
     refuse_files(false, &(struct model_files){.dtype = "BF16", .skip = "lm_head.weight"},
                  "lm_head.weight: missing, and config.json's tie_word_embeddings is not true");
     refuse_files(true,
@@ -228,7 +228,8 @@ static void test_hub_cache_and_snapshot(void **state)
 static void test_broken_hub_caches(void **state)
 {
     (void)state;
-    static const char *const revisions[] = {"", "..", "../blobs", "abc123/../../blobs", "abc123 x", ".", "none"};
+    static const char *const revisions[] = {"",         "..", "../blobs", "abc123/../../blobs",
+                                            "abc123 x", ".",  "none"};
     struct qd_model_config config;
     char cache[400], path[512];
     struct temp_dir dir = make_cache(&config, cache, sizeof cache);

@@ -59,16 +59,20 @@ void device_close(struct qd_device *device)
     *device = (struct qd_device){0};
 }
 
+bool has_isa(const char *isa)
+{
+    return strcmp(isa, "avx2") != 0 || (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"));
+}
+
 void need_isa(const char *isa)
 {
-    if (strcmp(isa, "avx2") == 0 && !(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")))
-        SKIP("this processor has no AVX2 and FMA");
+    if (!has_isa(isa)) SKIP("this processor has no AVX2 and FMA");
 }
 
 void need_isa_for_model(const char *isa)
 {
     need_isa(isa);
-    if (IS_SANITIZED && strcmp(isa, "portable") == 0 && __builtin_cpu_supports("avx2"))
+    if (IS_SANITIZED && strcmp(isa, "portable") == 0 && has_isa("avx2"))
         SKIP("under a sanitizer whole models run with avx2 alone");
 }
 

@@ -27,6 +27,9 @@ void device_close(struct qd_device *device);
 #test "_avx2", test, NULL, NULL, "avx2"                                                              \
     }
 
+/* Whether this processor can run the instruction set. */
+bool has_isa(const char *isa);
+
 /* Skips the running test, with the reason, where this processor cannot run the instruction set. */
 void need_isa(const char *isa);
 

@@ -129,6 +129,18 @@ void fixture_folder_remove(char *folder)
     free(folder);
 }
 
+int fixture_folder_setup(void **state)
+{
+    *state = fixture_folder_create();
+    return 0;
+}
+
+int fixture_folder_teardown(void **state)
+{
+    fixture_folder_remove(*state);
+    return 0;
+}
+
 void fixture_write(const char *folder, const char *name, const char *text)
 {
     char err[QD_ERR_LEN] = "", *path = qd_path_join(folder, name);

@@ -31,6 +31,11 @@ void fixture_run_write(const struct fixture_run *run, const char *folder, int ru
 char *fixture_folder_create(void);
 void fixture_folder_remove(char *folder);
 
+/* The entry of a cmocka table for a test whose *state is the name of such a folder. */
+#define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, fixture_folder_setup, fixture_folder_teardown)
+int fixture_folder_setup(void **state);
+int fixture_folder_teardown(void **state);
+
 /* Writes text to FOLDER/NAME. */
 void fixture_write(const char *folder, const char *name, const char *text);
 

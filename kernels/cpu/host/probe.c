@@ -112,12 +112,12 @@ qd_status qd_cpu_probe(const struct qd_cpu_kernels *kernels, qd_team_t *team, st
     return QD_OK;
 }
 
-qd_status qd_cpu_probe_cores(const char *isa, int n_threads, struct qd_cpu_probe *out, char *err, size_t errlen)
+qd_status qd_cpu_probe_team(const char *isa, int n_threads, const struct qd_cpu_kernels **kernels,
+                            qd_team_t **team, char *err, size_t errlen)
 {
-    const struct qd_cpu_kernels *kernels;
     struct qd_cpu_cores cores;
     cpu_set_t available;
-    QD_TRY(qd_cpu_isa_select(isa, &kernels, err, errlen));
+    QD_TRY(qd_cpu_isa_select(isa, kernels, err, errlen));
     if (sched_getaffinity(0, sizeof available, &available) != 0)
         return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "the cores of this process cannot be read");
     QD_TRY(qd_cpu_cores_share(&available, n_threads, 0, 1, &cores, err, errlen));
@@ -125,8 +125,15 @@ qd_status qd_cpu_probe_cores(const char *isa, int n_threads, struct qd_cpu_probe
                                     .cores = cores.own_cores ? cores.cores : NULL,
                                     .may_spin = false,
                                     .label = "probe"};
+    return qd_team_create(&config, team, err, errlen);
+}
+
+qd_status qd_cpu_probe_cores(const char *isa, int n_threads, struct qd_cpu_probe *out, char *err,
+                             size_t errlen)
+{
+    const struct qd_cpu_kernels *kernels;
     qd_team_t *team;
-    QD_TRY(qd_team_create(&config, &team, err, errlen));
+    QD_TRY(qd_cpu_probe_team(isa, n_threads, &kernels, &team, err, errlen));
     qd_status status = qd_cpu_probe(kernels, team, out, err, errlen);
     qd_team_destroy(team);
     return status;

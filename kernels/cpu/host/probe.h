@@ -26,8 +26,15 @@ double qd_cpu_probe_fma_gflops(const struct qd_cpu_kernels *kernels, qd_team_t *
 qd_status qd_cpu_probe(const struct qd_cpu_kernels *kernels, qd_team_t *team, struct qd_cpu_probe *out,
                        char *err, size_t errlen);
 
-/* The same on the cores and with the instruction set that a rank alone in the process would get (n_threads 0: all
- * cores); no rank may be at work. Errors of qd_cpu_isa_select and qd_cpu_cores_share too. */
-qd_status qd_cpu_probe_cores(const char *isa, int n_threads, struct qd_cpu_probe *out, char *err, size_t errlen);
+/* The instruction set and a team on the cores that a rank alone in the process would get (n_threads 0: all
+ * cores of the calling thread, which stays pinned until the team is destroyed). The team sleeps between
+ * probes: a rank may own the same cores. Errors of qd_cpu_isa_select, qd_cpu_cores_share and qd_team_create.
+ */
+qd_status qd_cpu_probe_team(const char *isa, int n_threads, const struct qd_cpu_kernels **kernels,
+                            qd_team_t **team, char *err, size_t errlen);
+
+/* qd_cpu_probe by such a team; no rank may be at work. */
+qd_status qd_cpu_probe_cores(const char *isa, int n_threads, struct qd_cpu_probe *out, char *err,
+                             size_t errlen);
 
 #endif

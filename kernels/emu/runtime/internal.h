@@ -198,7 +198,7 @@ static inline void qd_emu_leave(const bool *has_entered)
 }
 /* Holds the lock until the function returns. */
 #define QD_EMU_ENTER()                                                                                       \
-    __attribute__((cleanup(qd_emu_leave))) bool qd_emu_has_entered_ = true;                                  \
+    __attribute__((cleanup(qd_emu_leave), unused)) bool qd_emu_has_entered_ = true;                          \
     qd_emu_lock()
 
 /* The calling thread's current GPU, ready for work: its failure, once known, is the error of every call. */

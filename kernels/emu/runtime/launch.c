@@ -60,7 +60,8 @@ static struct qd_emu_work *create_launch(struct qd_emu_kernel *kernel, void *con
     return work;
 }
 
-/* Any aligned word may be an address, in structures too; a number that happens to be one does no harm. */
+/* Any aligned word may be an address, in structures too: what a structure does not use of its pointers must be NULL,
+ * not some old address. */
 cudaError_t qd_emu_visit_arguments(const struct qd_emu_work *launch,
                                    cudaError_t (*visit)(void *context, const struct qd_emu_allocation *),
                                    void *context)
