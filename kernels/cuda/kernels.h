@@ -90,7 +90,8 @@ qd_status qd_cuda_all_reduce(const struct qd_cuda_all_reduce_args *args, struct 
  * QD_EPILOGUE_STORE and QD_EPILOGUE_SILU_MUL write bf16, QD_EPILOGUE_STORE_F32 fp32 logits. With n_slices > 1 (store
  * only) K is split into n_slices parts of equal length, a multiple of 64, and slice s of the fp32 sums goes to
  * out + s * slice_stride. K a multiple of 64; N of 8 (16 for silu_mul): the last group of 8 gate and 8 up rows is
- * always whole. Rows of w: gate and up interleaved for silu_mul. */
+ * always whole; lda, ldo and slice_stride of 8; M at least 1. Rows of w: gate and up interleaved for silu_mul. The bits
+ * of an output element depend on the plan and K, never on M or on the row's place. */
 enum qd_cuda_gemm_kernel {
     QD_CUDA_GEMM_TILE_128X256, /* 128 tokens x 256 columns, 3 stages of 64 */
     QD_CUDA_GEMM_TILE_128X128, /* 4 stages */
