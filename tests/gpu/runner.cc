@@ -405,7 +405,7 @@ void gpu_synchronize(void)
 
 struct CUstream_st *gpu_stream(void)
 {
-    return test.shared ? rank_streams[test.rank] : NULL; /* the default stream */
+    return test.streams[test.rank];
 }
 
 void gpu_use_ranks(int n, int n_blocks)
@@ -425,6 +425,9 @@ void gpu_set_rank(int rank)
 {
     test.rank = rank;
     check(cudaSetDevice(test.shared ? 0 : rank), "cudaSetDevice");
+    /* It waits for the default stream, on which memory is filled, but not for other ranks' streams. */
+    if (test.streams[rank] == NULL)
+        check(cudaStreamCreateWithFlags(&test.streams[rank], cudaStreamDefault), "cudaStreamCreateWithFlags");
 }
 
 void *gpu_host_alloc(size_t bytes)
