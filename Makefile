@@ -134,7 +134,7 @@ $(BUILD)/%.o: %.c
 
 # The emulator in the place of CUDA. Under ThreadSanitizer it is not watched itself: it tells what CUDA threads do.
 EMU := -Ikernels/emu/shim -DQD_EMU
-$(BUILD)/kernels/cuda/%.o $(BUILD)/tests/emu/%.o $(BUILD)/tests/gpu/%.o: CPPFLAGS += $(EMU)
+$(BUILD)/kernels/cuda/%.o $(BUILD)/tests/emu/%.o $(BUILD)/tests/gpu/%.o $(BUILD)/tests/kernels/cuda_%.o: CPPFLAGS += $(EMU)
 ifneq ($(findstring thread,$(SAN)),)
 $(BUILD)/kernels/emu/%.o: CFLAGS += -fno-sanitize=thread -fno-builtin
 $(BUILD)/kernels/emu/%.o $(BUILD)/tests/emu/%.o: CPPFLAGS += -DQD_EMU_TSAN
@@ -192,6 +192,8 @@ $(E2E_TOOLS): $(BUILD)/%: $(BUILD)/%.o $(LIB)
 $(BENCHES): $(BUILD)/%: $(BUILD)/%.o $(LIB)
 	@$(if $(V),,echo "  LD $@")
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+include kernels/cuda/build.mk
 
 FORCE:
 

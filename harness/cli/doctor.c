@@ -18,7 +18,9 @@ static void print_devices(void)
 {
     for (const struct qd_device_ops *const *device = qd_device_list(); *device != NULL; device++)
         printf("device     %s: %s\n", (*device)->name,
-               (*device)->executes ? "inference" : "scheduling only, no weights, no tokens of a model");
+               qd_device_has_copies(*device) ? "inference, the CUDA code on emulated GPUs"
+               : (*device)->executes         ? "inference"
+                                             : "scheduling only, no weights, no tokens of a model");
     const struct qd_device_ops *cuda;
     struct qd_device_memory memory;
     char why[QD_ERR_LEN] = "";

@@ -13,8 +13,11 @@ enum { MAX_DIM = 8192, MAX_GQA = 16, MIN_COMPUTE_MAJOR = 8 };
 static qd_status count_gpus(int *out, char *err, size_t errlen)
 {
     *out = 0;
-    QD_TRY(QD_CUDA(cudaGetDeviceCount(out)));
-    return *out > 0 ? QD_OK : qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "there is no GPU");
+    cudaError_t error = cudaGetDeviceCount(out);
+    if (error == cudaSuccess && *out > 0) return QD_OK;
+    cudaGetLastError();
+    return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "there is no GPU that CUDA can use: %s",
+                   cudaGetErrorString(error == cudaSuccess ? cudaErrorNoDevice : error));
 }
 
 /* The GPU of a rank, made the calling thread's, and its SMs. */
