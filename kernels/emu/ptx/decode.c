@@ -15,27 +15,22 @@ struct form {
     const char *name;     /* the opcode; `_` may stand for `.` */
     const char *operands; /* see instructions.h */
     uint16_t op;
-    uint8_t space; /* enum qd_ptx_space, of atomics */
 };
 
 static const struct form forms[] = {
-#define UNARY(name, r, a, value)           {#name, "=" #r " " #a, QD_PTX_OP_##name, 0},
-#define CONVERT(name, r, a, value)         {#name, "=" #r " " #a "+", QD_PTX_OP_##name, 0},
-#define BINARY(name, r, a, b, value)       {#name, "=" #r " " #a " " #b, QD_PTX_OP_##name, 0},
-#define TERNARY(name, r, a, b, c, value)   {#name, "=" #r " " #a " " #b " " #c, QD_PTX_OP_##name, 0},
-#define QUATERNARY(name, r, a, b, c, d, v) {#name, "=" #r " " #a " " #b " " #c " " #d, QD_PTX_OP_##name, 0},
-#define ATOMIC(name, type, value)                                                                            \
-    {"atom.global." #name, "=" #type " [u64] " #type, QD_PTX_OP_ATOMIC_##name, QD_PTX_GLOBAL},               \
-        {"atom.shared." #name, "=" #type " [u32] " #type, QD_PTX_OP_ATOMIC_##name, QD_PTX_SHARED},
-#define OTHER(op, name, operands) {name, operands, QD_PTX_OP_##op, 0},
+#define UNARY(name, r, a, value)           {#name, "=" #r " " #a, QD_PTX_OP_##name},
+#define CONVERT(name, r, a, value)         {#name, "=" #r " " #a "+", QD_PTX_OP_##name},
+#define BINARY(name, r, a, b, value)       {#name, "=" #r " " #a " " #b, QD_PTX_OP_##name},
+#define TERNARY(name, r, a, b, c, value)   {#name, "=" #r " " #a " " #b " " #c, QD_PTX_OP_##name},
+#define QUATERNARY(name, r, a, b, c, d, v) {#name, "=" #r " " #a " " #b " " #c " " #d, QD_PTX_OP_##name},
+#define OTHER(op, name, operands)          {name, operands, QD_PTX_OP_##op},
     QD_PTX_UNARY(UNARY) QD_PTX_CONVERT(CONVERT) QD_PTX_BINARY(BINARY) QD_PTX_TERNARY(TERNARY)
-        QD_PTX_QUATERNARY(QUATERNARY) QD_PTX_ATOMIC(ATOMIC) QD_PTX_OTHER(OTHER)
+        QD_PTX_QUATERNARY(QUATERNARY) QD_PTX_OTHER(OTHER)
 #undef UNARY
 #undef CONVERT
 #undef BINARY
 #undef TERNARY
 #undef QUATERNARY
-#undef ATOMIC
 #undef OTHER
 };
 enum { N_FORMS = sizeof forms / sizeof *forms };
@@ -255,6 +250,7 @@ static bool decode_operand(struct qd_ptx_loader *l, const struct qd_ptx_statemen
         if (o->offset != (int32_t)o->offset)
             return refuse_value(l, s, &o->values[0], "has an offset beyond 32 bits");
         i->offset = (int32_t)o->offset;
+        if (item->type.bytes == 4) i->space = QD_PTX_SHARED;
     }
     if (o->shape == QD_PTX_VECTOR) i->n_elements = (uint8_t)o->n_values;
     for (unsigned v = 0; v < o->n_values; v++) {
@@ -385,7 +381,7 @@ bool qd_ptx_decode(struct qd_ptx_loader *l, const struct qd_ptx_statement *s)
         if (!is_named(f, s->opcode)) continue;
         is_known = true;
         if (!fits(f->operands, s)) continue;
-        struct qd_ptx_instruction i = {.op = f->op, .space = f->space};
+        struct qd_ptx_instruction i = {.op = f->op};
         return append(l, s, f->operands, &i);
     }
     if (is_known) return refuse_opcode(l, s, "not with such operands");

@@ -2,9 +2,8 @@
 #include "kernels/emu/ptx/internal.h"
 
 #include <math.h>
-#include <string.h>
 
-__extension__ typedef unsigned __int128 uint128;
+#include "kernels/base/status.h"
 
 /* A running thread. */
 struct state {
@@ -85,29 +84,25 @@ static void *memory(const struct state *s, const struct qd_ptx_instruction *i, u
     return i->space == QD_PTX_PARAM ? in_param(s, i, address, bytes) : (void *)address;
 }
 
+#define COPY_ELEMENTS(from, to)                                                                              \
+    for (size_t k = 0; k < n; k++) to = from;                                                                \
+    break
+
+/* A register that is wider than the element gets its sign or zeros. */
 static void load(const struct state *s, const struct qd_ptx_instruction *i)
 {
     const uint16_t *to = i->operand;
     const size_t n = i->n_elements;
     const void *p = memory(s, i, i->operand[n], n * i->bytes);
     union qd_ptx_slot *r = s->r;
-    switch (i->bytes) {
-    case 1:
-        for (size_t k = 0; k < n; k++)
-            r[to[k]].u64 = i->is_signed ? (uint64_t)(int64_t)((const int8_t *)p)[k] : ((const uint8_t *)p)[k];
-        break;
-    case 2:
-        for (size_t k = 0; k < n; k++)
-            r[to[k]].u64 =
-                i->is_signed ? (uint64_t)(int64_t)((const int16_t *)p)[k] : ((const uint16_t *)p)[k];
-        break;
-    case 4:
-        for (size_t k = 0; k < n; k++)
-            r[to[k]].u64 =
-                i->is_signed ? (uint64_t)(int64_t)((const int32_t *)p)[k] : ((const uint32_t *)p)[k];
-        break;
-    default:
-        for (size_t k = 0; k < n; k++) r[to[k]].u64 = ((const uint64_t *)p)[k];
+    switch (i->is_signed ? -i->bytes : i->bytes) {
+    case 1: COPY_ELEMENTS(((const uint8_t *)p)[k], r[to[k]].u64);
+    case -1: COPY_ELEMENTS(((const int8_t *)p)[k], r[to[k]].s64);
+    case 2: COPY_ELEMENTS(((const uint16_t *)p)[k], r[to[k]].u64);
+    case -2: COPY_ELEMENTS(((const int16_t *)p)[k], r[to[k]].s64);
+    case 4: COPY_ELEMENTS(((const uint32_t *)p)[k], r[to[k]].u64);
+    case -4: COPY_ELEMENTS(((const int32_t *)p)[k], r[to[k]].s64);
+    default: COPY_ELEMENTS(((const uint64_t *)p)[k], r[to[k]].u64);
     }
 }
 
@@ -118,43 +113,33 @@ static void store(const struct state *s, const struct qd_ptx_instruction *i)
     void *p = memory(s, i, i->operand[0], n * i->bytes);
     const union qd_ptx_slot *r = s->r;
     switch (i->bytes) {
-    case 1:
-        for (size_t k = 0; k < n; k++) ((uint8_t *)p)[k] = r[from[k]].u8;
-        break;
-    case 2:
-        for (size_t k = 0; k < n; k++) ((uint16_t *)p)[k] = r[from[k]].u16;
-        break;
-    case 4:
-        for (size_t k = 0; k < n; k++) ((uint32_t *)p)[k] = r[from[k]].u32;
-        break;
-    default:
-        for (size_t k = 0; k < n; k++) ((uint64_t *)p)[k] = r[from[k]].u64;
+    case 1: COPY_ELEMENTS(r[from[k]].u8, ((uint8_t *)p)[k]);
+    case 2: COPY_ELEMENTS(r[from[k]].u16, ((uint16_t *)p)[k]);
+    case 4: COPY_ELEMENTS(r[from[k]].u32, ((uint32_t *)p)[k]);
+    default: COPY_ELEMENTS(r[from[k]].u64, ((uint64_t *)p)[k]);
     }
 }
 
-/* Relaxed, as the hardware's. */
-#define ATOMIC(name, type, value)                                                                            \
-    case QD_PTX_OP_ATOMIC_##name: {                                                                          \
-        __typeof__(s->r->type) *p = memory(s, i, i->operand[1], sizeof *p), a = s->r[i->operand[2]].type;    \
-        __typeof__(s->r->type) old = __atomic_load_n(p, __ATOMIC_RELAXED), changed;                          \
-        do changed = (value);                                                                                \
-        while (!__atomic_compare_exchange_n(p, &old, changed, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));    \
-        s->r[i->operand[0]].type = old;                                                                      \
-        break;                                                                                               \
-    }
-
-static void execute_atomic(const struct state *s, const struct qd_ptx_instruction *i)
+/* d, [address], a: the sum with a; or d, [address], a, b: b in a's place. Relaxed, as the hardware's. What
+ * changes nothing may be a poll in a loop. */
+static void change_atomically(const struct state *s, const struct qd_ptx_instruction *i, bool is_add)
 {
-    switch (i->op) {
-        QD_PTX_ATOMIC(ATOMIC)
-    default: { /* COMPARE_SWAP */
-        uint32_t *p = memory(s, i, i->operand[1], sizeof *p), old = s->r[i->operand[2]].b32;
-        __atomic_compare_exchange_n(p, &old, s->r[i->operand[3]].b32, false, __ATOMIC_RELAXED,
-                                    __ATOMIC_RELAXED);
-        s->r[i->operand[0]].b32 = old;
+    const uint16_t *o = i->operand;
+    uint32_t *p = memory(s, i, o[1], sizeof *p), old = s->r[o[2]].u32;
+    bool is_changed;
+    if (is_add) {
+        is_changed = old != 0;
+        old = __atomic_fetch_add(p, old, __ATOMIC_RELAXED);
+    } else {
+        is_changed =
+            __atomic_compare_exchange_n(p, &old, s->r[o[3]].u32, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED) &&
+            old != s->r[o[3]].u32;
     }
-    }
-    qd_emu_note_progress();
+    s->r[o[0]].u32 = old;
+    if (is_changed)
+        qd_emu_note_progress();
+    else
+        qd_emu_spin(site_of(s, i));
 }
 
 /* ---- warps ---- */
@@ -197,11 +182,11 @@ static void multiply(const struct state *s, const struct qd_ptx_instruction *i)
     for (int k = 0; k < 4; k++) r[d[k]].f32 = sums[k];
 }
 
-static void load_matrices(const struct state *s, const struct qd_ptx_instruction *i)
+static void load_matrices(const struct state *s, const struct qd_ptx_instruction *i, bool is_transposed)
 {
     uint32_t registers[4];
     const uint32_t row = s->r[i->operand[i->n_elements]].u32 + (uint32_t)i->offset;
-    qd_emu_ldmatrix(registers, i->n_elements, i->op == QD_PTX_OP_LDMATRIX_TRANS, row, site_of(s, i));
+    qd_emu_ldmatrix(registers, i->n_elements, is_transposed, row, site_of(s, i));
     for (int k = 0; k < i->n_elements; k++) s->r[i->operand[k]].b32 = registers[k];
 }
 
@@ -275,7 +260,6 @@ static void execute_other(const struct state *s, const struct qd_ptx_instruction
     case QD_PTX_OP_BAR_ARRIVE: qd_emu_barrier_arrive(r[o[0]].u32, r[o[1]].u32, site); break;
     case QD_PTX_OP_SYNCWARP: qd_emu_syncwarp(r[o[0]].b32, site); break;
     case QD_PTX_OP_FENCE: qd_emu_fence(); break;
-    case QD_PTX_OP_SPIN: qd_emu_spin(site); break;
     case QD_PTX_OP_SHUFFLE_INDEX: shuffle(s, i, QD_EMU_SHUFFLE_INDEX); break;
     case QD_PTX_OP_SHUFFLE_UP: shuffle(s, i, QD_EMU_SHUFFLE_UP); break;
     case QD_PTX_OP_SHUFFLE_DOWN: shuffle(s, i, QD_EMU_SHUFFLE_DOWN); break;
@@ -283,8 +267,10 @@ static void execute_other(const struct state *s, const struct qd_ptx_instruction
     case QD_PTX_OP_BALLOT: r[o[0]].b32 = qd_emu_ballot(r[o[2]].b32, r[o[1]].pred, site); break;
     case QD_PTX_OP_VOTE_ANY: r[o[0]].pred = qd_emu_ballot(r[o[2]].b32, r[o[1]].pred, site) != 0; break;
     case QD_PTX_OP_VOTE_ALL: r[o[0]].pred = qd_emu_ballot(r[o[2]].b32, !r[o[1]].pred, site) == 0; break;
-    case QD_PTX_OP_LDMATRIX:
-    case QD_PTX_OP_LDMATRIX_TRANS: load_matrices(s, i); break;
+    case QD_PTX_OP_LDMATRIX_1:
+    case QD_PTX_OP_LDMATRIX_2:
+    case QD_PTX_OP_LDMATRIX_4: load_matrices(s, i, false); break;
+    case QD_PTX_OP_LDMATRIX_4_TRANS: load_matrices(s, i, true); break;
     case QD_PTX_OP_MMA: multiply(s, i); break;
     case QD_PTX_OP_COPY_ASYNC:
         qd_emu_async_copy(r[o[0]].u32, (const void *)(uintptr_t)r[o[1]].u64, r[o[2]].u32, site);
@@ -296,7 +282,11 @@ static void execute_other(const struct state *s, const struct qd_ptx_instruction
         r[o[0]].u64 = qd_emu_load_acquire((const uint32_t *)memory(s, i, o[1], 4), site);
         break;
     case QD_PTX_OP_STORE_RELEASE: qd_emu_store_release((uint32_t *)memory(s, i, o[0], 4), r[o[1]].u32); break;
-    default: execute_atomic(s, i);
+    case QD_PTX_OP_ATOMIC_ADD_GLOBAL:
+    case QD_PTX_OP_ATOMIC_ADD_SHARED: change_atomically(s, i, true); break;
+    case QD_PTX_OP_ATOMIC_SWAP_GLOBAL:
+    case QD_PTX_OP_ATOMIC_SWAP_SHARED: change_atomically(s, i, false); break;
+    default: QD_ASSERT(!"an instruction that the decoder knows");
     }
 }
 
@@ -349,7 +339,8 @@ void qd_ptx_run_thread(void *const *args, const void *kernel)
             QD_PTX_QUATERNARY(QUATERNARY)
         case QD_PTX_OP_LOAD: load(&s, i); break;
         case QD_PTX_OP_STORE: store(&s, i); break;
-        case QD_PTX_OP_BRANCH: i = entry->code + i->offset - 1; break;
+        case QD_PTX_OP_BRANCH:
+        case QD_PTX_OP_BRANCH_UNIFORM: i = entry->code + i->offset - 1; break;
         case QD_PTX_OP_RETURN: return;
         default: execute_other(&s, i);
         }

@@ -31,17 +31,10 @@
     X(not_b64, b64, b64, ~a)                                                                                 \
     X(neg_s32, s32, s32, 0 - (uint64_t)a)                                                                    \
     X(neg_s64, s64, s64, 0 - (uint64_t)a)                                                                    \
-    X(abs_s32, s32, s32, a < 0 ? 0 - (uint64_t)a : (uint64_t)a)                                              \
-    X(popc_b32, u32, b32, __builtin_popcount(a))                                                             \
-    X(popc_b64, u32, b64, __builtin_popcountll(a))                                                           \
-    X(clz_b32, u32, b32, a ? __builtin_clz(a) : 32)                                                          \
-    X(clz_b64, u32, b64, a ? __builtin_clzll(a) : 64)                                                        \
     X(brev_b32, b32, b32, reverse_bits(a))                                                                   \
     X(bfind_shiftamt_u32, u32, u32, a ? (uint32_t)__builtin_clz(a) : ~0u)                                    \
     X(neg_f32, f32, f32, -a)                                                                                 \
-    X(abs_f32, f32, f32, fabsf(a))                                                                           \
     X(rcp_rn_f32, f32, f32, 1.0f / a)                                                                        \
-    X(sqrt_rn_f32, f32, f32, sqrtf(a))                                                                       \
     X(rsqrt_approx_f32, f32, f32, 1.0f / sqrtf(a))                                                           \
     X(ex2_approx_ftz_f32, f32, f32, qd_emu_exp2_approx(a))
 
@@ -147,7 +140,6 @@
     X(mul_wide_s32, s64, s32, s32, (int64_t)a *b)                                                            \
     X(mul_hi_u32, u32, u32, u32, (uint64_t)a *b >> 32)                                                       \
     X(mul_hi_s32, s32, s32, s32, (int64_t)a *b >> 32)                                                        \
-    X(mul_hi_u64, u64, u64, u64, (uint128)a *b >> 64)                                                        \
     X(add_f32, f32, f32, f32, a + b)                                                                         \
     X(add_rn_f32, f32, f32, f32, a + b)                                                                      \
     X(sub_f32, f32, f32, f32, a - b)                                                                         \
@@ -165,10 +157,6 @@
 #define QD_PTX_SELECT(X, type) X(selp_##type, type, type, type, pred, c ? a : b)
 #define QD_PTX_TERNARY(X)                                                                                    \
     X(mad_lo_s32, s32, s32, s32, s32, (uint64_t)a *(uint64_t)b + (uint64_t)c)                                \
-    X(mad_lo_u32, u32, u32, u32, u32, (uint64_t)a *b + c)                                                    \
-    X(mad_lo_s64, s64, s64, s64, s64, (uint64_t)a *(uint64_t)b + (uint64_t)c)                                \
-    X(mad_wide_s32, s64, s32, s32, s64, (uint64_t)((int64_t)a * b) + (uint64_t)c)                            \
-    X(mad_wide_u32, u64, u32, u32, u64, (uint64_t)a *b + c)                                                  \
     X(fma_rn_f32, f32, f32, f32, f32, fmaf(a, b, c))                                                         \
     QD_PTX_SELECT(X, u16)                                                                                    \
     QD_PTX_SELECT(X, b16)                                                                                    \
@@ -183,23 +171,11 @@
     X(bfi_b32, b32, b32, b32, u32, u32, inserted(a, b, c, d, 32))                                            \
     X(bfi_b64, b64, b64, b64, u32, u32, inserted(a, b, c, d, 64))
 
-/* ---- atomics, shared and global: X(name, type, new value from `old` and a) ---- */
-
-#define QD_PTX_ATOMIC(X)                                                                                     \
-    X(add_u32, u32, old + a)                                                                                 \
-    X(add_u64, u64, old + a)                                                                                 \
-    X(min_s32, s32, old < a ? old : a)                                                                       \
-    X(min_u32, u32, old < a ? old : a)                                                                       \
-    X(max_s32, s32, old < a ? a : old)                                                                       \
-    X(max_u32, u32, old < a ? a : old)                                                                       \
-    X(or_b32, b32, old | a)                                                                                  \
-    X(exch_b32, b32, a)
-
 /* ---- the others: X(op, name, operands); the executor has code for each op ----
  *
  * Operands: a type is a register, constant or special register, = before it: written; {type*n} that many
- * registers or, before an =, all of them written; [type] an address whose base is of that type; type|pred a
- * pair; `label`;
+ * registers or, before an =, all of them written; [type] an address whose base is of that type (u32: in
+ * shared memory); type|pred a pair; `label`;
  * `#` a number known when it is loaded; a number: itself. + after a type: the register may be wider. */
 #define QD_PTX_OTHER(X)                                                                                      \
     X(PACK_16, "mov.b32", "=b32 {b16*2}")                                                                    \
@@ -207,16 +183,13 @@
     X(PACK_32, "mov.b64", "=b64 {b32*2}")                                                                    \
     X(UNPACK_32, "mov.b64", "={b32*2} b64")                                                                  \
     X(BRANCH, "bra", "label")                                                                                \
-    X(BRANCH, "bra.uni", "label")                                                                            \
+    X(BRANCH_UNIFORM, "bra.uni", "label")                                                                    \
     X(RETURN, "ret", "")                                                                                     \
     X(BAR_SYNC_ALL, "bar.sync", "u32")                                                                       \
     X(BAR_SYNC, "bar.sync", "u32 u32")                                                                       \
     X(BAR_ARRIVE, "bar.arrive", "u32 u32")                                                                   \
     X(SYNCWARP, "bar.warp.sync", "b32")                                                                      \
-    X(FENCE, "membar.cta", "")                                                                               \
     X(FENCE, "membar.gl", "")                                                                                \
-    X(FENCE, "membar.sys", "")                                                                               \
-    X(SPIN, "nanosleep.u32", "u32")                                                                          \
     X(SHUFFLE_INDEX, "shfl.sync.idx.b32", "=b32|pred b32 b32 b32 b32")                                       \
     X(SHUFFLE_UP, "shfl.sync.up.b32", "=b32|pred b32 b32 b32 b32")                                           \
     X(SHUFFLE_DOWN, "shfl.sync.down.b32", "=b32|pred b32 b32 b32 b32")                                       \
@@ -224,10 +197,10 @@
     X(BALLOT, "vote.sync.ballot.b32", "=b32 pred b32")                                                       \
     X(VOTE_ANY, "vote.sync.any.pred", "=pred pred b32")                                                      \
     X(VOTE_ALL, "vote.sync.all.pred", "=pred pred b32")                                                      \
-    X(LDMATRIX, "ldmatrix.sync.aligned.m8n8.x1.shared.b16", "={b32*1} [u32]")                                \
-    X(LDMATRIX, "ldmatrix.sync.aligned.m8n8.x2.shared.b16", "={b32*2} [u32]")                                \
-    X(LDMATRIX, "ldmatrix.sync.aligned.m8n8.x4.shared.b16", "={b32*4} [u32]")                                \
-    X(LDMATRIX_TRANS, "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16", "={b32*4} [u32]")                    \
+    X(LDMATRIX_1, "ldmatrix.sync.aligned.m8n8.x1.shared.b16", "={b32*1} [u32]")                              \
+    X(LDMATRIX_2, "ldmatrix.sync.aligned.m8n8.x2.shared.b16", "={b32*2} [u32]")                              \
+    X(LDMATRIX_4, "ldmatrix.sync.aligned.m8n8.x4.shared.b16", "={b32*4} [u32]")                              \
+    X(LDMATRIX_4_TRANS, "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16", "={b32*4} [u32]")                  \
     X(MMA, "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", "={f32*4} {b32*4} {b32*2} {f32*4}")        \
     X(COPY_ASYNC, "cp.async.cg.shared.global.L2::128B", "[u32] [u64] 16 u32")                                \
     X(COPY_COMMIT, "cp.async.commit_group", "")                                                              \
@@ -235,6 +208,9 @@
     X(LOAD_WEIGHT, "ld.global.nc.L1::no_allocate.L2::128B.v4.u32", "={u32*4} [u64]")                         \
     X(LOAD_ACQUIRE, "ld.acquire.sys.global.u32", "=u32 [u64]")                                               \
     X(STORE_RELEASE, "st.release.sys.global.u32", "[u64] u32")                                               \
-    X(COMPARE_SWAP, "atom.global.cas.b32", "=b32 [u64] b32 b32")
+    X(ATOMIC_ADD_GLOBAL, "atom.global.add.u32", "=u32 [u64] u32")                                            \
+    X(ATOMIC_ADD_SHARED, "atom.shared.add.u32", "=u32 [u32] u32")                                            \
+    X(ATOMIC_SWAP_GLOBAL, "atom.global.cas.b32", "=b32 [u64] b32 b32")                                       \
+    X(ATOMIC_SWAP_SHARED, "atom.shared.cas.b32", "=b32 [u32] b32 b32")
 
 #endif

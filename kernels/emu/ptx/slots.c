@@ -29,7 +29,8 @@ static void find_blocks(const struct qd_ptx_loader *l, bool *starts)
     for (size_t i = 0; i < l->n_labels; i++)
         if (l->labels[i].instruction < e->n_code) starts[l->labels[i].instruction] = true;
     for (size_t i = 0; i + 1 < e->n_code; i++)
-        if (e->code[i].op == QD_PTX_OP_BRANCH || e->code[i].op == QD_PTX_OP_RETURN) starts[i + 1] = true;
+        if (e->code[i].op == QD_PTX_OP_BRANCH || e->code[i].op == QD_PTX_OP_BRANCH_UNIFORM)
+            starts[i + 1] = true;
 }
 
 static void note_use(struct use *u, size_t instruction, uint32_t block, bool is_defined)
