@@ -89,3 +89,9 @@ $(PTX)/%.ptx: kernels/cuda/%.cu
 	$(compile_ptx)
 $(PTX)/%.ptx: tests/gpu/%.cu
 	$(compile_ptx)
+$(PTX)/emu/%.ptx: tests/emu/%.cu
+	$(compile_ptx)
+
+ifneq ($(NVCC),)
+$(BUILD)/tests/emu/ptx_kernels: | $(PTX)/emu/ptx_planted.ptx
+endif
