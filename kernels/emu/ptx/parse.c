@@ -74,10 +74,16 @@ bool qd_ptx_find_type(struct qd_ptx_text name, struct qd_ptx_type *type)
 
 /* ---- tokens: words, numbers, strings, and single characters ---- */
 
-static bool is_word(const char *at, const char *end)
+static bool starts_word(char c)
 {
-    if (isalnum((unsigned char)*at) || strchr("_$%.", *at)) return true;
-    return *at == ':' && ((at + 1 < end && at[1] == ':') || at[-1] == ':'); /* L2::128B; a label has one */
+    return isalnum((unsigned char)c) || (c != '\0' && strchr("_$%.", c) != NULL);
+}
+
+/* Inside of a word: L2::128B is one, while a label ends before its colon. */
+static bool continues_word(const char *at, const char *end)
+{
+    if (*at != ':') return starts_word(*at);
+    return at[-1] == ':' || (at + 1 < end && at[1] == ':');
 }
 
 static void skip_space(struct qd_ptx_loader *l)
@@ -104,8 +110,8 @@ static void next(struct qd_ptx_loader *l)
     if (*start == '"') {
         while (l->at < l->end && *l->at != '"' && *l->at != '\n') l->at++;
         if (l->at < l->end && *l->at == '"') l->at++;
-    } else if (*start == '-' || (*start != ':' && is_word(start, l->end))) {
-        while (l->at < l->end && is_word(l->at, l->end)) l->at++;
+    } else if (*start == '-' || starts_word(*start)) {
+        while (l->at < l->end && continues_word(l->at, l->end)) l->at++;
     }
     l->token.length = (size_t)(l->at - start);
 }
@@ -137,7 +143,7 @@ static bool expect(struct qd_ptx_loader *l, const char *string)
 
 static bool take_word(struct qd_ptx_loader *l, struct qd_ptx_text *word)
 {
-    if (l->token.length == 0 || !is_word(l->token.at, l->end)) return refuse_token(l, "a name");
+    if (l->token.length == 0 || !starts_word(*l->token.at)) return refuse_token(l, "a name");
     *word = l->token;
     next(l);
     return true;
@@ -184,7 +190,7 @@ static bool take_value(struct qd_ptx_loader *l, struct qd_ptx_value *value)
         value->kind = QD_PTX_FLOAT_VALUE;
     else if (to_integer(l->token, &value->bits))
         value->kind = QD_PTX_INTEGER_VALUE;
-    else if (l->token.length == 0 || !is_word(l->token.at, l->end) || isdigit((unsigned char)*l->token.at))
+    else if (l->token.length == 0 || !starts_word(*l->token.at) || isdigit((unsigned char)*l->token.at))
         return refuse_token(l, "an operand");
     next(l);
     return true;
