@@ -4,6 +4,9 @@
 ifeq ($(origin CC),default)
 CC := gcc
 endif
+ifeq ($(origin CXX),default)
+CXX := $(if $(findstring clang,$(CC)),clang++,g++)
+endif
 comma  := ,
 CONFIG := $(if $(DEBUG),debug,release)$(if $(SAN),-$(subst $(comma),-,$(SAN)))$(if $(filter-out gcc,$(CC)),-$(CC))
 BUILD  := build/$(CONFIG)
@@ -13,6 +16,9 @@ WARN    := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes $(
 CPPFLAGS += -I. -I$(BUILD) -D_GNU_SOURCE
 CFLAGS  := -std=c11 $(if $(DEBUG),-O1,-O2) -g -ffp-contract=off -fno-strict-aliasing $(WARN) $(CFLAGS)
 CFLAGS  += $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+# CUDA sources are C++ that needs no C++ library: $(CC) links them.
+CXXWARN := -Wall -Wextra -Wno-unknown-pragmas -Wno-psabi $(if $(WERROR),-Werror)
+CXXFLAGS := -x c++ -std=c++17 -fno-exceptions -fno-rtti -fno-threadsafe-statics $(filter-out -std=c11 $(WARN),$(CFLAGS)) $(CXXWARN) $(if $(SAN),-O1,-fstack-clash-protection) $(CXXFLAGS)
 LDFLAGS += -pthread $(if $(SAN),-fsanitize=$(SAN))
 LDLIBS  := -lcjson -lpcre2-8 -lutf8proc -lm
 
@@ -24,16 +30,25 @@ ISA_avx2       := -mavx2 -mfma -mf16c
 ISA_SOURCES    := $(wildcard kernels/cpu/*.c)
 SOURCES        := $(filter-out $(ISA_SOURCES) harness/cli/main.c,$(sort $(wildcard kernels/*.c kernels/*/*.c kernels/*/*/*.c models/*.c harness/*/*.c)))
 OBJECTS        := $(SOURCES:%.c=$(BUILD)/%.o) $(foreach isa,$(ISAS),$(ISA_SOURCES:%.c=$(BUILD)/%.$(isa).o))
+CUDA_SOURCES   := $(sort $(wildcard kernels/cuda/*.cu))
+OBJECTS        += $(CUDA_SOURCES:%=$(BUILD)/%.o)
 LIB            := $(BUILD)/libqdyno.a
 BINARY         := $(BUILD)/qdyno
 
 TEST_SUPPORT   := $(BUILD)/libsupport.a
-TEST_SOURCES   := $(sort $(wildcard tests/base/*.c tests/kernels/*.c tests/models/*.c tests/harness/*.c tests/golden/*.c))
+TEST_SOURCES   := $(sort $(wildcard tests/base/*.c tests/emu/*.c tests/kernels/*.c tests/models/*.c tests/harness/*.c tests/golden/*.c))
 TESTS          := $(TEST_SOURCES:%.c=$(BUILD)/%)
+EMU_TEST_CUDA  := $(patsubst %,$(BUILD)/%.o,$(wildcard tests/emu/*.cu))
+GPU_SUPPORT    := $(wildcard tests/gpu/runner.* tests/gpu/*_rig.c)
+GPU_TESTS      := $(patsubst %.c,$(BUILD)/%,$(filter-out $(GPU_SUPPORT),$(sort $(wildcard tests/gpu/*.c))))
+GPU_RUNNER     := $(patsubst %,$(BUILD)/%.o,$(filter %.cc,$(GPU_SUPPORT)) $(wildcard tests/gpu/*.cu)) $(patsubst %.c,$(BUILD)/%.o,$(filter %.c,$(GPU_SUPPORT)))
 E2E_TESTS      := $(filter-out tests/e2e/lib.sh,$(sort $(wildcard tests/e2e/*.sh)))
 E2E_TOOLS      := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/e2e/*.c))
 FUZZ_SOURCES   := $(filter-out tests/fuzz/driver.c,$(wildcard tests/fuzz/*.c))
 FUZZ_REPLAYS   := $(FUZZ_SOURCES:%.c=$(BUILD)/%)
+# What kernel tests reach: a sanitizer's build of them need not wait for the rest.
+KERNELS        := $(BUILD)/libkernels.a
+KERNEL_OBJECTS := $(filter $(BUILD)/kernels/%,$(filter-out $(BUILD)/kernels/cpu/%,$(OBJECTS)))
 # What fuzz targets reach: readers of files. The kernels stay out, which clang's sanitizers are very slow to compile.
 PARSERS        := $(BUILD)/libparsers.a
 PARSER_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(filter kernels/base/% models/% harness/result/% harness/report/%,$(SOURCES)))
@@ -58,9 +73,9 @@ run: all ## sweep the tiny model and print the report (FULL=1: all prompts)
 
 test: setup-test ## build and run every test
 	$(Q)$(SUBMAKE) tests
-	$(Q)BUILD=$(BUILD) QDYNO=$(BINARY) tools/run-tests.sh $(TESTS) $(E2E_TESTS) -- $(FUZZ_REPLAYS)
+	$(Q)BUILD=$(BUILD) QDYNO=$(BINARY) tools/run-tests.sh $(TESTS) $(GPU_TESTS) $(E2E_TESTS) -- $(FUZZ_REPLAYS)
 
-tests: $(BINARY) $(TESTS) $(E2E_TOOLS) $(FUZZ_REPLAYS)
+tests: $(BINARY) $(TESTS) $(GPU_TESTS) $(E2E_TOOLS) $(FUZZ_REPLAYS)
 
 check: setup-check ## the tests under sanitizers, fuzzers for 30 s each
 	$(Q)tools/check.sh
@@ -73,7 +88,7 @@ bench: setup ## speed of this machine's kernels against its probed limits
 	$(Q)BUILD=$(BUILD) tools/bench.sh
 
 format: ## clang-format every source file
-	$(Q)git ls-files '*.c' '*.h' | xargs clang-format -i
+	$(Q)git ls-files '*.c' '*.h' '*.cu' '*.cuh' '*.cc' | xargs clang-format -i
 
 clean: ## remove build/
 	$(Q)rm -rf build
@@ -117,7 +132,29 @@ $(BUILD)/harness/cli/version.o: $(BUILD)/commit.h
 $(BUILD)/%.o: %.c
 	$(call compile)
 
+# The emulator in the place of CUDA. Under ThreadSanitizer it is not watched itself: it tells what CUDA threads do.
+EMU := -Ikernels/emu/shim -DQD_EMU
+$(BUILD)/kernels/cuda/%.o $(BUILD)/tests/emu/%.o $(BUILD)/tests/gpu/%.o: CPPFLAGS += $(EMU)
+ifneq ($(findstring thread,$(SAN)),)
+$(BUILD)/kernels/emu/%.o: CFLAGS += -fno-sanitize=thread -fno-builtin
+$(BUILD)/kernels/emu/%.o $(BUILD)/tests/emu/%.o: CPPFLAGS += -DQD_EMU_TSAN
+endif
+
+define compile_cuda
+	@$(if $(V),,echo "  CXX $@")
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CXX) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c -o $@ $<
+endef
+
+$(BUILD)/%.cu.o: %.cu
+	$(compile_cuda)
+$(BUILD)/%.cc.o: %.cc
+	$(compile_cuda)
+
 $(LIB): $(OBJECTS)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+$(KERNELS): $(KERNEL_OBJECTS)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 $(PARSERS): $(PARSER_OBJECTS)
@@ -130,9 +167,18 @@ $(BINARY): $(BUILD)/harness/cli/main.o $(LIB)
 $(TEST_SUPPORT): $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
-$(TESTS): $(BUILD)/%: $(BUILD)/%.o $(TEST_SUPPORT) $(LIB)
+$(filter-out $(BUILD)/tests/emu/%,$(TESTS)): $(BUILD)/%: $(BUILD)/%.o $(TEST_SUPPORT) $(LIB)
 	@$(if $(V),,echo "  LD $@")
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+
+$(filter $(BUILD)/tests/emu/%,$(TESTS)): $(BUILD)/%: $(BUILD)/%.o $(EMU_TEST_CUDA) $(KERNELS)
+	@$(if $(V),,echo "  LD $@")
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+
+# Kernel tests: the same sources that `make gpu-test` builds with nvcc, here with the emulated kernels.
+$(GPU_TESTS): $(BUILD)/%: $(BUILD)/%.o $(GPU_RUNNER) $(KERNELS)
+	@$(if $(V),,echo "  LD $@")
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 # Fuzz targets linked with a driver that replays files; tools/check.sh links them with libFuzzer instead.
 $(FUZZ_REPLAYS): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/tests/fuzz/driver.o $(LIB)

@@ -15,6 +15,7 @@ need() { missing="$missing $1"; }
 
 compiler=$(command -v "${CC:-gcc}" || command -v cc) || compiler=
 [ -n "$compiler" ] || need gcc
+command -v "${CXX:-g++}" >/dev/null || need g++
 command -v make >/dev/null || need make
 
 has_header() {

@@ -1,4 +1,4 @@
-/* The launchers of the CUDA kernels: what the CUDA host code (kernels/cuda/*.c) and the kernel tests call.
+/* The launchers of the CUDA kernels: what the CUDA host code (the C files beside them) and the kernel tests call.
  *
  * Every launcher checks its shape (QD_ERR_UNSUPPORTED with the reason, before anything runs), launches on the
  * stream and returns the launch's error; it neither allocates nor synchronises nor reads device memory. Everything

@@ -1,0 +1,97 @@
+#include "kernels/emu/block.h"
+
+static void clear_barrier(struct barrier *r, unsigned n_warps)
+{
+    r->arrived = r->expected = 0;
+    for (unsigned i = 0; i < n_warps; i++) r->came[i] = r->waiting[i] = 0;
+}
+
+void qd_emu_barriers_reset(struct block *b)
+{
+    for (unsigned i = 0; i < N_BARRIERS; i++) clear_barrier(&b->barriers[i], b->n_warps);
+}
+
+/* bar.sync and bar.arrive count whole warps: one that came in part would hang or release early on hardware.
+ */
+static void check_whole_warps(const struct block *b, const struct barrier *r, unsigned id,
+                              struct qd_emu_site site)
+{
+    for (unsigned i = 0; i < b->n_warps; i++)
+        if (r->came[i] && r->came[i] != b->warps[i].existing)
+            qd_emu_fail(site, "barrier %u: only lanes %08x of warp %u came", id, r->came[i], i);
+}
+
+static void complete(struct block *b, struct barrier *r)
+{
+    for (unsigned i = 0; i < b->n_warps; i++) b->warps[i].ready |= r->waiting[i];
+    clear_barrier(r, b->n_warps);
+    r->turn++;
+    b->run->counters.barriers++;
+    qd_emu_note_progress();
+}
+
+/* Counts the running thread in; true when it was the last one. */
+static bool arrive(unsigned id, unsigned n_threads, struct qd_emu_site site)
+{
+    struct thread *t = current_thread();
+    struct block *b = t->block;
+    if (id >= N_BARRIERS) qd_emu_fail(site, "barrier %u: there are %d", id, N_BARRIERS);
+    struct barrier *r = &b->barriers[id];
+    unsigned expected = n_threads ? n_threads : b->n_threads;
+    if (n_threads % QD_EMU_WARP_SIZE || n_threads > b->n_threads)
+        qd_emu_fail(site, "barrier %u for %u threads: not a number of warps of a block of %u", id, n_threads,
+                    b->n_threads);
+    if (n_threads == 0 && b->n_alive != b->n_threads)
+        qd_emu_fail(site, "barrier %u of the whole block, but %u of its %u threads have exited", id,
+                    b->n_threads - b->n_alive, b->n_threads);
+    if (r->arrived == 0)
+        r->expected = expected, r->whole_block = n_threads == 0, r->site = site;
+    else if (r->expected != expected)
+        qd_emu_fail(site, "barrier %u: %u threads here, but %u at %s:%d", id, expected, r->expected,
+                    r->site.file ? r->site.file : "?", r->site.line);
+    uint32_t me = 1u << t->self.lane, *came = &r->came[t->warp->index];
+    if (*came & me) qd_emu_fail(site, "barrier %u: the thread arrives twice before it completes", id);
+    *came |= me;
+    r->arrived++;
+    return r->arrived == r->expected;
+}
+
+void qd_emu_barrier_sync(unsigned id, unsigned n_threads, struct qd_emu_site site)
+{
+    struct thread *t = current_thread();
+    struct block *b = t->block;
+    bool last = arrive(id, n_threads, site);
+    struct barrier *r = &b->barriers[id];
+    void *order = barrier_order(b, id, r->turn);
+    qd_emu_order_before(order);
+    if (last) {
+        check_whole_warps(b, r, id, site);
+        complete(b, r);
+        qd_emu_maybe_switch();
+    } else {
+        r->waiting[t->warp->index] |= 1u << t->self.lane;
+        t->barrier = id;
+        qd_emu_wait(QD_EMU_KIND_BARRIER, site);
+    }
+    qd_emu_order_after(order);
+}
+
+void qd_emu_barrier_arrive(unsigned id, unsigned n_threads, struct qd_emu_site site)
+{
+    struct block *b = current_thread()->block;
+    bool last = arrive(id, n_threads, site);
+    qd_emu_order_before(barrier_order(b, id, b->barriers[id].turn));
+    if (!last) return;
+    check_whole_warps(b, &b->barriers[id], id, site);
+    complete(b, &b->barriers[id]);
+}
+
+void qd_emu_barriers_exit(struct thread *t)
+{
+    for (unsigned i = 0; i < N_BARRIERS; i++) {
+        const struct barrier *r = &t->block->barriers[i];
+        if (r->arrived && r->whole_block)
+            qd_emu_fail(r->site, "barrier %u of the whole block: %u threads came, and thread %u has exited",
+                        i, r->arrived, t->self.linear);
+    }
+}

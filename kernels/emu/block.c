@@ -1,0 +1,296 @@
+#include "kernels/emu/block.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+__thread struct qd_emu_thread *qd_emu_self;
+__thread struct worker *qd_emu_worker;
+
+enum { PAGE_BYTES = 4096, PRIORITY_SWAP_ODDS = 256, TSAN_STACK_BYTES = 32 * 1024 };
+
+/* ---- whose turn ---- */
+
+static uint32_t runnable(const struct warp *w)
+{
+    return w->ready & ~w->spun;
+}
+
+static struct thread *lowest_of(const struct warp *w, uint32_t lanes)
+{
+    return &w->threads[__builtin_ctz(lanes)];
+}
+
+static struct thread *pick_random(struct block *b)
+{
+    unsigned n = b->n_warps;
+    if (b->by_priority && draw(b) % PRIORITY_SWAP_ODDS == 0) {
+        unsigned i = (unsigned)(draw(b) % n), j = (unsigned)(draw(b) % n);
+        uint8_t moved = b->priority[i];
+        b->priority[i] = b->priority[j], b->priority[j] = moved;
+    }
+    unsigned start = b->by_priority ? 0 : (unsigned)(draw(b) % n);
+    for (unsigned i = 0; i < n; i++) {
+        const struct warp *w = &b->warps[b->by_priority ? b->priority[i] : (start + i) % n];
+        uint32_t lanes = runnable(w);
+        if (lanes == 0) continue;
+        for (unsigned skip = (unsigned)(draw(b) % (unsigned)__builtin_popcount(lanes)); skip > 0; skip--)
+            lanes &= lanes - 1;
+        return lowest_of(w, lanes);
+    }
+    return NULL;
+}
+
+/* The next thread to run, NULL when none can. Fixed schedule: the running warp's lowest lane, then the next
+ * warp's. */
+static struct thread *pick(struct block *b, unsigned warp)
+{
+    if (b->run->mode.schedule == QD_EMU_SCHEDULE_RANDOM) return pick_random(b);
+    for (unsigned i = 0; i < b->n_warps; i++) {
+        const struct warp *w = &b->warps[warp];
+        if (runnable(w)) return lowest_of(w, runnable(w));
+        if (++warp == b->n_warps) warp = 0;
+    }
+    return NULL;
+}
+
+static void switch_from(struct thread *from, struct thread *to, bool final)
+{
+    if (from == to) return;
+    qd_emu_self = to ? &to->self : NULL;
+    qd_emu_fiber_switch(&from->fiber, to ? &to->fiber : &qd_emu_worker->scheduler, final);
+}
+
+void qd_emu_wait(enum qd_emu_kind kind, struct qd_emu_site site)
+{
+    struct thread *t = current_thread();
+    t->waits_for = kind;
+    t->site = site;
+    t->warp->ready &= ~(1u << t->self.lane);
+    switch_from(t, pick(t->block, t->warp->index), false);
+}
+
+void qd_emu_maybe_switch(void)
+{
+    struct thread *t = current_thread();
+    if (t->block->run->mode.schedule == QD_EMU_SCHEDULE_RANDOM)
+        switch_from(t, pick(t->block, t->warp->index), false);
+}
+
+/* A lane that has looked once waits until all others of its block have blocked or looked, too; then the
+ * scheduler lets other blocks and devices go on before they look again. */
+void qd_emu_spin(struct qd_emu_site site)
+{
+    struct thread *t = current_thread();
+    t->waits_for = QD_EMU_KIND_SPIN;
+    t->site = site;
+    t->warp->spun |= 1u << t->self.lane;
+    switch_from(t, pick(t->block, t->warp->index), false);
+}
+
+void qd_emu_note_progress(void)
+{
+    enum { TELL_EVERY = 1024 };
+    struct worker *w = qd_emu_worker;
+    if (w == NULL || w->run == NULL)
+        qd_emu_progress(1);
+    else if (++w->run->progress == TELL_EVERY)
+        qd_emu_progress(w->run->progress), w->run->progress = 0;
+}
+
+const struct qd_emu_launch *qd_emu_self_launch(void)
+{
+    return current_thread()->block->run->launch;
+}
+
+/* ---- a thread's life ---- */
+
+static void exit_thread(struct thread *t)
+{
+    struct block *b = t->block;
+    if (t->async.n_copies > 0)
+        qd_emu_fail((struct qd_emu_site){0},
+                    "the thread ends with %u cp.async copies that it never waited for", t->async.n_copies);
+    t->exited = true;
+    t->warp->alive &= ~(1u << t->self.lane);
+    t->warp->ready &= ~(1u << t->self.lane);
+    b->n_alive--;
+    qd_emu_warp_exit(t);
+    qd_emu_barriers_exit(t);
+    qd_emu_note_progress();
+}
+
+static void thread_main(void)
+{
+    qd_emu_fiber_entered(&qd_emu_worker->scheduler);
+    struct thread *t = current_thread();
+    const struct qd_emu_launch *launch = t->block->run->launch;
+    qd_emu_order_after(&qd_emu_worker->order_start);
+    launch->call(launch->args, launch->kernel);
+    exit_thread(t);
+    qd_emu_order_before(&qd_emu_worker->order_end);
+    switch_from(t, pick(t->block, t->warp->index), true);
+    __builtin_unreachable();
+}
+
+/* ---- a block's life ---- */
+
+static void free_stacks(struct block *b)
+{
+    if (b->stacks) munmap(b->stacks, (size_t)b->n_stacks * (QD_EMU_STACK_BYTES + PAGE_BYTES));
+    b->stacks = NULL, b->n_stacks = 0;
+}
+
+/* Stacks for n threads, each above a page that may be a guard. Blocks beyond the first resident one do
+ * without: the system limits how many areas of memory a process may tell apart. */
+static bool make_stacks(struct block *b, unsigned n)
+{
+    if (n <= b->n_stacks) return true;
+    free_stacks(b);
+    size_t each = QD_EMU_STACK_BYTES + PAGE_BYTES;
+    char *base =
+        mmap(NULL, n * each, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED) return false;
+    b->stacks = base, b->n_stacks = n;
+    for (unsigned i = 0; i < n; i++) {
+        if (b->guard_stacks && mprotect(base + i * each, PAGE_BYTES, PROT_NONE) != 0) return false;
+        b->threads[i].fiber.stack = base + i * each + PAGE_BYTES;
+        b->threads[i].fiber.stack_bytes = QD_EMU_STACK_BYTES;
+    }
+    return true;
+}
+
+struct block *qd_emu_block_create(struct worker *worker)
+{
+    struct block *b = calloc(1, sizeof *b);
+    if (b == NULL) return NULL;
+    b->threads = calloc(QD_EMU_MAX_THREADS, sizeof *b->threads);
+    b->guard_stacks = worker->n_resident == 0;
+    if (b->threads && qd_emu_shared_create(b)) return b;
+    qd_emu_block_destroy(b);
+    return NULL;
+}
+
+void qd_emu_block_destroy(struct block *b)
+{
+    if (b == NULL) return;
+    qd_emu_shared_destroy(b);
+    free_stacks(b);
+    free(b->threads);
+    free(b);
+}
+
+static void seed_block(struct block *b)
+{
+    b->random = (b->run->mode.seed + 1) * 0x9E3779B97F4A7C15u ^ (b->linear + 1) * 0xBF58476D1CE4E5B9u;
+    if (b->random == 0) b->random = 1;
+    for (int i = 0; i < 8; i++) draw(b); /* the seed's bits spread */
+    b->by_priority = draw(b) & 1;
+    for (unsigned i = 0; i < b->n_warps; i++) {
+        unsigned j = (unsigned)(draw(b) % (i + 1));
+        b->priority[i] = b->priority[j];
+        b->priority[j] = (uint8_t)i;
+    }
+}
+
+static void start_warps(struct block *b)
+{
+    for (unsigned i = 0; i < b->n_warps; i++) {
+        struct warp *w = &b->warps[i];
+        unsigned lanes = b->n_threads - i * QD_EMU_WARP_SIZE;
+        w->index = i;
+        w->threads = &b->threads[i * QD_EMU_WARP_SIZE];
+        w->existing = lanes >= QD_EMU_WARP_SIZE ? ~0u : (1u << lanes) - 1;
+        w->alive = w->ready = w->existing;
+        w->spun = 0;
+        w->n_pending = 0;
+    }
+}
+
+/* ThreadSanitizer takes threads for the same that get the same slot of its own one after the other: threads
+ * of equal index in two blocks must not. Fresh pages make it forget what another block did to this stack. */
+static void watch_threads(struct block *b)
+{
+    (void)b;
+#ifdef QD_EMU_TSAN
+    enum { STEP = 37 };
+    for (unsigned i = 0; i < b->n_threads; i++) {
+        struct qd_emu_fiber *f = &b->threads[(i + b->linear * STEP) % b->n_threads].fiber;
+        mmap(f->stack + QD_EMU_STACK_BYTES - TSAN_STACK_BYTES, TSAN_STACK_BYTES, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+        f->tsan = __tsan_create_fiber(0);
+    }
+#endif
+}
+
+static void start_threads(struct block *b)
+{
+    const uint3 dim = b->place.block_dim;
+    watch_threads(b);
+    for (unsigned i = 0; i < b->n_threads; i++) {
+        struct thread *t = &b->threads[i];
+        t->self.index = (uint3){i % dim.x, i / dim.x % dim.y, i / (dim.x * dim.y)};
+        t->self.linear = i;
+        t->self.lane = i % QD_EMU_WARP_SIZE;
+        t->self.place = &b->place;
+        t->self.front_end = NULL;
+        t->warp = &b->warps[i / QD_EMU_WARP_SIZE];
+        t->block = b;
+        t->exited = false;
+        t->async.n_copies = t->async.n_groups = 0;
+        qd_emu_fiber_init(&t->fiber, thread_main, i);
+    }
+}
+
+bool qd_emu_block_start(struct block *b, struct run *run, uint64_t linear)
+{
+    const unsigned *grid = run->launch->grid, *dim = run->launch->block;
+    b->run = run;
+    b->linear = linear;
+    b->place.block_index = (uint3){(unsigned)(linear % grid[0]), (unsigned)(linear / grid[0] % grid[1]),
+                                   (unsigned)(linear / ((uint64_t)grid[0] * grid[1]))};
+    b->place.block_dim = (uint3){dim[0], dim[1], dim[2]};
+    b->place.grid_dim = (uint3){grid[0], grid[1], grid[2]};
+    b->n_threads = b->n_alive = dim[0] * dim[1] * dim[2];
+    b->n_warps = (b->n_threads + QD_EMU_WARP_SIZE - 1) / QD_EMU_WARP_SIZE;
+    if (!make_stacks(b, b->n_threads)) return false;
+    seed_block(b);
+    start_warps(b);
+    qd_emu_barriers_reset(b);
+    qd_emu_shared_start(b, run->launch->shared_bytes);
+    start_threads(b);
+    return true;
+}
+
+void qd_emu_block_resume(struct block *b)
+{
+    for (unsigned i = 0; i < b->n_warps; i++) b->warps[i].spun = 0;
+    struct thread *t = pick(b, 0);
+    if (t == NULL) return;
+    qd_emu_self = &t->self;
+    qd_emu_fiber_switch(&qd_emu_worker->scheduler, &t->fiber, false);
+    qd_emu_self = NULL;
+}
+
+bool qd_emu_block_spins(const struct block *b)
+{
+    for (unsigned i = 0; i < b->n_warps; i++)
+        if (b->warps[i].ready) return true;
+    return false;
+}
+
+void qd_emu_block_end(struct block *b)
+{
+    qd_emu_shared_end(b);
+#ifdef QD_EMU_TSAN
+    for (unsigned i = 0; i < b->n_threads; i++) {
+        struct thread *t = &b->threads[i];
+        if (!t->exited) { /* the launch has failed; its end comes after what this thread did all the same */
+            __tsan_switch_to_fiber(t->fiber.tsan, QD_EMU_TSAN_NO_ORDER);
+            qd_emu_order_before(&qd_emu_worker->order_end);
+            __tsan_switch_to_fiber(qd_emu_worker->scheduler.tsan, QD_EMU_TSAN_NO_ORDER);
+        }
+        __tsan_destroy_fiber(t->fiber.tsan);
+    }
+#endif
+}

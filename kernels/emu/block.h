@@ -1,0 +1,199 @@
+/* The blocks of a running launch: threads, warps, barriers, shared memory, and who runs next. Known to the
+ * files of this folder that implement emu.h; front ends see emu.h only. */
+#ifndef QD_KERNELS_EMU_BLOCK_H
+#define QD_KERNELS_EMU_BLOCK_H
+
+#include <stdatomic.h>
+
+#include "kernels/emu/emu.h"
+#include "kernels/emu/fiber.h"
+#include "kernels/emu/mode.h"
+#include "kernels/emu/sanitize.h"
+
+enum {
+    MAX_WARPS = QD_EMU_MAX_THREADS / QD_EMU_WARP_SIZE,
+    N_BARRIERS = 16,
+    MAX_SHARED_OBJECTS = 64,
+    MAX_COPIES = 256, /* cp.async of one thread on their way */
+    MAX_GROUPS = 64,
+    ERROR_BYTES = 1024,
+};
+
+struct async_copy {
+    void *dst; /* NULL: has arrived */
+    const void *src;
+    uint32_t src_bytes;
+};
+
+struct async_queue {
+    unsigned n_copies, n_groups;
+    unsigned group_end[MAX_GROUPS]; /* copies of this group and those before it */
+    struct async_copy copies[MAX_COPIES];
+};
+
+struct thread {
+    struct qd_emu_thread self; /* first: qd_emu_self points here */
+    struct qd_emu_fiber fiber;
+    struct warp *warp;
+    struct block *block;
+    enum qd_emu_kind waits_for; /* while it cannot run */
+    unsigned barrier;           /* for QD_EMU_KIND_BARRIER: its id */
+    struct qd_emu_site site;    /* where it waits or spins */
+    bool exited;
+    struct async_queue async;
+};
+
+/* A collective that some lanes have reached. */
+struct pending {
+    struct qd_emu_lanes lanes; /* mask: all it takes */
+    uint32_t arrived;
+    unsigned turn; /* how many met before in this warp */
+    enum qd_emu_kind kind;
+    struct qd_emu_site site;
+};
+
+struct warp {
+    unsigned index;
+    struct thread *threads; /* of lane 0 */
+    uint32_t existing;      /* lanes the block has */
+    uint32_t alive;         /* lanes that have not exited */
+    uint32_t ready;         /* lanes that can run */
+    uint32_t spun;          /* ready lanes that wait for something outside and have looked already */
+    unsigned n_met;         /* collectives begun */
+    unsigned n_pending;
+    struct pending pending[QD_EMU_WARP_SIZE];
+};
+
+struct barrier {
+    unsigned arrived, expected;  /* threads; expected 0: nobody has come */
+    unsigned turn;               /* times completed */
+    bool whole_block;            /* expected was not named */
+    struct qd_emu_site site;     /* of the first to come */
+    uint32_t came[MAX_WARPS];    /* lanes that arrived */
+    uint32_t waiting[MAX_WARPS]; /* those of them that wait */
+};
+
+struct shared_object {
+    const void *key;
+    const char *name;
+    uint32_t offset, bytes; /* in the arena */
+};
+
+struct block {
+    struct qd_emu_place place;
+    struct run *run;
+    uint64_t linear; /* index in the grid */
+    unsigned n_threads, n_warps, n_alive;
+    struct thread *threads;
+    struct warp warps[MAX_WARPS];
+    struct barrier barriers[N_BARRIERS];
+    uint64_t random;             /* generator's state */
+    bool by_priority;            /* random schedule's kind */
+    uint8_t priority[MAX_WARPS]; /* warps, most urgent first */
+    char *arena;                 /* shared memory */
+    uint32_t arena_used;         /* bytes up to which something may have been written */
+    unsigned n_objects;          /* object 0 is the dynamic memory */
+    struct shared_object objects[MAX_SHARED_OBJECTS];
+    char *order_objects; /* addresses that stand for this block's barriers (ThreadSanitizer) */
+    char *stacks;        /* for n_stacks threads */
+    unsigned n_stacks;
+    bool guard_stacks; /* each above an inaccessible page */
+};
+
+/* One launch on one OS thread. */
+struct run {
+    const struct qd_emu_launch *launch;
+    struct qd_emu_mode mode;
+    struct worker *worker;
+    struct qd_emu_counters counters;
+    uint64_t n_blocks, n_started; /* of the grid */
+    uint64_t stride, first;       /* block order: (first + i * stride) mod n_blocks */
+    uint64_t progress;            /* events not yet told to the process */
+    bool failed;
+    char error[ERROR_BYTES];
+};
+
+/* What an OS thread keeps between launches. */
+struct worker {
+    struct qd_emu_fiber scheduler;             /* the OS thread's own stack */
+    struct run *run;                           /* NULL between launches */
+    struct block *blocks[QD_EMU_MAX_RESIDENT]; /* slots, made when first used */
+    unsigned n_resident;                       /* slots in use are the first ones */
+    char *order_space;                         /* where order_objects point; NULL without ThreadSanitizer */
+    char order_start, order_end; /* launch before its threads, threads before the launch's end */
+};
+
+/* The worker of this OS thread; NULL before its first launch. */
+extern __thread struct worker *qd_emu_worker;
+
+static inline struct thread *current_thread(void)
+{
+    return (struct thread *)(void *)qd_emu_self;
+}
+
+/* xorshift64. */
+static inline uint64_t draw(struct block *b)
+{
+    uint64_t x = b->random;
+    x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+    return b->random = x;
+}
+
+/* The address that stands for a meeting's order to ThreadSanitizer. Meetings in turn use several: a thread
+ * that still leaves one must not see what others did before they reached the next. */
+enum { ORDERS_BARRIER = 2, ORDERS_WARP = 4, ORDER_BYTES = 8 };
+enum { ORDER_WARPS = N_BARRIERS * ORDERS_BARRIER, ORDER_PER_BLOCK = ORDER_WARPS + MAX_WARPS * ORDERS_WARP };
+static inline void *barrier_order(const struct block *b, unsigned id, unsigned turn)
+{
+    return b->order_objects + (id * ORDERS_BARRIER + turn % ORDERS_BARRIER) * ORDER_BYTES;
+}
+static inline void *warp_order(const struct block *b, unsigned warp, unsigned turn)
+{
+    return b->order_objects + (ORDER_WARPS + warp * ORDERS_WARP + turn % ORDERS_WARP) * ORDER_BYTES;
+}
+
+/* block.c: making and running one block. */
+struct block *qd_emu_block_create(struct worker *worker);
+void qd_emu_block_destroy(struct block *block);
+/* Makes `block` block number `linear` of the run's grid, all threads at their start. False: no memory for
+ * stacks. */
+bool qd_emu_block_start(struct block *block, struct run *run, uint64_t linear);
+/* Runs it until no thread can go on; from then on some spin, or all have exited, or it is stuck. */
+void qd_emu_block_resume(struct block *block);
+bool qd_emu_block_spins(const struct block *block);
+/* After its last turn, in success or failure. */
+void qd_emu_block_end(struct block *block);
+
+/* Takes the running thread's turn: it waits until someone makes it ready again. */
+void qd_emu_wait(enum qd_emu_kind kind, struct qd_emu_site site);
+/* After completing something for others: in a random schedule another thread may go on first. */
+void qd_emu_maybe_switch(void);
+
+/* warp.c */
+void qd_emu_warp_exit(struct thread *thread);
+
+/* barrier.c */
+void qd_emu_barriers_reset(struct block *block);
+void qd_emu_barriers_exit(struct thread *thread);
+
+/* shared.c */
+bool qd_emu_shared_create(struct block *block);
+void qd_emu_shared_destroy(struct block *block);
+void qd_emu_shared_start(struct block *block, size_t dynamic_bytes);
+/* Fails the run when bytes between objects were written. */
+void qd_emu_shared_end(struct block *block);
+
+/* report.c: failures, recorded in the run. The first one wins. */
+void qd_emu_run_fail(struct run *run, const struct thread *thread, struct qd_emu_site site,
+                     const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* Nothing can run, or spins in vain (`what`): tells who waits where. */
+void qd_emu_report_stuck(struct run *run, const char *what);
+/* Calls body(run) with faults of CUDA threads turned into a failure of the run; body returns at once then. */
+void qd_emu_catch_faults(struct run *run, void (*body)(struct run *run));
+
+/* mode.c */
+void qd_emu_add_counters(const struct qd_emu_counters *counters);
+/* Adds to the count of events on all devices and returns it. */
+uint64_t qd_emu_progress(uint64_t add);
+
+#endif

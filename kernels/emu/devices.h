@@ -1,0 +1,43 @@
+/* The emulated GPUs themselves: what CUDA has no call for. Their number and memory, memory that is only
+ * addresses, what is still held, and the end.
+ */
+#ifndef QD_KERNELS_EMU_DEVICES_H
+#define QD_KERNELS_EMU_DEVICES_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+    QD_EMU_MAX_DEVICES = 16,
+    QD_EMU_DEFAULT_DEVICES = 8,
+    QD_EMU_N_SMS = 8, /* what cudaDeviceProp::multiProcessorCount says */
+};
+
+/* 0 .. QD_EMU_MAX_DEVICES GPUs from now on. 0, or -1 when the number is out of range or a GPU is in use
+ * (memory, handles or a worker thread exist: qd_emu_shutdown first). */
+int qd_emu_set_device_count(int n);
+
+/* Memory of each GPU; 0: half of the machine's, which is the default. */
+void qd_emu_set_device_memory(size_t bytes);
+
+/* Device memory of the current device that is only addresses until it is touched: not filled, zero where not
+ * written, not counted. For offsets beyond 32 bits. A cudaError_t; freed by cudaFree. */
+int qd_emu_malloc_sparse(void **p, size_t bytes);
+
+/* The number of allocations, streams, events, graphs and executable graphs that exist, one per line in text.
+ */
+size_t qd_emu_leaks(char *text, size_t text_len);
+
+/* Finishes what was issued, ends the worker threads, frees all memory and handles, forgets failures, peer
+ * access and kernel attributes; the number of GPUs and their memory stay. No other call may be in progress.
+ * The next call starts afresh. */
+void qd_emu_shutdown(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,201 @@
+#include "kernels/emu/block.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "kernels/base/clock.h"
+
+enum {
+    OPEN_NEXT_AFTER_US = 1000, /* a block spins in vain so long before the next one of its launch joins it */
+    SLEEP_AFTER_US = 5000,     /* and the OS thread so long before it sleeps instead of yielding */
+    SLEEP_US = 50,
+    ORDER_SPACE_BYTES = 1 << 22,
+};
+
+static struct worker *get_worker(void)
+{
+    if (qd_emu_worker) return qd_emu_worker;
+    struct worker *w = calloc(1, sizeof *w);
+    if (w == NULL) return NULL;
+#ifdef QD_EMU_TSAN
+    w->order_space =
+        mmap(NULL, ORDER_SPACE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    w->scheduler.tsan = __tsan_get_current_fiber();
+#endif
+    return qd_emu_worker = w;
+}
+
+void qd_emu_release_thread(void)
+{
+    struct worker *w = qd_emu_worker;
+    if (w == NULL) return;
+    for (unsigned i = 0; i < QD_EMU_MAX_RESIDENT; i++) qd_emu_block_destroy(w->blocks[i]);
+    if (w->order_space) munmap(w->order_space, ORDER_SPACE_BYTES);
+    free(w);
+    qd_emu_worker = NULL;
+}
+
+static uint64_t greatest_divisor(uint64_t a, uint64_t b)
+{
+    while (b) {
+        uint64_t rest = a % b;
+        a = b, b = rest;
+    }
+    return a;
+}
+
+/* Blocks in index order, or, in a random schedule, with a stride that shares no divisor with their number. */
+static void order_blocks(struct run *run)
+{
+    run->stride = 1, run->first = 0;
+    if (run->mode.schedule != QD_EMU_SCHEDULE_RANDOM) return;
+    uint64_t n = run->n_blocks;
+    run->first = run->mode.seed % n;
+    run->stride = (run->mode.seed * 2654435761u) % n | 1;
+    while (greatest_divisor(run->stride, n) != 1) run->stride += 2;
+}
+
+/* Makes one more block resident. */
+static void open_block(struct run *run)
+{
+    struct worker *w = run->worker;
+    uint64_t linear = (run->first + run->n_started * run->stride) % run->n_blocks;
+    struct block **slot = &w->blocks[w->n_resident];
+    if (*slot == NULL) *slot = qd_emu_block_create(w);
+    if (*slot && w->order_space)
+        (*slot)->order_objects = w->order_space + linear * ORDER_PER_BLOCK * ORDER_BYTES %
+                                                      (ORDER_SPACE_BYTES - ORDER_PER_BLOCK * ORDER_BYTES);
+    if (*slot == NULL || !qd_emu_block_start(*slot, run, linear)) {
+        qd_emu_run_fail(run, NULL, (struct qd_emu_site){0}, "no memory for the stacks of a block");
+        return;
+    }
+    w->n_resident++;
+    run->n_started++;
+}
+
+/* Block in slot `i` has ended; the slots in use stay the first ones. */
+static void close_block(struct run *run, unsigned i)
+{
+    struct worker *w = run->worker;
+    struct block *ended = w->blocks[i];
+    qd_emu_block_end(ended);
+    w->n_resident--;
+    w->blocks[i] = w->blocks[w->n_resident];
+    w->blocks[w->n_resident] = ended;
+    run->counters.blocks++;
+}
+
+static uint64_t tell_progress(struct run *run)
+{
+    uint64_t mine = run->progress;
+    run->progress = 0;
+    return qd_emu_progress(mine);
+}
+
+/* Gives each resident block a turn, the last one first. */
+static void run_round(struct run *run)
+{
+    struct worker *w = run->worker;
+    for (unsigned i = w->n_resident; i-- > 0 && !run->failed;) {
+        struct block *b = w->blocks[i];
+        qd_emu_block_resume(b);
+        if (run->failed) return;
+        if (b->n_alive == 0)
+            close_block(run, i);
+        else if (!qd_emu_block_spins(b))
+            qd_emu_report_stuck(run, "deadlock");
+    }
+}
+
+static bool may_open(const struct run *run)
+{
+    return run->n_started < run->n_blocks && run->worker->n_resident < run->mode.resident_blocks;
+}
+
+/* All resident blocks spin, and nothing has happened on any device for `idle_us`. */
+static void idle(struct run *run, uint64_t idle_us)
+{
+    if (idle_us > run->mode.stall_ms * 1000u) {
+        qd_emu_report_stuck(run, "livelock, threads spin without progress");
+        return;
+    }
+    if (may_open(run) && idle_us > OPEN_NEXT_AFTER_US)
+        open_block(run);
+    else if (idle_us > SLEEP_AFTER_US)
+        nanosleep(&(struct timespec){.tv_nsec = SLEEP_US * 1000}, NULL);
+    else
+        sched_yield();
+}
+
+static void run_blocks(struct run *run)
+{
+    struct worker *w = run->worker;
+    uint64_t seen = tell_progress(run);
+    int64_t since_ns = qd_clock_now_ns();
+    while (!run->failed && (w->n_resident > 0 || run->n_started < run->n_blocks)) {
+        if (w->n_resident == 0) open_block(run);
+        run_round(run);
+        if (run->failed || w->n_resident == 0) continue;
+        uint64_t now = tell_progress(run);
+        int64_t now_ns = qd_clock_now_ns();
+        if (now != seen)
+            seen = now, since_ns = now_ns;
+        else
+            idle(run, (uint64_t)(now_ns - since_ns) / 1000);
+    }
+}
+
+static bool shape_fits(const struct qd_emu_launch *l, char *err, size_t errlen)
+{
+    uint64_t threads = (uint64_t)l->block[0] * l->block[1] * l->block[2];
+    if (threads == 0 || threads > QD_EMU_MAX_THREADS) {
+        snprintf(err, errlen, "kernel %s: blocks of %llu threads", l->name, (unsigned long long)threads);
+        return false;
+    }
+    if (l->grid[0] == 0 || l->grid[0] > INT32_MAX || l->grid[1] == 0 || l->grid[1] > QD_EMU_MAX_GRID_YZ ||
+        l->grid[2] == 0 || l->grid[2] > QD_EMU_MAX_GRID_YZ) {
+        snprintf(err, errlen, "kernel %s: a grid of %u x %u x %u", l->name, l->grid[0], l->grid[1],
+                 l->grid[2]);
+        return false;
+    }
+    if (l->shared_bytes > QD_EMU_MAX_SHARED_BYTES) {
+        snprintf(err, errlen, "kernel %s: %zu bytes of shared memory, more than %d", l->name, l->shared_bytes,
+                 QD_EMU_MAX_SHARED_BYTES);
+        return false;
+    }
+    return true;
+}
+
+int qd_emu_run_grid(const struct qd_emu_launch *launch, char *err, size_t errlen)
+{
+    if (!shape_fits(launch, err, errlen)) return -1;
+    struct worker *w = get_worker();
+    struct run *run = calloc(1, sizeof *run);
+    if (w == NULL || run == NULL) {
+        free(run);
+        snprintf(err, errlen, "kernel %s: no memory to run it", launch->name);
+        return -1;
+    }
+    run->launch = launch;
+    run->mode = qd_emu_get_mode();
+    run->worker = w;
+    run->n_blocks = (uint64_t)launch->grid[0] * launch->grid[1] * launch->grid[2];
+    order_blocks(run);
+    w->run = run;
+    qd_emu_order_before(&w->order_start);
+
+    qd_emu_catch_faults(run, run_blocks);
+
+    while (w->n_resident > 0) close_block(run, w->n_resident - 1); /* after a failure */
+    qd_emu_order_after(&w->order_end);
+    w->run = NULL;
+    run->counters.launches = 1;
+    qd_emu_add_counters(&run->counters);
+    int failed = run->failed;
+    if (failed) snprintf(err, errlen, "%s", run->error);
+    free(run);
+    return failed ? -1 : 0;
+}

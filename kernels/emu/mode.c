@@ -1,0 +1,69 @@
+#include "kernels/emu/mode.h"
+
+#include <pthread.h>
+
+#include "kernels/emu/block.h"
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static bool mode_is_set;
+static struct qd_emu_mode mode_now;
+static struct qd_emu_counters totals;
+static _Atomic uint64_t progress_of_all;
+
+struct qd_emu_mode qd_emu_default_mode(void)
+{
+    return (struct qd_emu_mode){.schedule = QD_EMU_SCHEDULE_FIXED,
+                                .arrival = QD_EMU_ARRIVAL_LATEST,
+                                .mma_sum = QD_EMU_MMA_SUM_F32,
+                                .resident_blocks = 32,
+                                .stall_ms = 30000};
+}
+
+struct qd_emu_mode qd_emu_get_mode(void)
+{
+    pthread_mutex_lock(&lock);
+    struct qd_emu_mode mode = mode_is_set ? mode_now : qd_emu_default_mode();
+    pthread_mutex_unlock(&lock);
+    return mode;
+}
+
+void qd_emu_set_mode(const struct qd_emu_mode *mode)
+{
+    pthread_mutex_lock(&lock);
+    mode_is_set = true;
+    mode_now = *mode;
+    pthread_mutex_unlock(&lock);
+}
+
+struct qd_emu_counters qd_emu_read_counters(void)
+{
+    pthread_mutex_lock(&lock);
+    struct qd_emu_counters counters = totals;
+    pthread_mutex_unlock(&lock);
+    return counters;
+}
+
+void qd_emu_reset_counters(void)
+{
+    pthread_mutex_lock(&lock);
+    totals = (struct qd_emu_counters){0};
+    pthread_mutex_unlock(&lock);
+}
+
+void qd_emu_add_counters(const struct qd_emu_counters *c)
+{
+    pthread_mutex_lock(&lock);
+    totals.launches += c->launches;
+    totals.blocks += c->blocks;
+    totals.mma += c->mma;
+    totals.ldmatrix += c->ldmatrix;
+    totals.weight_bytes += c->weight_bytes;
+    totals.async_copy_bytes += c->async_copy_bytes;
+    totals.barriers += c->barriers;
+    pthread_mutex_unlock(&lock);
+}
+
+uint64_t qd_emu_progress(uint64_t add)
+{
+    return atomic_fetch_add_explicit(&progress_of_all, add, memory_order_relaxed) + add;
+}

@@ -1,0 +1,188 @@
+#include "kernels/emu/block.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Appends to the run's error text. */
+static void append(struct run *run, const char *format, va_list args)
+{
+    size_t used = strlen(run->error);
+    vsnprintf(run->error + used, ERROR_BYTES - used, format, args);
+}
+
+static void add(struct run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void add(struct run *run, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    append(run, format, args);
+    va_end(args);
+}
+
+static void fail_with(struct run *run, const struct thread *t, struct qd_emu_site site, const char *format,
+                      va_list args)
+{
+    if (run->failed) return;
+    run->failed = true;
+    run->error[0] = '\0';
+    add(run, "kernel %s: ", run->launch->name);
+    if (site.file) add(run, "%s:%d: ", site.file, site.line);
+    append(run, format, args);
+    if (t == NULL) return;
+    const uint3 b = t->block->place.block_index, i = t->self.index;
+    add(run, " [block (%u,%u,%u) thread (%u,%u,%u)]", b.x, b.y, b.z, i.x, i.y, i.z);
+}
+
+void qd_emu_run_fail(struct run *run, const struct thread *t, struct qd_emu_site site, const char *format,
+                     ...)
+{
+    va_list args;
+    va_start(args, format);
+    fail_with(run, t, site, format, args);
+    va_end(args);
+}
+
+void qd_emu_fail(struct qd_emu_site site, const char *format, ...)
+{
+    struct thread *t = current_thread();
+    va_list args;
+    va_start(args, format);
+    fail_with(t->block->run, t, site, format, args);
+    va_end(args);
+    qd_emu_order_before(&qd_emu_worker->order_end);
+    qd_emu_self = NULL;
+    qd_emu_fiber_switch(&t->fiber, &qd_emu_worker->scheduler, 1);
+    abort(); /* nobody switches back to a failed thread */
+}
+
+/* ---- who waits where ---- */
+
+static const char *kind_name(enum qd_emu_kind kind)
+{
+    static const char *const names[] = {
+        [QD_EMU_KIND_SYNCWARP] = "__syncwarp", [QD_EMU_KIND_SHUFFLE] = "a shuffle",
+        [QD_EMU_KIND_VOTE] = "a vote",         [QD_EMU_KIND_MMA] = "mma",
+        [QD_EMU_KIND_LDMATRIX] = "ldmatrix",   [QD_EMU_KIND_BARRIER] = "barrier",
+        [QD_EMU_KIND_SPIN] = "a flag",
+    };
+    return names[kind];
+}
+
+static bool same_wait(const struct thread *a, const struct thread *b)
+{
+    if (a->waits_for != b->waits_for || a->site.line != b->site.line || a->site.file != b->site.file)
+        return false;
+    return a->waits_for != QD_EMU_KIND_BARRIER || a->barrier == b->barrier;
+}
+
+static bool is_first_of_its_wait(const struct block *b, const struct thread *t)
+{
+    for (const struct thread *u = b->threads; u < t; u++)
+        if (!u->exited && same_wait(u, t)) return false;
+    return true;
+}
+
+static void report_block(struct run *run, const struct block *b)
+{
+    for (const struct thread *t = b->threads; t < b->threads + b->n_threads; t++) {
+        if (t->exited || !is_first_of_its_wait(b, t)) continue;
+        unsigned n = 0;
+        for (const struct thread *u = t; u < b->threads + b->n_threads; u++)
+            n += !u->exited && same_wait(u, t);
+        const uint3 at = b->place.block_index;
+        add(run, "; block (%u,%u,%u): %u threads from thread %u on wait for %s", at.x, at.y, at.z, n,
+            t->self.linear, kind_name(t->waits_for));
+        if (t->waits_for == QD_EMU_KIND_BARRIER) add(run, " %u", t->barrier);
+        add(run, " at %s:%d", t->site.file ? t->site.file : "?", t->site.line);
+    }
+    if (b->n_alive < b->n_threads) add(run, "; %u threads have exited", b->n_threads - b->n_alive);
+}
+
+void qd_emu_report_stuck(struct run *run, const char *what)
+{
+    const struct worker *w = run->worker;
+    qd_emu_run_fail(run, NULL, (struct qd_emu_site){0}, "%s with %u of %llu blocks resident", what,
+                    w->n_resident, (unsigned long long)run->n_blocks);
+    for (unsigned i = 0; i < w->n_resident; i++)
+        if (w->blocks[i]->n_alive > 0) report_block(run, w->blocks[i]);
+}
+
+/* ---- faults ---- */
+
+/* Sanitizers report faults themselves and better. */
+#if defined(QD_EMU_ASAN) || defined(QD_EMU_TSAN)
+
+void qd_emu_catch_faults(struct run *run, void (*body)(struct run *run))
+{
+    body(run);
+}
+
+#else
+
+enum { N_SIGNALS = 3, ALT_STACK_BYTES = 64 * 1024 };
+static const int signals[N_SIGNALS] = {SIGSEGV, SIGBUS, SIGFPE};
+
+/* Handlers belong to the process: the first launch under way installs them, the last puts the old ones back.
+ */
+static pthread_mutex_t handlers_lock = PTHREAD_MUTEX_INITIALIZER;
+static unsigned n_handler_users;
+static struct sigaction old_handlers[N_SIGNALS];
+
+static __thread sigjmp_buf fault_return;
+static __thread int fault_signal;
+static __thread void *fault_address;
+
+static void on_fault(int number, siginfo_t *info, void *context)
+{
+    (void)context;
+    if (qd_emu_self) {
+        fault_signal = number;
+        fault_address = info->si_addr;
+        siglongjmp(fault_return, 1);
+    }
+    for (int i = 0; i < N_SIGNALS; i++) /* not a CUDA thread's: happens again, and then as before */
+        if (signals[i] == number) sigaction(number, &old_handlers[i], NULL);
+}
+
+static void install_handlers(void)
+{
+    struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+    pthread_mutex_lock(&handlers_lock);
+    if (n_handler_users++ == 0)
+        for (int i = 0; i < N_SIGNALS; i++) sigaction(signals[i], &action, &old_handlers[i]);
+    pthread_mutex_unlock(&handlers_lock);
+}
+
+static void remove_handlers(void)
+{
+    pthread_mutex_lock(&handlers_lock);
+    if (--n_handler_users == 0)
+        for (int i = 0; i < N_SIGNALS; i++) sigaction(signals[i], &old_handlers[i], NULL);
+    pthread_mutex_unlock(&handlers_lock);
+}
+
+void qd_emu_catch_faults(struct run *run, void (*body)(struct run *run))
+{
+    char alt_stack[ALT_STACK_BYTES]; /* a fiber's own stack may be what ran out */
+    stack_t alt = {.ss_sp = alt_stack, .ss_size = sizeof alt_stack}, old_alt;
+    sigaltstack(&alt, &old_alt);
+    install_handlers();
+    if (sigsetjmp(fault_return, 0) == 0) {
+        body(run);
+    } else {
+        qd_emu_run_fail(run, current_thread(), (struct qd_emu_site){0},
+                        fault_signal == SIGFPE ? "integer division by zero (at %p)"
+                                               : "illegal memory access at %p",
+                        fault_address);
+        qd_emu_self = NULL;
+    }
+    remove_handlers();
+    sigaltstack(&old_alt, NULL);
+}
+
+#endif

@@ -1,0 +1,89 @@
+/* What the sanitizers must be told about fibers, shared memory and instructions; nothing without them.
+ *
+ * AddressSanitizer: which stack runs, and which bytes of a block's arena belong to no object.
+ * ThreadSanitizer (QD_EMU_TSAN): every CUDA thread is a thread of its own; barriers, __syncwarp and fences
+ * order them, shuffles and mma do not. The emulator itself is compiled without it and reports what
+ * instructions touch.
+ */
+#ifndef QD_KERNELS_EMU_SANITIZE_H
+#define QD_KERNELS_EMU_SANITIZE_H
+
+#include <stddef.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define QD_EMU_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define QD_EMU_ASAN 1
+#endif
+#endif
+
+#ifdef QD_EMU_ASAN
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+static inline void qd_emu_hide(const void *p, size_t bytes)
+{
+    ASAN_POISON_MEMORY_REGION(p, bytes);
+}
+static inline void qd_emu_show(const void *p, size_t bytes)
+{
+    ASAN_UNPOISON_MEMORY_REGION(p, bytes);
+}
+#else
+static inline void qd_emu_hide(const void *p, size_t bytes)
+{
+    (void)p, (void)bytes;
+}
+static inline void qd_emu_show(const void *p, size_t bytes)
+{
+    (void)p, (void)bytes;
+}
+#endif
+
+#ifdef QD_EMU_TSAN
+void *__tsan_get_current_fiber(void);
+void *__tsan_create_fiber(unsigned flags);
+void __tsan_destroy_fiber(void *fiber);
+void __tsan_switch_to_fiber(void *fiber, unsigned flags);
+void __tsan_acquire(void *object);
+void __tsan_release(void *object);
+void __tsan_read_range(void *p, unsigned long bytes);
+void __tsan_write_range(void *p, unsigned long bytes);
+enum { QD_EMU_TSAN_NO_ORDER = 1 }; /* a switch that orders nothing */
+
+static inline void qd_emu_order_after(void *object)
+{
+    __tsan_acquire(object);
+}
+static inline void qd_emu_order_before(void *object)
+{
+    __tsan_release(object);
+}
+static inline void qd_emu_touch_read(const void *p, size_t bytes)
+{
+    __tsan_read_range((void *)(size_t)p, bytes);
+}
+static inline void qd_emu_touch_write(void *p, size_t bytes)
+{
+    __tsan_write_range(p, bytes);
+}
+#else
+static inline void qd_emu_order_after(void *object)
+{
+    (void)object;
+}
+static inline void qd_emu_order_before(void *object)
+{
+    (void)object;
+}
+static inline void qd_emu_touch_read(const void *p, size_t bytes)
+{
+    (void)p, (void)bytes;
+}
+static inline void qd_emu_touch_write(void *p, size_t bytes)
+{
+    (void)p, (void)bytes;
+}
+#endif
+
+#endif

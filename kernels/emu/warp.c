@@ -1,0 +1,156 @@
+#include "kernels/emu/block.h"
+
+/* The warp's pending collective that shares lanes with `mask`; NULL when there is none. */
+static struct pending *find_pending(struct warp *w, uint32_t mask)
+{
+    for (unsigned i = 0; i < w->n_pending; i++)
+        if (w->pending[i].lanes.mask & mask) return &w->pending[i];
+    return NULL;
+}
+
+static bool same_site(struct qd_emu_site a, struct qd_emu_site b)
+{
+    return a.line == b.line &&
+           (a.file == b.file || (a.file && b.file && __builtin_strcmp(a.file, b.file) == 0));
+}
+
+static void check_mask(const struct thread *t, uint32_t mask, struct qd_emu_site site)
+{
+    const struct warp *w = t->warp;
+    if (!(mask >> t->self.lane & 1))
+        qd_emu_fail(site, "lane %u is not in its own mask %08x", t->self.lane, mask);
+    if (mask & w->existing & ~w->alive)
+        qd_emu_fail(site, "mask %08x names lanes %08x, which have exited", mask,
+                    mask & w->existing & ~w->alive);
+}
+
+static struct pending *join_pending(struct warp *w, uint32_t mask, enum qd_emu_kind kind,
+                                    struct qd_emu_site site)
+{
+    struct pending *p = find_pending(w, mask);
+    if (p == NULL) {
+        p = &w->pending[w->n_pending++];
+        p->lanes.mask = mask;
+        p->arrived = 0;
+        p->turn = w->n_met++;
+        p->kind = kind;
+        p->site = site;
+    } else if (p->kind != kind || p->lanes.mask != mask || !same_site(p->site, site)) {
+        qd_emu_fail(site,
+                    "divergent warp collective: mask %08x here, but lanes %08x wait at %s:%d with mask %08x",
+                    mask, p->arrived, p->site.file ? p->site.file : "?", p->site.line, p->lanes.mask);
+    }
+    return p;
+}
+
+/* Field by field: a call of memcpy would look to ThreadSanitizer like an access of the CUDA thread. */
+static void move_pending(struct pending *to, const struct pending *from)
+{
+    to->lanes.mask = from->lanes.mask;
+    for (int l = 0; l < QD_EMU_WARP_SIZE; l++) to->lanes.args[l] = from->lanes.args[l];
+    to->arrived = from->arrived;
+    to->turn = from->turn;
+    to->kind = from->kind;
+    to->site = from->site;
+}
+
+void qd_emu_collective(uint32_t mask, enum qd_emu_kind kind, void *arg,
+                       void (*execute)(struct qd_emu_lanes *lanes), struct qd_emu_site site)
+{
+    struct thread *t = current_thread();
+    struct warp *w = t->warp;
+    check_mask(t, mask, site);
+    mask &= w->existing;
+    struct pending *p = join_pending(w, mask, kind, site);
+    void *order = kind == QD_EMU_KIND_SYNCWARP ? warp_order(t->block, w->index, p->turn) : NULL;
+    if (order) qd_emu_order_before(order);
+    p->arrived |= 1u << t->self.lane;
+    p->lanes.args[t->self.lane] = arg;
+    if (p->arrived != mask) {
+        qd_emu_wait(kind, site);
+    } else {
+        if (execute) execute(&p->lanes);
+        w->ready |= mask;
+        if (p != &w->pending[--w->n_pending]) move_pending(p, &w->pending[w->n_pending]);
+        qd_emu_note_progress();
+        qd_emu_maybe_switch();
+    }
+    if (order) qd_emu_order_after(order);
+}
+
+void qd_emu_warp_exit(struct thread *t)
+{
+    const struct pending *p = find_pending(t->warp, 1u << t->self.lane);
+    if (p)
+        qd_emu_fail(p->site, "lanes %08x wait for lane %u, which has exited (mask %08x)", p->arrived,
+                    t->self.lane, p->lanes.mask);
+}
+
+void qd_emu_syncwarp(uint32_t mask, struct qd_emu_site site)
+{
+    qd_emu_collective(mask, QD_EMU_KIND_SYNCWARP, NULL, NULL, site);
+}
+
+struct shuffle {
+    uint64_t value, result;
+    uint32_t lane, width;
+    enum qd_emu_shuffle_mode mode;
+};
+
+/* The lane that lane l reads; its own where the source would leave its segment. */
+static unsigned shuffle_source(const struct shuffle *s, unsigned l)
+{
+    unsigned first = l & ~(s->width - 1), end = first + s->width;
+    unsigned source = l;
+    switch (s->mode) {
+    case QD_EMU_SHUFFLE_INDEX: return first + (s->lane & (s->width - 1));
+    case QD_EMU_SHUFFLE_UP: return s->lane <= l - first ? l - s->lane : l;
+    case QD_EMU_SHUFFLE_DOWN: source = l + s->lane; break;
+    case QD_EMU_SHUFFLE_XOR: source = l ^ s->lane; break;
+    }
+    return source >= end ? l : source;
+}
+
+static void execute_shuffle(struct qd_emu_lanes *lanes)
+{
+    for (uint32_t left = lanes->mask; left; left &= left - 1) {
+        unsigned l = (unsigned)__builtin_ctz(left);
+        struct shuffle *s = lanes->args[l];
+        unsigned source = shuffle_source(s, l);
+        bool takes_part = lanes->mask >> source & 1;
+        s->result = takes_part ? ((const struct shuffle *)lanes->args[source])->value : QD_EMU_POISON;
+    }
+}
+
+uint64_t qd_emu_shuffle(uint32_t mask, enum qd_emu_shuffle_mode mode, uint64_t value, uint32_t lane,
+                        uint32_t width, struct qd_emu_site site)
+{
+    if (width == 0 || width > QD_EMU_WARP_SIZE || (width & (width - 1)))
+        qd_emu_fail(site, "shuffle of width %u", width);
+    struct shuffle s = {.value = value, .lane = lane, .width = width, .mode = mode};
+    qd_emu_collective(mask, QD_EMU_KIND_SHUFFLE, &s, execute_shuffle, site);
+    return *(volatile uint64_t *)&s.result; /* another fiber wrote it */
+}
+
+struct vote {
+    uint32_t result;
+    bool predicate;
+};
+
+static void execute_vote(struct qd_emu_lanes *lanes)
+{
+    uint32_t result = 0;
+    for (uint32_t left = lanes->mask; left; left &= left - 1) {
+        unsigned l = (unsigned)__builtin_ctz(left);
+        if (((const struct vote *)lanes->args[l])->predicate) result |= 1u << l;
+    }
+    for (uint32_t left = lanes->mask; left; left &= left - 1)
+        ((struct vote *)lanes->args[__builtin_ctz(left)])->result = result;
+}
+
+uint32_t qd_emu_ballot(uint32_t mask, bool predicate, struct qd_emu_site site)
+{
+    struct vote v = {.predicate = predicate};
+    qd_emu_collective(mask, QD_EMU_KIND_VOTE, &v, execute_vote, site);
+    return *(volatile uint32_t *)&v.result;
+}

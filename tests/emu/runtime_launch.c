@@ -1,0 +1,231 @@
+#include <pthread.h>
+
+#include "tests/emu/runtime_kernels.h"
+
+static cudaError_t launch_shape(unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz)
+{
+    static int value = 1, n = 0;
+    static int *nothing;
+    dim3 grid = {gx, gy, gz}, block = {bx, by, bz};
+    return cudaLaunchKernel(runtime_kernel(RUNTIME_FILL), grid, block, (void *[]){&nothing, &n, &value}, 0,
+                            NULL);
+}
+
+static void shapes_beyond_the_limits_are_refused(void **state)
+{
+    (void)state;
+    REFUSED(launch_shape(1, 1, 1, 1025, 1, 1), cudaErrorInvalidConfiguration, "blocks of 1025 x 1 x 1");
+    REFUSED(launch_shape(1, 1, 1, 32, 33, 1), cudaErrorInvalidConfiguration, "blocks of 32 x 33 x 1");
+    REFUSED(launch_shape(1, 1, 1, 1, 1, 65), cudaErrorInvalidConfiguration, "blocks of 1 x 1 x 65");
+    REFUSED(launch_shape(1, 1, 1, 0, 1, 1), cudaErrorInvalidConfiguration, "blocks of 0 x");
+    REFUSED(launch_shape(0, 1, 1, 1, 1, 1), cudaErrorInvalidConfiguration, "a grid of 0 x");
+    REFUSED(launch_shape(0x80000000u, 1, 1, 1, 1, 1), cudaErrorInvalidConfiguration, "a grid of 2147483648");
+    REFUSED(launch_shape(1, 65536, 1, 1, 1, 1), cudaErrorInvalidConfiguration, "a grid of 1 x 65536");
+    REFUSED(launch_shape(1, 1, 65536, 1, 1, 1), cudaErrorInvalidConfiguration, "a grid of 1 x 1 x 65536");
+    OK(launch_shape(2, 2, 2, 32, 8, 4));
+    OK(cudaDeviceSynchronize());
+}
+
+static cudaError_t launch_shared(int *out, uint64_t bytes)
+{
+    return launch_one(RUNTIME_SHARED, (void *[]){&out, &bytes}, bytes, NULL);
+}
+
+static void shared_memory_above_48_kib_must_be_asked_for(void **state)
+{
+    (void)state;
+    const void *kernel = runtime_kernel(RUNTIME_SHARED);
+    struct cudaFuncAttributes attributes;
+    int *out = alloc_ints(1);
+    OK(launch_shared(out, 48 * 1024));
+    REFUSED(launch_shared(out, 48 * 1024 + 1), cudaErrorInvalidValue, "49153 bytes of dynamic shared memory");
+    OK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 163 * 1024));
+    OK(launch_shared(out, 163 * 1024));
+    assert_int_equal(read_int(out), 42);
+    REFUSED(launch_shared(out, 163 * 1024 + 1), cudaErrorInvalidValue, "166912 are allowed");
+    REFUSED(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 163 * 1024 + 1),
+            cudaErrorInvalidValue, "at most 166912");
+    REFUSED(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, -1),
+            cudaErrorInvalidValue, "-1 bytes");
+    OK(cudaFuncGetAttributes(&attributes, kernel));
+    assert_int_equal(attributes.maxDynamicSharedSizeBytes, 163 * 1024);
+    assert_int_equal(attributes.maxThreadsPerBlock, 1024);
+
+    OK(cudaSetDevice(1)); /* each GPU is asked for itself */
+    OK(cudaFuncGetAttributes(&attributes, kernel));
+    assert_int_equal(attributes.maxDynamicSharedSizeBytes, 48 * 1024);
+    int *other = alloc_ints(1);
+    REFUSED(launch_shared(other, 48 * 1024 + 1), cudaErrorInvalidValue, "49152 are allowed");
+    OK(cudaFree(other));
+    OK(cudaFree(out));
+}
+
+static void unknown_kernels_and_attributes_are_refused(void **state)
+{
+    (void)state;
+    static const char no_kernel;
+    const void *kernel = runtime_kernel(RUNTIME_FILL);
+    struct cudaFuncAttributes attributes;
+    dim3 one = {1, 1, 1};
+    REFUSED(cudaLaunchKernel(&no_kernel, one, one, NULL, 0, NULL), cudaErrorInvalidDeviceFunction,
+            "no kernel");
+    REFUSED(cudaFuncGetAttributes(&attributes, &no_kernel), cudaErrorInvalidDeviceFunction, "no kernel");
+    REFUSED(cudaFuncSetAttribute(&no_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 0),
+            cudaErrorInvalidDeviceFunction, "no kernel");
+    REFUSED(cudaFuncSetAttribute(kernel, (enum cudaFuncAttribute)99, 0), cudaErrorInvalidValue,
+            "attribute 99");
+    OK(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100));
+    REFUSED(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 101),
+            cudaErrorInvalidValue, "101 percent");
+}
+
+static void launches_return_before_the_kernel_ends(void **state)
+{
+    (void)state;
+    uint32_t *flag = alloc_flag();
+    cudaStream_t stream = create_stream();
+    OK(launch_hold(flag, stream)); /* would never return if it waited */
+    REFUSED(cudaStreamQuery(stream), cudaErrorNotReady, "has work to do");
+    set_flag(flag);
+    OK(cudaStreamSynchronize(stream));
+    OK(cudaStreamQuery(stream));
+    OK(cudaStreamDestroy(stream));
+    OK(cudaFreeHost(flag));
+}
+
+static void arguments_are_copied_at_the_launch(void **state)
+{
+    (void)state;
+    uint32_t *flag = alloc_flag();
+    int *out = alloc_ints(2), n = 1, value = 5;
+    cudaStream_t stream = create_stream();
+    OK(launch_hold(flag, stream));
+    OK(launch_one(RUNTIME_FILL, (void *[]){&out, &n, &value}, 0, stream));
+    n = 2, value = 6; /* too late for the launch, which has not run */
+    set_flag(flag);
+    OK(cudaStreamSynchronize(stream));
+    assert_int_equal(read_int(out), 5);
+    assert_int_equal(read_int(out + 1), -1);
+    OK(cudaStreamDestroy(stream));
+    OK(cudaFree(out));
+    OK(cudaFreeHost(flag));
+}
+
+/* ---- failures of kernels: a hold that nobody ends is a livelock ---- */
+
+static void shorten_livelocks(void)
+{
+    struct qd_emu_mode mode = qd_emu_default_mode();
+    mode.stall_ms = 20;
+    qd_emu_set_mode(&mode);
+}
+
+static void *read_failure_elsewhere(void *argument)
+{
+    (void)argument;
+    cudaError_t error = cudaSetDevice(0);
+    if (error == cudaSuccess) error = cudaDeviceSynchronize();
+    static char text[1024];
+    snprintf(text, sizeof text, "%s: %s", cudaGetErrorName(error), cudaGetErrorString(error));
+    return text;
+}
+
+static void failures_stick_until_shutdown(void **state)
+{
+    (void)state;
+    shorten_livelocks();
+    uint32_t *flag = alloc_flag();
+    int *out = alloc_ints(1);
+    cudaStream_t stream = create_stream(), other = create_stream();
+    cudaEvent_t event;
+    OK(cudaEventCreateWithFlags(&event, cudaEventDefault));
+    OK(launch_hold(flag, stream));
+    OK(launch_fill(out, 1, 3, stream)); /* dropped */
+    OK(cudaEventRecord(event, stream));
+    OK(cudaStreamWaitEvent(other, event, 0));
+    EXPECT(cudaStreamSynchronize(stream), cudaErrorLaunchFailure);
+    ASSERT_CONTAINS(cudaGetErrorString(cudaErrorLaunchFailure), "livelock");
+    ASSERT_CONTAINS(cudaGetErrorString(cudaErrorLaunchFailure), "kernel hold");
+    assert_int_equal(cudaPeekAtLastError(), cudaErrorLaunchFailure);
+    assert_int_equal(cudaGetLastError(), cudaErrorLaunchFailure);
+    assert_int_equal(cudaGetLastError(), cudaSuccess);
+
+    EXPECT(cudaStreamSynchronize(other), cudaErrorLaunchFailure);
+    EXPECT(cudaEventSynchronize(event), cudaErrorLaunchFailure);
+    EXPECT(cudaEventQuery(event), cudaErrorLaunchFailure);
+    EXPECT(cudaDeviceSynchronize(), cudaErrorLaunchFailure);
+    EXPECT(launch_fill(out, 1, 3, stream), cudaErrorLaunchFailure);
+    EXPECT(launch_fill(out, 1, 3, NULL), cudaErrorLaunchFailure);
+    int value = 0;
+    EXPECT(cudaMemcpy(&value, out, sizeof value, cudaMemcpyDeviceToHost), cudaErrorLaunchFailure);
+    void *p;
+    EXPECT(cudaMalloc(&p, 4), cudaErrorLaunchFailure);
+
+    pthread_t thread;
+    void *text;
+    assert_int_equal(pthread_create(&thread, NULL, read_failure_elsewhere, NULL), 0);
+    assert_int_equal(pthread_join(thread, &text), 0);
+    ASSERT_CONTAINS((char *)text, "cudaErrorLaunchFailure: kernel hold");
+
+    OK(cudaSetDevice(1)); /* another GPU goes on */
+    int *healthy = alloc_ints(1);
+    OK(launch_fill(healthy, 1, 4, NULL));
+    assert_int_equal(read_int(healthy), 4);
+    OK(cudaFree(healthy));
+
+    qd_emu_shutdown();
+    ASSERT_CONTAINS(cudaGetErrorString(cudaErrorLaunchFailure), "unspecified launch failure");
+    out = alloc_ints(1);
+    OK(launch_fill(out, 1, 8, NULL));
+    assert_int_equal(read_int(out), 8);
+    OK(cudaFree(out));
+}
+
+static void failures_are_told_by_the_next_wait(void **state)
+{
+    (void)state;
+    shorten_livelocks();
+    uint32_t *flag = alloc_flag();
+    int *out = alloc_ints(1);
+    OK(launch_hold(flag, NULL));
+    usleep(200 * 1000); /* it has failed by now, and nobody was told */
+    OK(launch_fill(out, 1, 3, NULL));
+    EXPECT(cudaFree(out), cudaErrorLaunchFailure);
+    REFUSED(cudaFree(out), cudaErrorInvalidValue, "or was freed");
+    EXPECT(cudaFreeHost(flag), cudaErrorLaunchFailure);
+}
+
+static void errors_are_of_their_thread_and_told_once(void **state)
+{
+    (void)state;
+    assert_int_equal(cudaGetLastError(), cudaSuccess);
+    EXPECT(cudaSetDevice(99), cudaErrorInvalidDevice);
+    assert_int_equal(cudaPeekAtLastError(), cudaErrorInvalidDevice);
+    pthread_t thread;
+    void *text;
+    assert_int_equal(pthread_create(&thread, NULL, read_failure_elsewhere, NULL), 0);
+    assert_int_equal(pthread_join(thread, &text), 0);
+    assert_string_equal(text, "cudaSuccess: no error");
+    OK(cudaDeviceSynchronize()); /* success does not clear it */
+    assert_int_equal(cudaGetLastError(), cudaErrorInvalidDevice);
+    assert_int_equal(cudaPeekAtLastError(), cudaSuccess);
+    ASSERT_CONTAINS(cudaGetErrorString(cudaErrorInvalidDevice), "GPU 99 of 8");
+    assert_string_equal(cudaGetErrorString(cudaErrorNotReady), "device not ready");
+    assert_string_equal(cudaGetErrorString((cudaError_t)12345), "unrecognized error code");
+    assert_string_equal(cudaGetErrorName((cudaError_t)12345), "unrecognized error code");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        RUNTIME_TEST(shapes_beyond_the_limits_are_refused),
+        RUNTIME_TEST(shared_memory_above_48_kib_must_be_asked_for),
+        RUNTIME_TEST(unknown_kernels_and_attributes_are_refused),
+        RUNTIME_TEST(launches_return_before_the_kernel_ends),
+        RUNTIME_TEST(arguments_are_copied_at_the_launch),
+        RUNTIME_TEST(failures_stick_until_shutdown),
+        RUNTIME_TEST(failures_are_told_by_the_next_wait),
+        RUNTIME_TEST(errors_are_of_their_thread_and_told_once),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
