@@ -1,10 +1,12 @@
-/* A small runner for the kernel tests: nothing but libc and the CUDA runtime, so that the same tests run in the
- * emulator (`make test`) and on a GPU of a machine without packages (`make gpu-test`). Prints the lines that
- * tools/run-tests.sh counts.
+/* A small runner for the kernel tests: nothing but libc and the CUDA runtime, so that the same tests run in
+ * the emulator (`make test`) and on a GPU of a machine without packages (`make gpu-test`). Prints the lines
+ * that tools/run-tests.sh counts.
  *
- * Every test runs once per mode. In the emulator a mode is a schedule and an arrival of asynchronous copies (the
- * deterministic ones, then QD_GPU_SEEDS random ones); on a GPU a mode is a repetition with other buffers' contents.
- * A failed expectation ends the test in that mode.
+ * Every test runs once per mode. In the emulator a mode is a schedule and an arrival of asynchronous copies
+ * (the deterministic ones, then QD_GPU_SEEDS random ones, 2 by default; at last mma sums in double, where
+ * bits are not compared with the modes before); on a GPU a mode is a repetition with other bytes
+ * in fresh buffers. A failed expectation ends the test in that mode; nothing is on the stack by then that
+ * needs a destructor, since tests are C.
  */
 #ifndef QD_TESTS_GPU_RUNNER_H
 #define QD_TESTS_GPU_RUNNER_H
@@ -26,14 +28,20 @@ struct gpu_test {
     void (*run)(void);
 };
 
-/* Runs all tests, or those named on the command line; the exit status. Without a GPU: all skipped with the reason,
- * or failed when REQUIRE_CUDA is set. */
+/* Runs all tests, or those named on the command line; the exit status. Without a GPU: all skipped with the
+ * reason, or failed when REQUIRE_CUDA is set. */
 int gpu_main(const struct gpu_test *tests, size_t n_tests, int argc, char **argv);
 
-/* Device memory for the running test: filled with 0xff (NaN), between guard zones that are checked at its end. */
+/* Device memory for the running test, released at its end: filled with 0xff (NaN; on a GPU every second mode
+ * with 0x7f, huge but finite) between guard zones, NaN as well, that are checked at the end; in the
+ * emulator every second mode has none behind, since memory ends there. 16-byte aligned; on a GPU 256-byte. */
 void *gpu_alloc(size_t bytes);
-/* A device copy of host data, and the way back (waits for the device). */
+/* Device memory of which little is touched: neither filled nor guarded. Skips the test where there is not as
+ * much. */
+void *gpu_alloc_sparse(size_t bytes);
+/* A device copy of host data; host data into memory that is there; the way back (waits for the device). */
 void *gpu_upload(const void *host, size_t bytes);
+void gpu_write(void *device, const void *host, size_t bytes);
 void gpu_download(void *host, const void *device, size_t bytes);
 /* Waits for the device; a launch's failure ends the test with its text. */
 void gpu_synchronize(void);
@@ -47,14 +55,25 @@ void *gpu_host_alloc(size_t bytes);
 void gpu_random_bf16(qd_bf16 *out, size_t n, float scale, uint64_t seed);
 void gpu_random_f32(float *out, size_t n, float scale, uint64_t seed);
 
-/* Ends the test in this mode unless the results are the same bits as in the modes before; `what` names them. */
+/* Ends the test in this mode unless the results are the same bits as before; `what` names them. */
 void gpu_expect_same_bits(const char *what, const void *host, size_t bytes);
 
-/* Compares element by element: |got - want| <= atol + rtol * |want|, NaN never passes. The first bad index and both
- * values are reported. */
+/* Compares element by element: |got - want| <= atol + rtol * |want|, NaN never passes. The first bad index
+ * and both values are reported. */
 void gpu_expect_close_bf16(const char *what, const qd_bf16 *got, const qd_bf16 *want, size_t n, float rtol,
                            float atol);
-void gpu_expect_close_f32(const char *what, const float *got, const float *want, size_t n, float rtol, float atol);
+void gpu_expect_close_f32(const char *what, const float *got, const float *want, size_t n, float rtol,
+                          float atol);
+
+/* Relative error at most rtol, and all but a share of the elements (or two) the same bits: tells roundings
+ * apart that no tolerance can, while results at the edge of two bf16 values may still fall to either side. */
+void gpu_expect_rounded_bf16(const char *what, const qd_bf16 *got, const qd_bf16 *want, size_t n, float rtol,
+                             float atol, double share);
+/* Equal bytes. */
+void gpu_expect_equal(const char *what, const void *got, const void *want, size_t bytes);
+
+/* Ends the test as skipped: the reason is one line. */
+void gpu_skip(const char *reason) __attribute__((noreturn));
 
 void gpu_fail(const char *file, int line, const char *format, ...)
     __attribute__((noreturn, format(printf, 3, 4)));

@@ -1,0 +1,326 @@
+/* reduce_add_rmsnorm.cu: bf16 and fp32 slices, selected rows, and the parts of several ranks. */
+#include "kernels/cuda/kernels.h"
+#include "kernels/ref/ref.h"
+#include "tests/gpu/partials.h"
+#include "tests/gpu/runner.h"
+
+static const float EPS = 1e-6f;
+/* The residual is exact: sums of fp32 in a given order, rounded. The norm: as in tests/gpu/rmsnorm.c; in the
+ * emulator all elements had the same bits. */
+static const float RTOL[] = {[QD_NUMERICS_FUSED] = 0x1p-7f, [QD_NUMERICS_HF] = 0x1p-6f};
+static const double OTHER_BITS = 0.01;
+
+struct shape {
+    int64_t dim, n_tokens;
+    const int32_t *rows; /* [n_rows] or NULL: all */
+    int64_t n_rows;
+    enum qd_partial_dtype dtype;
+    int n_slices, n_ranks;
+};
+
+/* One step's inputs and what the specification makes of them. */
+struct expected {
+    qd_bf16 *residual, *weight; /* before */
+    struct test_partial parts[QD_CUDA_MAX_RANKS];
+    qd_bf16 *residual_after, *out;
+};
+
+static size_t n_elements(const struct shape *s)
+{
+    return (size_t)(s->n_tokens * s->dim);
+}
+
+static qd_bf16 *copy_of(const qd_bf16 *from, size_t n)
+{
+    qd_bf16 *copy = gpu_host_alloc(n * sizeof *copy);
+    memcpy(copy, from, n * sizeof *copy);
+    return copy;
+}
+
+static struct expected expect(const struct shape *s, enum qd_numerics numerics)
+{
+    const size_t n = n_elements(s), n_out = (size_t)(s->n_rows * s->dim);
+    struct expected e = {.residual = gpu_host_alloc(n * 2), .weight = gpu_host_alloc((size_t)s->dim * 2)};
+    const void *rounded[QD_CUDA_MAX_RANKS]; /* what each rank's GEMM would have stored without slices */
+    gpu_random_bf16(e.residual, n, 2.0f, 20);
+    gpu_random_bf16(e.weight, (size_t)s->dim, 2.0f, 21);
+    for (int r = 0; r < s->n_ranks; r++) {
+        e.parts[r] = new_partial(n, s->dtype, s->n_slices, 1.0f, 30 + 10 * (uint64_t)r);
+        rounded[r] = rounded_sum(&e.parts[r], n);
+    }
+    e.residual_after = copy_of(e.residual, n);
+    e.out = gpu_host_alloc(n_out * 2);
+    qd_ref_reduce_add_rmsnorm(
+        &(struct qd_reduce_add_rmsnorm_args){.residual = e.residual_after,
+                                             .partial = {.dtype = QD_PARTIAL_BF16, .n_slices = 1},
+                                             .weight = e.weight,
+                                             .rows = s->rows,
+                                             .n_rows = s->n_rows,
+                                             .dim = s->dim,
+                                             .eps = EPS,
+                                             .out = e.out},
+        rounded, s->n_ranks, numerics);
+    return e;
+}
+
+/* Arguments of the only rank: with more, set the peers. */
+static struct qd_cuda_reduce_add_rmsnorm_args new_args(const struct shape *s, const struct expected *e,
+                                                       enum qd_numerics numerics)
+{
+    struct qd_cuda_reduce_add_rmsnorm_args args = {
+        .residual = gpu_upload(e->residual, n_elements(s) * 2),
+        .dtype = s->dtype,
+        .n_slices = s->n_slices,
+        .slice_stride = e->parts[0].device.stride,
+        .peers = {.n_ranks = 1},
+        .weight = gpu_upload(e->weight, (size_t)s->dim * 2),
+        .rows = s->rows != NULL ? gpu_upload(s->rows, (size_t)s->n_rows * 4) : NULL,
+        .n_rows = s->n_rows,
+        .dim = s->dim,
+        .eps = EPS,
+        .numerics = numerics,
+        .out = gpu_alloc((size_t)(s->n_rows * s->dim) * 2),
+    };
+    for (int r = 0; r < s->n_ranks; r++) args.partials[r] = e->parts[r].device.data;
+    return args;
+}
+
+/* Launches and compares; unselected rows of the residual must stay as they were. */
+static void check_launch(const struct shape *s, const struct expected *e,
+                         const struct qd_cuda_reduce_add_rmsnorm_args *args)
+{
+    const size_t n = n_elements(s), n_out = (size_t)(s->n_rows * s->dim);
+    qd_bf16 *residual = gpu_host_alloc(n * 2), *out = gpu_host_alloc(n_out * 2);
+    GPU_LAUNCH(qd_cuda_reduce_add_rmsnorm, args);
+    gpu_download(residual, args->residual, n * 2);
+    gpu_download(out, args->out, n_out * 2);
+    gpu_expect_equal("residual", residual, e->residual_after, n * 2);
+    gpu_expect_rounded_bf16("out", out, e->out, n_out, RTOL[args->numerics], 0, OTHER_BITS);
+    gpu_expect_same_bits("out", out, n_out * 2);
+}
+
+static void check_one_rank(const struct shape *s, enum qd_numerics numerics)
+{
+    const struct expected e = expect(s, numerics);
+    const struct qd_cuda_reduce_add_rmsnorm_args args = new_args(s, &e, numerics);
+    check_launch(s, &e, &args);
+}
+
+static void matches_reference(enum qd_numerics numerics)
+{
+    static const int64_t dims[] = {8, 40, 248, 256, 264, 1000, 1024, 2048, 2560, 4096, 5120, 8184, 8192};
+    for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
+        struct shape s = {.dim = dims[i], .n_tokens = 3, .n_rows = 3, .n_slices = 1, .n_ranks = 1};
+        check_one_rank(&s, numerics);
+        s.dtype = QD_PARTIAL_F32;
+        s.n_slices = 1 + (int)i % 8;
+        check_one_rank(&s, numerics);
+    }
+    static const int64_t tokens[] = {1, 2, 131};
+    for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) {
+        const struct shape s = {
+            .dim = 64, .n_tokens = tokens[i], .n_rows = tokens[i], .n_slices = 1, .n_ranks = 1};
+        check_one_rank(&s, numerics);
+    }
+}
+
+static void fused(void)
+{
+    matches_reference(QD_NUMERICS_FUSED);
+}
+
+static void hf(void)
+{
+    matches_reference(QD_NUMERICS_HF);
+}
+
+static void sums_every_number_of_slices(void)
+{
+    for (int n_slices = 1; n_slices <= 8; n_slices++) {
+        const struct shape s = {.dim = 1024,
+                                .n_tokens = 5,
+                                .n_rows = 5,
+                                .dtype = QD_PARTIAL_F32,
+                                .n_slices = n_slices,
+                                .n_ranks = 1};
+        check_one_rank(&s, n_slices % 2 == 0 ? QD_NUMERICS_FUSED : QD_NUMERICS_HF);
+    }
+}
+
+static void updates_selected_rows_only(void)
+{
+    static const int32_t rows[] = {8, 0, 5};
+    for (int n_slices = 1; n_slices <= 3; n_slices += 2) {
+        const struct shape s = {.dim = 2560,
+                                .n_tokens = 11,
+                                .rows = rows,
+                                .n_rows = 3,
+                                .dtype = n_slices == 1 ? QD_PARTIAL_BF16 : QD_PARTIAL_F32,
+                                .n_slices = n_slices,
+                                .n_ranks = 1};
+        check_one_rank(&s, QD_NUMERICS_FUSED);
+    }
+}
+
+static void does_nothing_without_rows(void)
+{
+    struct qd_cuda_reduce_add_rmsnorm_args args = {.dim = 64, .n_slices = 1, .peers = {.n_ranks = 1}};
+    GPU_LAUNCH(qd_cuda_reduce_add_rmsnorm, &args);
+}
+
+/* A row in company has the bits of the row alone. */
+static void a_row_is_the_same_anywhere(void)
+{
+    enum { DIM = 1024, N = 5 };
+    static qd_bf16 together[N * DIM], alone[DIM];
+    const struct shape s = {
+        .dim = DIM, .n_tokens = N, .n_rows = N, .dtype = QD_PARTIAL_F32, .n_slices = 3, .n_ranks = 1};
+    const struct expected e = expect(&s, QD_NUMERICS_FUSED);
+    struct qd_cuda_reduce_add_rmsnorm_args args = new_args(&s, &e, QD_NUMERICS_FUSED);
+    GPU_LAUNCH(qd_cuda_reduce_add_rmsnorm, &args);
+    gpu_download(together, args.out, sizeof together);
+    for (int32_t i = 0; i < N; i++) {
+        args = new_args(&s, &e, QD_NUMERICS_FUSED);
+        args.rows = gpu_upload(&i, sizeof i);
+        args.n_rows = 1;
+        GPU_LAUNCH(qd_cuda_reduce_add_rmsnorm, &args);
+        gpu_download(alone, args.out, sizeof alone);
+        gpu_expect_equal("row", alone, together + i * DIM, sizeof alone);
+    }
+}
+
+enum { N_FLAGS = QD_CUDA_PEER_BLOCKS * QD_CUDA_MAX_RANKS };
+
+/* The meeting as `rank` finds it when all others have come already: it need not wait, so that one launch
+ * after the other will do. */
+static struct qd_cuda_peers all_have_come(int rank, int n_ranks)
+{
+    uint32_t come[N_FLAGS], nobody[N_FLAGS] = {0}, epochs[QD_CUDA_PEER_BLOCKS] = {0};
+    for (int i = 0; i < N_FLAGS; i++) come[i] = 1;
+    struct qd_cuda_peers peers = {
+        .rank = rank, .n_ranks = n_ranks, .epoch = gpu_upload(epochs, sizeof epochs)};
+    for (int r = 0; r < n_ranks; r++) peers.flags[r] = gpu_upload(r == rank ? come : nobody, sizeof come);
+    return peers;
+}
+
+/* Block b of this rank has told block b of every other rank that it came, and nobody else. */
+static void expect_came(const struct qd_cuda_peers *peers, int n_blocks)
+{
+    uint32_t got[N_FLAGS];
+    for (int r = 0; r < peers->n_ranks; r++) {
+        if (r == peers->rank) continue;
+        gpu_download(got, peers->flags[r], sizeof got);
+        for (int i = 0; i < N_FLAGS; i++) {
+            const bool came = i / QD_CUDA_MAX_RANKS < n_blocks && i % QD_CUDA_MAX_RANKS == peers->rank;
+            GPU_EXPECT(got[i] == came, "flag %d of rank %d: %u", i, r, got[i]);
+        }
+    }
+}
+
+static void check_ranks(const struct shape *s, enum qd_numerics numerics)
+{
+    const struct expected e = expect(s, numerics);
+    const size_t out_bytes = (size_t)(s->n_rows * s->dim) * 2;
+    qd_bf16 *first = gpu_host_alloc(out_bytes), *other = gpu_host_alloc(out_bytes);
+    for (int rank = 0; rank < s->n_ranks; rank++) {
+        struct qd_cuda_reduce_add_rmsnorm_args args = new_args(s, &e, numerics);
+        args.peers = all_have_come(rank, s->n_ranks);
+        check_launch(s, &e, &args);
+        expect_came(&args.peers, s->n_rows < QD_CUDA_PEER_BLOCKS ? (int)s->n_rows : QD_CUDA_PEER_BLOCKS);
+        gpu_download(rank == 0 ? first : other, args.out, out_bytes);
+        if (rank > 0) gpu_expect_equal("other rank's out", other, first, out_bytes);
+    }
+}
+
+/* 2 to 8 ranks; fewer rows than blocks, as many, and some blocks with a row more. */
+static void sums_over_ranks(void)
+{
+    static const int ranks[] = {2, 3, 4, 8};
+    static const int64_t tokens[] = {1, 5, QD_CUDA_PEER_BLOCKS, 2 * QD_CUDA_PEER_BLOCKS + 3};
+    for (size_t i = 0; i < sizeof ranks / sizeof *ranks; i++) {
+        struct shape s = {.dim = 264, .n_tokens = tokens[i], .n_rows = tokens[i], .n_slices = 1};
+        s.n_ranks = ranks[i];
+        check_ranks(&s, i % 2 == 0 ? QD_NUMERICS_FUSED : QD_NUMERICS_HF);
+        s.dtype = QD_PARTIAL_F32;
+        s.n_slices = 2;
+        s.n_tokens = s.n_rows = 3;
+        check_ranks(&s, i % 2 == 0 ? QD_NUMERICS_HF : QD_NUMERICS_FUSED);
+    }
+    static const int32_t rows[] = {34, 2};
+    const struct shape some = {
+        .dim = 1024, .n_tokens = 35, .rows = rows, .n_rows = 2, .n_slices = 1, .n_ranks = 2};
+    check_ranks(&some, QD_NUMERICS_FUSED);
+}
+
+/* The last row of tensors of more than 2^31 elements, the second slice as far again. */
+static void reaches_far_rows(void)
+{
+    enum { DIM = 8192 };
+    const int64_t far = INT64_C(0x80000000) / DIM + 1;
+    const int32_t row = (int32_t)far;
+    const struct shape s = {
+        .dim = DIM, .n_tokens = 1, .n_rows = 1, .dtype = QD_PARTIAL_F32, .n_slices = 2, .n_ranks = 1};
+    const struct expected e = expect(&s, QD_NUMERICS_FUSED);
+    struct qd_cuda_reduce_add_rmsnorm_args args = new_args(&s, &e, QD_NUMERICS_FUSED);
+    const size_t n_far = (size_t)(far + 1) * DIM;
+    qd_bf16 *residual = gpu_alloc_sparse(n_far * sizeof *residual), got[DIM];
+    float *slices = gpu_alloc_sparse(2 * n_far * sizeof *slices), slice[DIM];
+    gpu_write(residual + far * DIM, e.residual, sizeof got);
+    for (int i = 0; i < 2; i++) {
+        gpu_download(slice, (const float *)e.parts[0].device.data + i * e.parts[0].device.stride,
+                     sizeof slice);
+        gpu_write(slices + (size_t)i * n_far + (size_t)far * DIM, slice, sizeof slice);
+    }
+    args.residual = residual;
+    args.partials[0] = slices;
+    args.slice_stride = (int64_t)n_far;
+    args.rows = gpu_upload(&row, sizeof row);
+    GPU_LAUNCH(qd_cuda_reduce_add_rmsnorm, &args);
+    gpu_download(got, residual + far * DIM, sizeof got);
+    gpu_expect_equal("residual", got, e.residual_after, sizeof got);
+    gpu_download(got, args.out, sizeof got);
+    gpu_expect_rounded_bf16("out", got, e.out, DIM, RTOL[QD_NUMERICS_FUSED], 0, OTHER_BITS);
+}
+
+static void refuses(void)
+{
+    const struct qd_cuda_reduce_add_rmsnorm_args good = {
+        .dim = 64, .n_rows = 1, .n_slices = 1, .peers = {.n_ranks = 1}};
+    struct qd_cuda_reduce_add_rmsnorm_args args = good;
+    args.dim = 12;
+    GPU_REFUSED(qd_cuda_reduce_add_rmsnorm, &args, "dim 12");
+    args.dim = 8200;
+    GPU_REFUSED(qd_cuda_reduce_add_rmsnorm, &args, "dim 8200");
+    args = good;
+    args.n_rows = -1;
+    GPU_REFUSED(qd_cuda_reduce_add_rmsnorm, &args, "-1 rows");
+    args = good;
+    args.n_slices = 2;
+    GPU_REFUSED(qd_cuda_reduce_add_rmsnorm, &args, "2 bf16 slices");
+    args.dtype = QD_PARTIAL_F32;
+    args.slice_stride = 68;
+    GPU_REFUSED(qd_cuda_reduce_add_rmsnorm, &args, "stride of 68");
+    args.n_slices = 0;
+    GPU_REFUSED(qd_cuda_reduce_add_rmsnorm, &args, "0 fp32 slices");
+    args = good;
+    args.peers.n_ranks = QD_CUDA_MAX_RANKS + 1;
+    GPU_REFUSED(qd_cuda_reduce_add_rmsnorm, &args, "9 ranks");
+    args.peers.n_ranks = 0;
+    GPU_REFUSED(qd_cuda_reduce_add_rmsnorm, &args, "0 ranks");
+}
+
+int main(int argc, char **argv)
+{
+    static const struct gpu_test tests[] = {
+        {"fused", fused},
+        {"hf", hf},
+        {"sums_every_number_of_slices", sums_every_number_of_slices},
+        {"updates_selected_rows_only", updates_selected_rows_only},
+        {"does_nothing_without_rows", does_nothing_without_rows},
+        {"a_row_is_the_same_anywhere", a_row_is_the_same_anywhere},
+        {"sums_over_ranks", sums_over_ranks},
+        {"reaches_far_rows", reaches_far_rows},
+        {"refuses", refuses},
+    };
+    return gpu_main(tests, sizeof tests / sizeof *tests, argc, argv);
+}

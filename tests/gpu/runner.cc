@@ -1,0 +1,468 @@
+#include "tests/gpu/runner.h"
+
+#include <cuda_runtime.h>
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "kernels/base/random.h"
+#ifdef QD_EMU
+#include "kernels/emu/devices.h"
+#include "kernels/emu/mode.h"
+#endif
+
+namespace {
+
+enum {
+    MAX_ALLOCATIONS = 4096,
+    MAX_RESULTS = 1024,
+    WHAT_LEN = 96,
+    GUARD_BYTES = 256,
+    FAILED = 1,
+    SKIPPED = 2
+};
+/* NaN as bf16 and as fp32, negative as an integer. */
+const unsigned char GUARD_PATTERN[2] = {0xa5, 0xff};
+
+struct allocation {
+    unsigned char *base;  /* cudaMalloc's pointer: guard, data, guard */
+    size_t bytes;         /* of the data */
+    size_t before, after; /* bytes of the guards */
+};
+
+/* What the modes before left for gpu_expect_same_bits. */
+struct result {
+    char what[WHAT_LEN];
+    void *data;
+    size_t bytes;
+};
+
+/* The running test. */
+struct state {
+    jmp_buf end; /* where gpu_fail and gpu_skip go */
+    int mode;
+    cudaStream_t stream;
+    struct allocation device[MAX_ALLOCATIONS];
+    void *host[MAX_ALLOCATIONS];
+    struct result results[MAX_RESULTS];
+    size_t n_device, n_host, n_results;
+    size_t next_result; /* of this mode */
+    double worst;       /* largest error as a share of its tolerance */
+    char worst_what[WHAT_LEN];
+    size_t n_other,
+        n_other_of;        /* the most elements of a result that were not the same bits, and its length */
+    char reason[WHAT_LEN]; /* of a skip */
+};
+
+struct state test;
+
+void check(cudaError_t error, const char *what)
+{
+    if (error != cudaSuccess) gpu_fail(__FILE__, __LINE__, "%s: %s", what, cudaGetErrorString(error));
+}
+
+/* What differs between the modes: see runner.h. */
+#ifdef QD_EMU
+
+enum { FIXED_MODES = 2, DEFAULT_SEEDS = 2 };
+
+int n_seeds(void)
+{
+    const char *seeds = getenv("QD_GPU_SEEDS");
+    return seeds != NULL ? atoi(seeds) : DEFAULT_SEEDS;
+}
+
+int n_modes(void)
+{
+    return FIXED_MODES + n_seeds() + 1;
+}
+
+/* The last mode sums products in double: other bits than before are right there. */
+bool has_other_sums(void)
+{
+    return test.mode == n_modes() - 1;
+}
+
+void set_mode(void)
+{
+    static const enum qd_emu_arrival arrivals[] = {QD_EMU_ARRIVAL_LATEST, QD_EMU_ARRIVAL_EAGER,
+                                                   QD_EMU_ARRIVAL_RANDOM};
+    const bool is_random = test.mode >= FIXED_MODES && !has_other_sums();
+    struct qd_emu_mode mode = qd_emu_default_mode();
+    mode.schedule = is_random ? QD_EMU_SCHEDULE_RANDOM : QD_EMU_SCHEDULE_FIXED;
+    mode.arrival = arrivals[is_random ? test.mode % 3 : test.mode % 2];
+    mode.mma_sum = has_other_sums() ? QD_EMU_MMA_SUM_F64 : QD_EMU_MMA_SUM_F32;
+    mode.seed = static_cast<uint64_t>(test.mode);
+    mode.shared_base_odd = test.mode % 2 == 1;
+    qd_emu_set_mode(&mode);
+}
+
+int poison_byte(void)
+{
+    return 0xff;
+}
+
+/* Without a guard zone the emulator's own end of the allocation shows reads, too. */
+size_t guard_after(void)
+{
+    return test.mode % 2 == 0 ? GUARD_BYTES : 0;
+}
+
+/* Forgets a kernel's failure, which every call would report from now on. */
+void recover(void)
+{
+    qd_emu_shutdown();
+}
+
+#else
+
+int n_modes(void)
+{
+    return 4;
+}
+
+bool has_other_sums(void)
+{
+    return false;
+}
+
+void set_mode(void) {}
+
+int poison_byte(void)
+{
+    return test.mode % 2 == 0 ? 0xff : 0x7f;
+}
+
+size_t guard_after(void)
+{
+    return GUARD_BYTES;
+}
+
+void recover(void) {}
+
+#endif
+
+void fill_guard(unsigned char *host, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++) host[i] = GUARD_PATTERN[i % 2];
+}
+
+struct allocation *new_allocation(size_t before, size_t bytes, size_t after)
+{
+    GPU_EXPECT(test.n_device < MAX_ALLOCATIONS, "more than %d allocations in a test", MAX_ALLOCATIONS);
+    void *base = NULL;
+    check(cudaMalloc(&base, before + bytes + after), "cudaMalloc");
+    struct allocation *a = &test.device[test.n_device++];
+    *a = {static_cast<unsigned char *>(base), bytes, before, after};
+    return a;
+}
+
+/* The index of the first byte of a guard that changed, `bytes` when none has. */
+size_t first_change(const unsigned char *guard, size_t bytes)
+{
+    unsigned char got[GUARD_BYTES], want[GUARD_BYTES];
+    if (bytes > 0) check(cudaMemcpy(got, guard, bytes, cudaMemcpyDeviceToHost), "cudaMemcpy of a guard");
+    fill_guard(want, bytes);
+    size_t i = 0;
+    while (i < bytes && got[i] == want[i]) i++;
+    return i;
+}
+
+void check_guards(void)
+{
+    for (size_t i = 0; i < test.n_device; i++) {
+        const struct allocation *a = &test.device[i];
+        size_t at = first_change(a->base, a->before);
+        GPU_EXPECT(at == a->before, "allocation %zu of %zu bytes: a byte %zu before its start was written", i,
+                   a->bytes, a->before - at);
+        at = first_change(a->base + a->before + a->bytes, a->after);
+        GPU_EXPECT(at == a->after, "allocation %zu of %zu bytes: byte %zu was written", i, a->bytes,
+                   a->bytes + at);
+    }
+}
+
+void release(void)
+{
+    for (size_t i = 0; i < test.n_device; i++) cudaFree(test.device[i].base);
+    for (size_t i = 0; i < test.n_host; i++) free(test.host[i]);
+    if (test.stream != NULL) cudaStreamDestroy(test.stream);
+    test.stream = NULL;
+    test.n_device = test.n_host = test.next_result = 0;
+}
+
+/* One mode of a test: 0, FAILED or SKIPPED. */
+int run_mode(const struct gpu_test *t, int mode)
+{
+    test.mode = mode;
+    set_mode();
+    const int end = setjmp(test.end);
+    if (end == 0) {
+        check(cudaStreamCreateWithFlags(&test.stream, cudaStreamDefault), "cudaStreamCreateWithFlags");
+        t->run();
+        gpu_synchronize();
+        check_guards();
+    }
+    release();
+    if (end == FAILED) recover();
+    return end;
+}
+
+/* All modes of a test: 0, FAILED or SKIPPED. */
+int run_test(const struct gpu_test *t)
+{
+    int end = 0;
+    printf("[ RUN      ] %s\n", t->name);
+    fflush(stdout);
+    for (int mode = 0; mode < n_modes() && end != SKIPPED; mode++) {
+        const int mode_end = run_mode(t, mode);
+        if (mode_end != 0) end = mode_end;
+    }
+    if (test.worst > 0) printf("worst error: %.3g of its tolerance (%s)\n", test.worst, test.worst_what);
+    if (test.n_other > 0) printf("other bits: %zu of %zu elements\n", test.n_other, test.n_other_of);
+    if (end == SKIPPED) printf("skip: %s: %s\n", t->name, test.reason);
+    printf("%s %s\n", end == 0 ? "[       OK ]" : end == SKIPPED ? "[  SKIPPED ]" : "[  FAILED  ]", t->name);
+    fflush(stdout);
+
+    for (size_t i = 0; i < test.n_results; i++) free(test.results[i].data);
+    test.n_results = test.n_other = 0;
+    test.worst = 0;
+    return end;
+}
+
+/* Why nothing can run here; NULL when there is a device. */
+const char *no_device(void)
+{
+#ifdef QD_EMU
+    return NULL;
+#else
+    int n = 0;
+    const cudaError_t error = cudaGetDeviceCount(&n);
+    if (error != cudaSuccess) return cudaGetErrorString(error);
+    return n > 0 ? NULL : "no CUDA device";
+#endif
+}
+
+bool selected(const char *name, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], name) == 0) return true;
+    return argc < 2;
+}
+
+/* An argument that names no test, or NULL. */
+const char *unknown_name(const struct gpu_test *tests, size_t n_tests, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        bool known = false;
+        for (size_t t = 0; t < n_tests; t++) known = known || strcmp(argv[i], tests[t].name) == 0;
+        if (!known) return argv[i];
+    }
+    return NULL;
+}
+
+/* Counts an error as a share of what is allowed; false when it is more. NaN and infinities need equal bits.
+ */
+bool close_enough(const char *what, double got, double want, double rtol, double atol)
+{
+    if (got == want) return true;
+    if (!isfinite(got) || !isfinite(want)) return false;
+    const double error = fabs(got - want), allowed = atol + rtol * fabs(want);
+    if (!(error <= allowed)) return false;
+    if (error / allowed > test.worst) {
+        test.worst = error / allowed;
+        snprintf(test.worst_what, sizeof test.worst_what, "%s", what);
+    }
+    return true;
+}
+
+[[noreturn]] void fail_at(const char *what, size_t i, size_t n, double got, double want)
+{
+    gpu_fail(__FILE__, __LINE__, "%s[%zu of %zu]: got %.9g, want %.9g", what, i, n, got, want);
+}
+
+/* Value i of a stream: uniform in [-scale, scale). */
+float random_value(uint64_t seed, size_t i, float scale)
+{
+    const struct qd_philox_block block = qd_philox(seed, 0, i / 4);
+    return scale * (2.0f * qd_uniform_open(block.word[i % 4]) - 1.0f);
+}
+
+} // namespace
+
+int gpu_main(const struct gpu_test *tests, size_t n_tests, int argc, char **argv)
+{
+    const char *unknown = unknown_name(tests, n_tests, argc, argv), *reason = no_device();
+    if (unknown != NULL) {
+        fprintf(stderr, "no test is named \"%s\"\n", unknown);
+        return 2;
+    }
+    const bool required = getenv("REQUIRE_CUDA") != NULL && strcmp(getenv("REQUIRE_CUDA"), "0") != 0;
+    bool failed = false;
+    for (size_t i = 0; i < n_tests; i++) {
+        if (!selected(tests[i].name, argc, argv)) continue;
+        if (reason == NULL) {
+            failed = run_test(&tests[i]) == FAILED || failed;
+        } else if (required) {
+            printf("%s\n[  FAILED  ] %s\n", reason, tests[i].name);
+            failed = true;
+        } else {
+            printf("skip: %s: %s\n[  SKIPPED ] %s\n", tests[i].name, reason, tests[i].name);
+        }
+    }
+    return failed ? 1 : 0;
+}
+
+void *gpu_alloc(size_t bytes)
+{
+    struct allocation *a = new_allocation(GUARD_BYTES, bytes, guard_after());
+    unsigned char *data = a->base + a->before, guard[GUARD_BYTES];
+    fill_guard(guard, sizeof guard);
+    check(cudaMemcpy(a->base, guard, a->before, cudaMemcpyHostToDevice), "cudaMemcpy of a guard");
+    if (bytes > 0) check(cudaMemset(data, poison_byte(), bytes), "cudaMemset");
+    if (a->after > 0)
+        check(cudaMemcpy(data + bytes, guard, a->after, cudaMemcpyHostToDevice), "cudaMemcpy of a guard");
+    return data;
+}
+
+void *gpu_alloc_sparse(size_t bytes)
+{
+    GPU_EXPECT(test.n_device < MAX_ALLOCATIONS, "more than %d allocations in a test", MAX_ALLOCATIONS);
+    void *base = NULL;
+#ifdef QD_EMU
+    const bool there = qd_emu_malloc_sparse(&base, bytes) == cudaSuccess;
+#else
+    const bool there = cudaMalloc(&base, bytes) == cudaSuccess;
+#endif
+    if (!there) {
+        cudaGetLastError(); /* clears it */
+        gpu_skip("the device has not as much memory");
+    }
+    test.device[test.n_device++] = {static_cast<unsigned char *>(base), bytes, 0, 0};
+    return base;
+}
+
+void *gpu_upload(const void *host, size_t bytes)
+{
+    void *device = gpu_alloc(bytes);
+    gpu_write(device, host, bytes);
+    return device;
+}
+
+void gpu_write(void *device, const void *host, size_t bytes)
+{
+    check(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice), "cudaMemcpy to the device");
+}
+
+void gpu_download(void *host, const void *device, size_t bytes)
+{
+    gpu_synchronize();
+    check(cudaMemcpy(host, device, bytes, cudaMemcpyDeviceToHost), "cudaMemcpy from the device");
+}
+
+void gpu_synchronize(void)
+{
+    check(cudaDeviceSynchronize(), "kernel");
+}
+
+struct CUstream_st *gpu_stream(void)
+{
+    return test.stream;
+}
+
+void *gpu_host_alloc(size_t bytes)
+{
+    GPU_EXPECT(test.n_host < MAX_ALLOCATIONS, "more than %d host allocations in a test", MAX_ALLOCATIONS);
+    void *p = malloc(bytes > 0 ? bytes : 1);
+    GPU_EXPECT(p != NULL, "out of memory: %zu bytes", bytes);
+    test.host[test.n_host++] = p;
+    return p;
+}
+
+void gpu_random_bf16(qd_bf16 *out, size_t n, float scale, uint64_t seed)
+{
+    for (size_t i = 0; i < n; i++) out[i] = qd_bf16_from_f32(random_value(seed, i, scale));
+}
+
+void gpu_random_f32(float *out, size_t n, float scale, uint64_t seed)
+{
+    for (size_t i = 0; i < n; i++) out[i] = random_value(seed, i, scale);
+}
+
+void gpu_expect_same_bits(const char *what, const void *host, size_t bytes)
+{
+    if (has_other_sums()) return;
+    GPU_EXPECT(test.next_result < MAX_RESULTS, "more than %d results in a test", MAX_RESULTS);
+    struct result *r = &test.results[test.next_result++];
+    if (test.next_result > test.n_results) { /* the first mode that comes so far */
+        snprintf(r->what, sizeof r->what, "%s", what);
+        r->bytes = bytes;
+        r->data = malloc(bytes > 0 ? bytes : 1);
+        GPU_EXPECT(r->data != NULL, "out of memory: %zu bytes", bytes);
+        memcpy(r->data, host, bytes);
+        test.n_results = test.next_result;
+        return;
+    }
+    GPU_EXPECT(strncmp(r->what, what, sizeof r->what - 1) == 0 && r->bytes == bytes,
+               "%s (%zu bytes) where a mode before had %s (%zu bytes)", what, bytes, r->what, r->bytes);
+    const unsigned char *got = static_cast<const unsigned char *>(host);
+    const unsigned char *want = static_cast<const unsigned char *>(r->data);
+    for (size_t i = 0; i < bytes; i++)
+        GPU_EXPECT(got[i] == want[i], "%s: byte %zu of %zu differs between modes: 0x%02x, before 0x%02x",
+                   what, i, bytes, got[i], want[i]);
+}
+
+void gpu_expect_close_bf16(const char *what, const qd_bf16 *got, const qd_bf16 *want, size_t n, float rtol,
+                           float atol)
+{
+    for (size_t i = 0; i < n; i++) {
+        const double g = qd_bf16_to_f32(got[i]), w = qd_bf16_to_f32(want[i]);
+        if (!close_enough(what, g, w, rtol, atol)) fail_at(what, i, n, g, w);
+    }
+}
+
+void gpu_expect_close_f32(const char *what, const float *got, const float *want, size_t n, float rtol,
+                          float atol)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!close_enough(what, got[i], want[i], rtol, atol)) fail_at(what, i, n, got[i], want[i]);
+}
+
+void gpu_expect_rounded_bf16(const char *what, const qd_bf16 *got, const qd_bf16 *want, size_t n, float rtol,
+                             float atol, double share)
+{
+    size_t n_other = 0;
+    gpu_expect_close_bf16(what, got, want, n, rtol, atol);
+    for (size_t i = 0; i < n; i++) n_other += got[i] != want[i];
+    GPU_EXPECT(n_other <= 2 || static_cast<double>(n_other) <= share * static_cast<double>(n),
+               "%s: %zu of %zu elements are not the same bits: more than rounding explains", what, n_other,
+               n);
+    if (n_other > test.n_other) test.n_other = n_other, test.n_other_of = n;
+}
+
+void gpu_expect_equal(const char *what, const void *got, const void *want, size_t bytes)
+{
+    const unsigned char *g = static_cast<const unsigned char *>(got),
+                        *w = static_cast<const unsigned char *>(want);
+    for (size_t i = 0; i < bytes; i++)
+        GPU_EXPECT(g[i] == w[i], "%s: byte %zu of %zu: got 0x%02x, want 0x%02x", what, i, bytes, g[i], w[i]);
+}
+
+void gpu_skip(const char *reason)
+{
+    snprintf(test.reason, sizeof test.reason, "%s", reason);
+    longjmp(test.end, SKIPPED);
+}
+
+void gpu_fail(const char *file, int line, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    printf("%s:%d: mode %d: ", file, line, test.mode);
+    vprintf(format, args);
+    printf("\n");
+    va_end(args);
+    longjmp(test.end, FAILED);
+}
