@@ -12,6 +12,11 @@
 extern "C" {
 #endif
 
+enum {
+    QD_CUDA_PREFILL_ROWS = 128, /* query rows of a prefill item */
+    QD_CUDA_PART_STATS = 4,     /* floats behind a part's sums: maximum, total, two that keep rows aligned */
+};
+
 /* Prefill: query rows [q_begin, q_begin + 128) of the tokens of a sequence, for one query head. */
 struct qd_cuda_prefill_item {
     int32_t seq;     /* index into cu_seqlens_q, kv_len, block_offset */
