@@ -12,6 +12,8 @@ nvcc=$(command -v nvcc || command -v "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc") |
     exit 3
 }
 mkdir -p "$dir"
+table=$dir/resources.raw
+: >"$table"
 
 for source in kernels/cuda/*.cu; do
     stem=$(basename "$source" .cu)
@@ -30,7 +32,8 @@ for source in kernels/cuda/*.cu; do
                 if (match($0, /[0-9]+ bytes smem/)) shared = substr($0, RSTART, RLENGTH) + 0
                 match($0, /Used [0-9]+/)
                 print name "\t" arch "\t" substr($0, RSTART + 5, RLENGTH - 5) "\t" shared "\t" stack "\t" spilled
-            }' "$log"
+            }' "$log" >>"$table"
     done
     "$nvcc" -std=c++17 -O3 -I. -Werror all-warnings -arch=compute_80 -ptx -o "$dir/$stem.ptx" "$source" || exit 1
-done | c++filt | sed -E 's/^void //; s/\([a-z_:]+\)([0-9])/\1/g; s/\(.*\)\t/\t/' | LC_ALL=C sort
+done
+c++filt <"$table" | sed -E 's/^void //; s/\([a-z_:]+\)([0-9])/\1/g; s/\(.*\)\t/\t/' | LC_ALL=C sort

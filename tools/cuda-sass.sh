@@ -32,9 +32,12 @@ if ! { command -v cuobjdump && command -v nvdisasm; } >/dev/null; then
     }
 fi
 
+listing=$dir/sass.txt
+: >"$listing"
 for cubin in "$@"; do
-    cuobjdump -sass "$cubin" || exit 1
-done | awk '
+    cuobjdump -sass "$cubin" >>"$listing" || exit 1
+done
+awk '
     function put() {
         if (name != "")
             print name "\t" n["HMMA"] + 0 "\t" n["LDSM"] + 0 "\t" n["LDGSTS128"] + 0 "\t" n["LDGSTS"] + 0 "\t" n["LDG128"] + 0 \
@@ -50,4 +53,4 @@ done | awk '
         if (kind ~ /^(LDG|STG|LDGSTS)$/ && op ~ /\.128/) kind = kind "128"
         n[kind]++
     }
-    END { put() }' | c++filt | sed -E 's/^void //; s/\([a-z_:]+\)([0-9])/\1/g; s/\(.*\)\t([0-9]+\t)/\t\1/'
+    END { put() }' "$listing" | c++filt | sed -E 's/^void //; s/\([a-z_:]+\)([0-9])/\1/g; s/\(.*\)\t([0-9]+\t)/\t\1/'

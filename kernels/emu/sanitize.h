@@ -21,23 +21,9 @@
 #ifdef QD_EMU_ASAN
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
-static inline void qd_emu_hide(const void *p, size_t bytes)
-{
-    ASAN_POISON_MEMORY_REGION(p, bytes);
-}
-static inline void qd_emu_show(const void *p, size_t bytes)
-{
-    ASAN_UNPOISON_MEMORY_REGION(p, bytes);
-}
 #else
-static inline void qd_emu_hide(const void *p, size_t bytes)
-{
-    (void)p, (void)bytes;
-}
-static inline void qd_emu_show(const void *p, size_t bytes)
-{
-    (void)p, (void)bytes;
-}
+#define ASAN_POISON_MEMORY_REGION(p, bytes)   ((void)(p), (void)(bytes))
+#define ASAN_UNPOISON_MEMORY_REGION(p, bytes) ((void)(p), (void)(bytes))
 #endif
 
 #ifdef QD_EMU_TSAN
@@ -50,7 +36,24 @@ void __tsan_release(void *object);
 void __tsan_read_range(void *p, unsigned long bytes);
 void __tsan_write_range(void *p, unsigned long bytes);
 enum { QD_EMU_TSAN_NO_ORDER = 1 }; /* a switch that orders nothing */
+#else
+#define __tsan_acquire(object)       ((void)(object))
+#define __tsan_release(object)       ((void)(object))
+#define __tsan_read_range(p, bytes)  ((void)(p), (void)(bytes))
+#define __tsan_write_range(p, bytes) ((void)(p), (void)(bytes))
+#endif
 
+/* Bytes that no object owns, and the way back. */
+static inline void qd_emu_hide(const void *p, size_t bytes)
+{
+    ASAN_POISON_MEMORY_REGION(p, bytes);
+}
+static inline void qd_emu_show(const void *p, size_t bytes)
+{
+    ASAN_UNPOISON_MEMORY_REGION(p, bytes);
+}
+
+/* What follows comes after everything before qd_emu_order_before(object) on other threads. */
 static inline void qd_emu_order_after(void *object)
 {
     __tsan_acquire(object);
@@ -59,6 +62,8 @@ static inline void qd_emu_order_before(void *object)
 {
     __tsan_release(object);
 }
+
+/* The running CUDA thread reads or writes these bytes. */
 static inline void qd_emu_touch_read(const void *p, size_t bytes)
 {
     __tsan_read_range((void *)(size_t)p, bytes);
@@ -67,23 +72,5 @@ static inline void qd_emu_touch_write(void *p, size_t bytes)
 {
     __tsan_write_range(p, bytes);
 }
-#else
-static inline void qd_emu_order_after(void *object)
-{
-    (void)object;
-}
-static inline void qd_emu_order_before(void *object)
-{
-    (void)object;
-}
-static inline void qd_emu_touch_read(const void *p, size_t bytes)
-{
-    (void)p, (void)bytes;
-}
-static inline void qd_emu_touch_write(void *p, size_t bytes)
-{
-    (void)p, (void)bytes;
-}
-#endif
 
 #endif

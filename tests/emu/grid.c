@@ -56,6 +56,21 @@ static void more_blocks_than_fit_are_a_livelock(void **state)
     ASSERT_CONTAINS(err, "31 threads from thread 1 on wait for barrier 0");
 }
 
+static void polls_in_vain_are_a_livelock(void **state)
+{
+    (void)state;
+    uint32_t out[1] = {0};
+    struct qd_emu_mode mode = qd_emu_default_mode();
+    mode.stall_ms = 20;
+    qd_emu_set_mode(&mode);
+    for (uint32_t way = 0; way < 2; way++) {
+        struct emu_args args = {.out = out, .n = way};
+        assert_int_equal(emu_run("poll_in_vain", 3, WARP, 0, &args, err, sizeof err), -1);
+        ASSERT_CONTAINS(err, "livelock");
+        ASSERT_CONTAINS(err, "wait for a flag at tests/emu/kernels.cu:");
+    }
+}
+
 struct device {
     pthread_t thread;
     struct emu_args args;
@@ -148,6 +163,7 @@ int main(void)
         cmocka_unit_test(blocks_run_in_the_schedules_order),
         cmocka_unit_test(blocks_that_wait_for_each_other_run_side_by_side),
         cmocka_unit_test(more_blocks_than_fit_are_a_livelock),
+        cmocka_unit_test(polls_in_vain_are_a_livelock),
         cmocka_unit_test(devices_wait_for_each_other),
         cmocka_unit_test(faults_end_the_launch_and_nothing_else),
         cmocka_unit_test(counters_add_up),

@@ -290,6 +290,18 @@ __global__ void meet(struct emu_args a)
     __syncthreads();
 }
 
+/* Waits for a flag that nobody raises: by an atomic that changes nothing, and by a vote of the warp. */
+__global__ void poll_in_vain(struct emu_args a)
+{
+    if (a.n == 0) {
+        while (atomicCAS(&a.out[0], 1u, 0u) != 1) {
+        }
+    } else {
+        while (!__all_sync(~0u, ptx::load_acquire_sys(&a.out[0]) == 1)) {
+        }
+    }
+}
+
 /* Device n & 1 of two: n / 2 times over, both write their cell, tell the other by a flag, and read its cell.
  * out = {flag of 0, flag of 1, cell of 0, cell of 1, right reads of 0, right reads of 1}. */
 __global__ void two_devices(struct emu_args a)
@@ -364,6 +376,7 @@ static const struct emu_kernel kernels[] = {
     KERNEL(load_weights),
     KERNEL(tickets),
     KERNEL(meet),
+    KERNEL(poll_in_vain),
     KERNEL(two_devices),
     KERNEL(write_far_away),
     KERNEL(deep_stack),

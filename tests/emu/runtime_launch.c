@@ -134,16 +134,17 @@ static void failures_stick_until_shutdown(void **state)
 {
     (void)state;
     shorten_livelocks();
-    uint32_t *flag = alloc_flag();
+    uint32_t *flag = alloc_flag(), *after = alloc_flag();
     int *out = alloc_ints(1);
     cudaStream_t stream = create_stream(), other = create_stream();
     cudaEvent_t event;
     OK(cudaEventCreateWithFlags(&event, cudaEventDefault));
     OK(launch_hold(flag, stream));
-    OK(launch_fill(out, 1, 3, stream)); /* dropped */
+    OK(launch_fill((int *)after, 1, 3, stream)); /* dropped */
     OK(cudaEventRecord(event, stream));
     OK(cudaStreamWaitEvent(other, event, 0));
     EXPECT(cudaStreamSynchronize(stream), cudaErrorLaunchFailure);
+    assert_int_equal(*after, 0);
     ASSERT_CONTAINS(cudaGetErrorString(cudaErrorLaunchFailure), "livelock");
     ASSERT_CONTAINS(cudaGetErrorString(cudaErrorLaunchFailure), "kernel hold");
     assert_int_equal(cudaPeekAtLastError(), cudaErrorLaunchFailure);

@@ -21,6 +21,7 @@ sass=0
 need_resources() {
     [ "$resources" -ne 3 ] || skip "$(cat "$WORK/resources.log")"
     [ "$resources" -eq 0 ] || fail "$(cat "$WORK/resources.log")"
+    [ -s "$NOW" ] || fail "no kernel was found"
 }
 
 need_sass() {
@@ -37,7 +38,6 @@ none() {
 
 kernels_compile_alone_without_a_warning() {
     need_resources
-    [ -s "$NOW" ] || fail "no kernel was found"
 }
 
 nothing_spills() {

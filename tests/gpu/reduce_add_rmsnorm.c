@@ -2,6 +2,7 @@
 #include "kernels/cuda/kernels.h"
 #include "kernels/ref/ref.h"
 #include "tests/gpu/partials.h"
+#include "tests/gpu/ranks.h"
 #include "tests/gpu/runner.h"
 
 static const float EPS = 1e-6f;
@@ -37,15 +38,16 @@ static qd_bf16 *copy_of(const qd_bf16 *from, size_t n)
     return copy;
 }
 
-static struct expected expect(const struct shape *s, enum qd_numerics numerics)
+static struct expected expect(const struct shape *s, enum qd_numerics numerics, uint64_t seed)
 {
     const size_t n = n_elements(s), n_out = (size_t)(s->n_rows * s->dim);
     struct expected e = {.residual = gpu_host_alloc(n * 2), .weight = gpu_host_alloc((size_t)s->dim * 2)};
     const void *rounded[QD_CUDA_MAX_RANKS]; /* what each rank's GEMM would have stored without slices */
-    gpu_random_bf16(e.residual, n, 2.0f, 20);
+    gpu_random_bf16(e.residual, n, 2.0f, 20 + 1000 * seed);
     gpu_random_bf16(e.weight, (size_t)s->dim, 2.0f, 21);
     for (int r = 0; r < s->n_ranks; r++) {
-        e.parts[r] = new_partial(n, s->dtype, s->n_slices, 1.0f, 30 + 10 * (uint64_t)r);
+        gpu_set_rank(r); /* whose memory holds the part */
+        e.parts[r] = new_partial(n, s->dtype, s->n_slices, 1.0f, 30 + 10 * (uint64_t)r + 1000 * seed);
         rounded[r] = rounded_sum(&e.parts[r], n);
     }
     e.residual_after = copy_of(e.residual, n);
@@ -85,13 +87,12 @@ static struct qd_cuda_reduce_add_rmsnorm_args new_args(const struct shape *s, co
     return args;
 }
 
-/* Launches and compares; unselected rows of the residual must stay as they were. */
-static void check_launch(const struct shape *s, const struct expected *e,
-                         const struct qd_cuda_reduce_add_rmsnorm_args *args)
+/* Compares what a launch left; unselected rows of the residual must be as they were. */
+static void check_results(const struct shape *s, const struct expected *e,
+                          const struct qd_cuda_reduce_add_rmsnorm_args *args)
 {
     const size_t n = n_elements(s), n_out = (size_t)(s->n_rows * s->dim);
     qd_bf16 *residual = gpu_host_alloc(n * 2), *out = gpu_host_alloc(n_out * 2);
-    GPU_LAUNCH(qd_cuda_reduce_add_rmsnorm, args);
     gpu_download(residual, args->residual, n * 2);
     gpu_download(out, args->out, n_out * 2);
     gpu_expect_equal("residual", residual, e->residual_after, n * 2);
@@ -101,9 +102,10 @@ static void check_launch(const struct shape *s, const struct expected *e,
 
 static void check_one_rank(const struct shape *s, enum qd_numerics numerics)
 {
-    const struct expected e = expect(s, numerics);
+    const struct expected e = expect(s, numerics, 0);
     const struct qd_cuda_reduce_add_rmsnorm_args args = new_args(s, &e, numerics);
-    check_launch(s, &e, &args);
+    GPU_LAUNCH(qd_cuda_reduce_add_rmsnorm, &args);
+    check_results(s, &e, &args);
 }
 
 static void matches_reference(enum qd_numerics numerics)
@@ -175,7 +177,7 @@ static void a_row_is_the_same_anywhere(void)
     static qd_bf16 together[N * DIM], alone[DIM];
     const struct shape s = {
         .dim = DIM, .n_tokens = N, .n_rows = N, .dtype = QD_PARTIAL_F32, .n_slices = 3, .n_ranks = 1};
-    const struct expected e = expect(&s, QD_NUMERICS_FUSED);
+    const struct expected e = expect(&s, QD_NUMERICS_FUSED, 0);
     struct qd_cuda_reduce_add_rmsnorm_args args = new_args(&s, &e, QD_NUMERICS_FUSED);
     GPU_LAUNCH(qd_cuda_reduce_add_rmsnorm, &args);
     gpu_download(together, args.out, sizeof together);
@@ -189,47 +191,86 @@ static void a_row_is_the_same_anywhere(void)
     }
 }
 
-enum { N_FLAGS = QD_CUDA_PEER_BLOCKS * QD_CUDA_MAX_RANKS };
-
-/* The meeting as `rank` finds it when all others have come already: it need not wait, so that one launch
- * after the other will do. */
-static struct qd_cuda_peers all_have_come(int rank, int n_ranks)
+/* Block b of every rank has met its twins once a step. */
+static void expect_meetings(const struct shape *s, const struct qd_cuda_peers *peers, uint32_t n_steps)
 {
-    uint32_t come[N_FLAGS], nobody[N_FLAGS] = {0}, epochs[QD_CUDA_PEER_BLOCKS] = {0};
-    for (int i = 0; i < N_FLAGS; i++) come[i] = 1;
-    struct qd_cuda_peers peers = {
-        .rank = rank, .n_ranks = n_ranks, .epoch = gpu_upload(epochs, sizeof epochs)};
-    for (int r = 0; r < n_ranks; r++) peers.flags[r] = gpu_upload(r == rank ? come : nobody, sizeof come);
-    return peers;
-}
-
-/* Block b of this rank has told block b of every other rank that it came, and nobody else. */
-static void expect_came(const struct qd_cuda_peers *peers, int n_blocks)
-{
-    uint32_t got[N_FLAGS];
-    for (int r = 0; r < peers->n_ranks; r++) {
-        if (r == peers->rank) continue;
-        gpu_download(got, peers->flags[r], sizeof got);
-        for (int i = 0; i < N_FLAGS; i++) {
-            const bool came = i / QD_CUDA_MAX_RANKS < n_blocks && i % QD_CUDA_MAX_RANKS == peers->rank;
-            GPU_EXPECT(got[i] == came, "flag %d of rank %d: %u", i, r, got[i]);
+    uint32_t epoch[QD_CUDA_PEER_BLOCKS];
+    for (int rank = 0; rank < s->n_ranks; rank++) {
+        gpu_download(epoch, peers[rank].epoch, sizeof epoch);
+        for (int block = 0; block < QD_CUDA_PEER_BLOCKS; block++) {
+            const uint32_t want = block < s->n_rows ? n_steps : 0;
+            GPU_EXPECT(epoch[block] == want, "rank %d block %d: %u meetings", rank, block, epoch[block]);
         }
     }
 }
 
+/* In the place of the GEMM before: copies a rank's bf16 part to where all ranks read it, which is NaN until
+ * then. */
+static struct qd_cuda_embed_args new_producer(const struct shape *s, const struct test_partial *part)
+{
+    int32_t *row = gpu_host_alloc((size_t)s->n_tokens * sizeof *row);
+    for (int32_t t = 0; t < s->n_tokens; t++) row[t] = t;
+    return (struct qd_cuda_embed_args){.table = part->device.data,
+                                       .n_ids = s->n_tokens,
+                                       .hidden_dim = s->dim,
+                                       .token_source = gpu_upload(row, (size_t)s->n_tokens * sizeof *row),
+                                       .n_tokens = s->n_tokens,
+                                       .out = gpu_alloc(n_elements(s) * sizeof(qd_bf16))};
+}
+
+enum { N_STEPS = 2 };
+
+/* All ranks' launches of the steps, without a pause between them; o and down write to two buffers in turn, so
+ * every step has parts of its own. */
+struct steps {
+    struct qd_cuda_peers peers[QD_CUDA_MAX_RANKS];
+    struct expected expected[N_STEPS];
+    struct qd_cuda_embed_args producer[N_STEPS][QD_CUDA_MAX_RANKS]; /* bf16 parts only */
+    struct qd_cuda_reduce_add_rmsnorm_args args[N_STEPS][QD_CUDA_MAX_RANKS];
+};
+
+static void prepare_step(struct steps *steps, int step, const struct shape *s, enum qd_numerics numerics)
+{
+    const void *parts[QD_CUDA_MAX_RANKS];
+    const struct expected *e = &steps->expected[step];
+    steps->expected[step] = expect(s, numerics, (uint64_t)step);
+    for (int rank = 0; rank < s->n_ranks; rank++) {
+        gpu_set_rank(rank);
+        steps->args[step][rank] = new_args(s, e, numerics);
+        steps->args[step][rank].peers = steps->peers[rank];
+        parts[rank] = e->parts[rank].device.data;
+        if (s->dtype != QD_PARTIAL_BF16) continue;
+        steps->producer[step][rank] = new_producer(s, &e->parts[rank]);
+        parts[rank] = steps->producer[step][rank].out;
+    }
+    for (int rank = 0; rank < s->n_ranks; rank++)
+        memcpy(steps->args[step][rank].partials, parts, (size_t)s->n_ranks * sizeof *parts);
+}
+
+/* The launches of a step run together and must give the same bits on all ranks. */
 static void check_ranks(const struct shape *s, enum qd_numerics numerics)
 {
-    const struct expected e = expect(s, numerics);
+    struct steps *steps = gpu_host_alloc(sizeof *steps);
     const size_t out_bytes = (size_t)(s->n_rows * s->dim) * 2;
     qd_bf16 *first = gpu_host_alloc(out_bytes), *other = gpu_host_alloc(out_bytes);
-    for (int rank = 0; rank < s->n_ranks; rank++) {
-        struct qd_cuda_reduce_add_rmsnorm_args args = new_args(s, &e, numerics);
-        args.peers = all_have_come(rank, s->n_ranks);
-        check_launch(s, &e, &args);
-        expect_came(&args.peers, s->n_rows < QD_CUDA_PEER_BLOCKS ? (int)s->n_rows : QD_CUDA_PEER_BLOCKS);
-        gpu_download(rank == 0 ? first : other, args.out, out_bytes);
-        if (rank > 0) gpu_expect_equal("other rank's out", other, first, out_bytes);
+    ranks_open(steps->peers, s->n_ranks, 0);
+    for (int step = 0; step < N_STEPS; step++) prepare_step(steps, step, s, numerics);
+    for (int step = 0; step < N_STEPS; step++) {
+        for (int rank = 0; rank < s->n_ranks; rank++) {
+            gpu_set_rank(rank);
+            if (s->dtype == QD_PARTIAL_BF16) GPU_ISSUE(qd_cuda_embed, &steps->producer[step][rank]);
+            GPU_ISSUE(qd_cuda_reduce_add_rmsnorm, &steps->args[step][rank]);
+        }
     }
+    for (int step = 0; step < N_STEPS; step++) {
+        gpu_download(first, steps->args[step][0].out, out_bytes);
+        for (int rank = 0; rank < s->n_ranks; rank++) {
+            check_results(s, &steps->expected[step], &steps->args[step][rank]);
+            gpu_download(other, steps->args[step][rank].out, out_bytes);
+            gpu_expect_equal("another rank's out", other, first, out_bytes);
+        }
+    }
+    expect_meetings(s, steps->peers, N_STEPS);
 }
 
 /* 2 to 8 ranks; fewer rows than blocks, as many, and some blocks with a row more. */
@@ -260,7 +301,7 @@ static void reaches_far_rows(void)
     const int32_t row = (int32_t)far;
     const struct shape s = {
         .dim = DIM, .n_tokens = 1, .n_rows = 1, .dtype = QD_PARTIAL_F32, .n_slices = 2, .n_ranks = 1};
-    const struct expected e = expect(&s, QD_NUMERICS_FUSED);
+    const struct expected e = expect(&s, QD_NUMERICS_FUSED, 0);
     struct qd_cuda_reduce_add_rmsnorm_args args = new_args(&s, &e, QD_NUMERICS_FUSED);
     const size_t n_far = (size_t)(far + 1) * DIM;
     qd_bf16 *residual = gpu_alloc_sparse(n_far * sizeof *residual), got[DIM];

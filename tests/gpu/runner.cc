@@ -44,7 +44,6 @@ struct result {
 struct state {
     jmp_buf end; /* where gpu_fail and gpu_skip go */
     int mode;
-    cudaStream_t stream;
     struct allocation device[MAX_ALLOCATIONS];
     void *host[MAX_ALLOCATIONS];
     struct result results[MAX_RESULTS];
@@ -52,9 +51,13 @@ struct state {
     size_t next_result; /* of this mode */
     double worst;       /* largest error as a share of its tolerance */
     char worst_what[WHAT_LEN];
-    size_t n_other,
-        n_other_of;        /* the most elements of a result that were not the same bits, and its length */
+    size_t n_other;        /* the most elements of a result that were not the same bits, */
+    size_t n_other_of;     /* and the length of that result */
     char reason[WHAT_LEN]; /* of a skip */
+    int n_devices;         /* that the test uses */
+    bool shared;           /* GPU 0 has all ranks */
+    int rank;
+    cudaStream_t streams[GPU_MAX_RANKS]; /* of each rank, on its GPU; made when it is first used */
 };
 
 struct state test;
@@ -188,8 +191,10 @@ void release(void)
 {
     for (size_t i = 0; i < test.n_device; i++) cudaFree(test.device[i].base);
     for (size_t i = 0; i < test.n_host; i++) free(test.host[i]);
-    if (test.stream != NULL) cudaStreamDestroy(test.stream);
-    test.stream = NULL;
+    for (cudaStream_t &stream : test.streams) {
+        if (stream != NULL) cudaStreamDestroy(stream);
+        stream = NULL;
+    }
     test.n_device = test.n_host = test.next_result = 0;
 }
 
@@ -200,7 +205,9 @@ int run_mode(const struct gpu_test *t, int mode)
     set_mode();
     const int end = setjmp(test.end);
     if (end == 0) {
-        check(cudaStreamCreateWithFlags(&test.stream, cudaStreamDefault), "cudaStreamCreateWithFlags");
+        test.n_devices = 1;
+        test.shared = false;
+        gpu_set_rank(0);
         t->run();
         gpu_synchronize();
         check_guards();
@@ -290,6 +297,29 @@ float random_value(uint64_t seed, size_t i, float scale)
     return scale * (2.0f * qd_uniform_open(block.word[i % 4]) - 1.0f);
 }
 
+/* Lets GPUs 0 .. n-1 access each other's memory; false when they cannot. */
+bool use_peers(int n)
+{
+    int n_devices = 0;
+    check(cudaGetDeviceCount(&n_devices), "cudaGetDeviceCount");
+    if (n_devices < n) return false;
+    for (int device = 0; device < n; device++) {
+        check(cudaSetDevice(device), "cudaSetDevice");
+        for (int peer = 0; peer < n; peer++) {
+            int can = 0;
+            if (peer == device) continue;
+            check(cudaDeviceCanAccessPeer(&can, device, peer), "cudaDeviceCanAccessPeer");
+            if (!can) return false;
+            const cudaError_t error = cudaDeviceEnablePeerAccess(peer, 0);
+            if (error == cudaErrorPeerAccessAlreadyEnabled)
+                cudaGetLastError(); /* by a test before; clears it */
+            else
+                check(error, "cudaDeviceEnablePeerAccess");
+        }
+    }
+    return true;
+}
+
 } // namespace
 
 int gpu_main(const struct gpu_test *tests, size_t n_tests, int argc, char **argv)
@@ -320,10 +350,10 @@ void *gpu_alloc(size_t bytes)
     struct allocation *a = new_allocation(GUARD_BYTES, bytes, guard_after());
     unsigned char *data = a->base + a->before, guard[GUARD_BYTES];
     fill_guard(guard, sizeof guard);
-    check(cudaMemcpy(a->base, guard, a->before, cudaMemcpyHostToDevice), "cudaMemcpy of a guard");
+    gpu_write(a->base, guard, a->before);
     if (bytes > 0) check(cudaMemset(data, poison_byte(), bytes), "cudaMemset");
-    if (a->after > 0)
-        check(cudaMemcpy(data + bytes, guard, a->after, cudaMemcpyHostToDevice), "cudaMemcpy of a guard");
+    if (a->after > 0) gpu_write(data + bytes, guard, a->after);
+    check(cudaStreamSynchronize(NULL), "cudaMemset"); /* another GPU may be the first to touch it */
     return data;
 }
 
@@ -354,6 +384,7 @@ void *gpu_upload(const void *host, size_t bytes)
 void gpu_write(void *device, const void *host, size_t bytes)
 {
     check(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice), "cudaMemcpy to the device");
+    check(cudaStreamSynchronize(NULL), "cudaMemcpy to the device"); /* a small one may still be on its way */
 }
 
 void gpu_download(void *host, const void *device, size_t bytes)
@@ -364,12 +395,39 @@ void gpu_download(void *host, const void *device, size_t bytes)
 
 void gpu_synchronize(void)
 {
-    check(cudaDeviceSynchronize(), "kernel");
+    const int rank = test.rank;
+    for (int device = 0; device < test.n_devices; device++) {
+        check(cudaSetDevice(device), "cudaSetDevice");
+        check(cudaDeviceSynchronize(), "kernel");
+    }
+    gpu_set_rank(rank);
 }
 
 struct CUstream_st *gpu_stream(void)
 {
-    return test.stream;
+    return test.streams[test.rank];
+}
+
+void gpu_use_ranks(int n, int n_blocks)
+{
+    GPU_EXPECT(n >= 1 && n <= GPU_MAX_RANKS, "%d ranks", n);
+    gpu_synchronize();
+    test.shared = !use_peers(n);
+    test.n_devices = test.shared ? 1 : n;
+    gpu_set_rank(0);
+    if (!test.shared) return;
+    struct cudaDeviceProp properties;
+    check(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
+    if (properties.multiProcessorCount < n * n_blocks) gpu_skip("needs more GPUs with access to each other");
+}
+
+void gpu_set_rank(int rank)
+{
+    test.rank = rank;
+    check(cudaSetDevice(test.shared ? 0 : rank), "cudaSetDevice");
+    /* It waits for the default stream, on which memory is filled, but not for other ranks' streams. */
+    if (test.streams[rank] == NULL)
+        check(cudaStreamCreateWithFlags(&test.streams[rank], cudaStreamDefault), "cudaStreamCreateWithFlags");
 }
 
 void *gpu_host_alloc(size_t bytes)

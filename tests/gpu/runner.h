@@ -48,6 +48,13 @@ void gpu_synchronize(void);
 /* The stream that tests launch on. */
 struct CUstream_st *gpu_stream(void);
 
+/* The ranks of a collective test: n GPUs that can read each other's memory, or else one GPU with a stream for
+ * every rank, when it has an SM for each block of each rank. Otherwise the test is skipped. */
+enum { GPU_MAX_RANKS = 8 };
+void gpu_use_ranks(int n, int n_blocks);
+/* Allocations, launches and gpu_stream() are this rank's from now on; 0 when a test starts. */
+void gpu_set_rank(int rank);
+
 /* Host memory released when the test ends. */
 void *gpu_host_alloc(size_t bytes);
 
@@ -81,13 +88,18 @@ void gpu_fail(const char *file, int line, const char *format, ...)
     do {                                                                                                     \
         if (!(condition)) gpu_fail(__FILE__, __LINE__, __VA_ARGS__);                                         \
     } while (0)
-/* The launcher's status must be QD_OK: GPU_LAUNCH(qd_cuda_rmsnorm, &args). */
+/* The launcher's status must be QD_OK: GPU_LAUNCH(qd_cuda_rmsnorm, &args). GPU_ISSUE does not wait for the
+ * kernel: those of a collective run together. */
 #define GPU_LAUNCH(launcher, args)                                                                           \
+    do {                                                                                                     \
+        GPU_ISSUE(launcher, args);                                                                           \
+        gpu_synchronize();                                                                                   \
+    } while (0)
+#define GPU_ISSUE(launcher, args)                                                                            \
     do {                                                                                                     \
         char gpu_err_[QD_ERR_LEN] = "";                                                                      \
         qd_status gpu_status_ = launcher(args, gpu_stream(), gpu_err_, sizeof gpu_err_);                     \
         GPU_EXPECT(gpu_status_ == QD_OK, "%s: %s", #launcher, gpu_err_);                                     \
-        gpu_synchronize();                                                                                   \
     } while (0)
 /* The launcher must refuse, with `text` in its reason. */
 #define GPU_REFUSED(launcher, args, text)                                                                    \

@@ -14,10 +14,8 @@
 #define __global__
 #define __device__
 #define __host__
-#define __constant__    static const
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
-#define __restrict__ __restrict
 #define __align__(bytes) __attribute__((aligned(bytes)))
 #define __grid_constant__
 
@@ -25,7 +23,6 @@
 #define blockIdx  (qd_emu_self->place->block_index)
 #define blockDim  (qd_emu_self->place->block_dim)
 #define gridDim   (qd_emu_self->place->grid_dim)
-#define warpSize  32
 
 #define QD_EMU_HERE struct qd_emu_site site = {__builtin_FILE(), __builtin_LINE()}
 
@@ -57,8 +54,8 @@ template <class... Params> struct qd_emu_caller {
 template <class... Params> void qd_emu_register(void (*kernel)(Params...), const char *name)
 {
     static const unsigned sizes[] = {sizeof(Params)..., 0};
-    qd_emu_register_kernel(reinterpret_cast<const void *>(kernel), name, qd_emu_caller<Params...>::call, sizes,
-                           sizeof...(Params));
+    qd_emu_register_kernel(reinterpret_cast<const void *>(kernel), name, qd_emu_caller<Params...>::call,
+                           sizes, sizeof...(Params));
 }
 
 /* ---- block and warp ---- */
@@ -117,56 +114,34 @@ inline void __threadfence()
 {
     qd_emu_fence();
 }
-inline void __threadfence_block()
-{
-    qd_emu_fence();
-}
-inline void __threadfence_system()
-{
-    qd_emu_fence();
-}
-inline void __nanosleep(unsigned, QD_EMU_HERE)
-{
-    qd_emu_spin(site);
-}
 
 /* ---- atomics on integers: relaxed, as the hardware's ---- */
 
 template <class T>
 using qd_emu_same = std::common_type_t<T>; /* not deduced: the value converts to the target's type */
 
-template <class T, class Op> inline T qd_emu_atomic(T *p, Op op)
+/* An operation that changes nothing may be a poll in a loop. */
+template <class T, class Op> inline T qd_emu_atomic(T *p, Op op, struct qd_emu_site site)
 {
     static_assert(std::is_integral_v<T>, "sums of floating point would depend on the schedule");
     T old = __atomic_load_n(p, __ATOMIC_RELAXED);
     while (!__atomic_compare_exchange_n(p, &old, op(old), true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
     }
-    qd_emu_note_progress();
+    if (op(old) != old)
+        qd_emu_note_progress();
+    else
+        qd_emu_spin(site);
     return old;
 }
-template <class T> inline T atomicAdd(T *p, qd_emu_same<T> v)
+template <class T> inline T atomicAdd(T *p, qd_emu_same<T> v, QD_EMU_HERE)
 {
-    return qd_emu_atomic(p, [v](T old) { return static_cast<T>(old + v); });
+    return qd_emu_atomic(
+        p, [v](T old) { return static_cast<T>(old + v); }, site);
 }
-template <class T> inline T atomicMax(T *p, qd_emu_same<T> v)
+template <class T> inline T atomicCAS(T *p, qd_emu_same<T> expected, qd_emu_same<T> v, QD_EMU_HERE)
 {
-    return qd_emu_atomic(p, [v](T old) { return old > v ? old : v; });
-}
-template <class T> inline T atomicMin(T *p, qd_emu_same<T> v)
-{
-    return qd_emu_atomic(p, [v](T old) { return old < v ? old : v; });
-}
-template <class T> inline T atomicOr(T *p, qd_emu_same<T> v)
-{
-    return qd_emu_atomic(p, [v](T old) { return static_cast<T>(old | v); });
-}
-template <class T> inline T atomicExch(T *p, qd_emu_same<T> v)
-{
-    return qd_emu_atomic(p, [v](T) { return v; });
-}
-template <class T> inline T atomicCAS(T *p, qd_emu_same<T> expected, qd_emu_same<T> v)
-{
-    return qd_emu_atomic(p, [expected, v](T old) { return old == expected ? v : old; });
+    return qd_emu_atomic(
+        p, [expected, v](T old) { return old == expected ? v : old; }, site);
 }
 
 /* ---- arithmetic ---- */
@@ -190,26 +165,6 @@ inline float __fdiv_rn(float a, float b)
 inline float __fmaf_rn(float a, float b, float c)
 {
     return fmaf(a, b, c);
-}
-inline float __frcp_rn(float a)
-{
-    return 1.0f / a;
-}
-inline float __fsqrt_rn(float a)
-{
-    return sqrtf(a);
-}
-inline float __fdividef(float a, float b)
-{
-    return a / b;
-}
-inline float __expf(float x)
-{
-    return expf(x);
-}
-inline float __logf(float x)
-{
-    return logf(x);
 }
 /* By macro: newer C libraries declare a rsqrtf of their own. */
 inline float qd_emu_rsqrtf(float x)
@@ -255,45 +210,9 @@ inline float __uint_as_float(unsigned x)
 {
     return qd_emu_bits<float>(x);
 }
-inline int __float_as_int(float x)
-{
-    return qd_emu_bits<int>(x);
-}
-inline float __int_as_float(int x)
-{
-    return qd_emu_bits<float>(x);
-}
-inline int __popc(unsigned x)
-{
-    return __builtin_popcount(x);
-}
-inline int __popcll(unsigned long long x)
-{
-    return __builtin_popcountll(x);
-}
 inline int __ffs(int x)
 {
     return __builtin_ffs(x);
-}
-inline int __clz(int x)
-{
-    return x ? __builtin_clz(static_cast<unsigned>(x)) : 32;
-}
-inline int __clzll(long long x)
-{
-    return x ? __builtin_clzll(static_cast<unsigned long long>(x)) : 64;
-}
-inline unsigned __umulhi(unsigned a, unsigned b)
-{
-    return static_cast<unsigned>(static_cast<uint64_t>(a) * b >> 32);
-}
-inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b)
-{
-    return static_cast<unsigned long long>(static_cast<unsigned __int128>(a) * b >> 64);
-}
-template <class T> inline T __ldg(const T *p)
-{
-    return *p;
 }
 
 /* ---- vectors ---- */
@@ -303,14 +222,6 @@ inline float2 make_float2(float x, float y)
     return {x, y};
 }
 inline float4 make_float4(float x, float y, float z, float w)
-{
-    return {x, y, z, w};
-}
-inline int2 make_int2(int x, int y)
-{
-    return {x, y};
-}
-inline int4 make_int4(int x, int y, int z, int w)
 {
     return {x, y, z, w};
 }

@@ -22,12 +22,6 @@ typedef struct float2 {
 typedef struct float4 {
     float x, y, z, w;
 } __attribute__((aligned(16))) float4;
-typedef struct int2 {
-    int x, y;
-} __attribute__((aligned(8))) int2;
-typedef struct int4 {
-    int x, y, z, w;
-} __attribute__((aligned(16))) int4;
 typedef struct uint2 {
     unsigned x, y;
 } __attribute__((aligned(8))) uint2;
