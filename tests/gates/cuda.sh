@@ -73,7 +73,8 @@ weights_are_read_16_bytes_at_a_time() {
     need_sass
     none "narrow background copies" '$5 > 0' "$SASS"
     none "no 16-byte background copy" '/^(gemm_tile|attention_prefill|attention_decode)::/ && $4 == 0' "$SASS"
-    none "no 16-byte load" '/^gemm_skinny::/ && $4 + $6 == 0' "$SASS"
+    none "no 16-byte background copy" '/^gemm_skinny::.*ring/ && $4 == 0' "$SASS"
+    none "narrow loads, or none" '/^gemm_skinny::.*direct/ && ($6 == 0 || $7 > 0)' "$SASS"
 }
 
 check kernels_compile_alone_without_a_warning
