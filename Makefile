@@ -20,7 +20,7 @@ CFLAGS  += $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-r
 CXXWARN := -Wall -Wextra -Wno-unknown-pragmas -Wno-psabi -Wno-pass-failed $(if $(WERROR),-Werror)
 CXXFLAGS := -x c++ -std=c++17 -fno-exceptions -fno-rtti -fno-threadsafe-statics $(filter-out -std=c11 $(WARN),$(CFLAGS)) $(CXXWARN) $(if $(SAN),-O1,-fstack-clash-protection) $(CXXFLAGS)
 LDFLAGS += -pthread $(if $(SAN),-fsanitize=$(SAN))
-LDLIBS  := -lcjson -lpcre2-8 -lutf8proc -lm
+LDLIBS  := -ldl -lcjson -lpcre2-8 -lutf8proc -lm
 
 # Every .c of the rooms goes into one library; kernels/cpu/*.c are compiled once per instruction set, and the
 # one to use is chosen at run time. Nothing is compiled for the build machine's own processor.
@@ -134,7 +134,7 @@ $(BUILD)/%.o: %.c
 
 # The emulator in the place of CUDA. Under ThreadSanitizer it is not watched itself: it tells what CUDA threads do.
 EMU := -Ikernels/emu/shim -DQD_EMU
-$(BUILD)/kernels/cuda/%.o $(BUILD)/tests/emu/%.o $(BUILD)/tests/gpu/%.o: CPPFLAGS += $(EMU)
+$(BUILD)/kernels/cuda/%.o $(BUILD)/tests/emu/%.o $(BUILD)/tests/gpu/%.o $(BUILD)/tests/kernels/cuda_%.o: CPPFLAGS += $(EMU)
 ifneq ($(findstring thread,$(SAN)),)
 $(BUILD)/kernels/emu/%.o: CFLAGS += -fno-sanitize=thread -fno-builtin
 $(BUILD)/kernels/emu/%.o $(BUILD)/tests/emu/%.o: CPPFLAGS += -DQD_EMU_TSAN
@@ -192,6 +192,8 @@ $(E2E_TOOLS): $(BUILD)/%: $(BUILD)/%.o $(LIB)
 $(BENCHES): $(BUILD)/%: $(BUILD)/%.o $(LIB)
 	@$(if $(V),,echo "  LD $@")
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+include kernels/cuda/build.mk
 
 FORCE:
 

@@ -1,11 +1,19 @@
 #include "kernels/device.h"
 
+#include <dlfcn.h>
+#include <limits.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "kernels/cpu/host/device.h"
+#include "kernels/cuda/device.h"
 #include "kernels/null/device.h"
 
-static const struct qd_device_ops *const devices[] = {&qd_cpu_ops, &qd_null_ops, NULL};
+#define CUDA_LIBRARY "libqdyno_cuda.so"
+#define CUDA_SYMBOL  "qd_cuda_device_ops"
+
+static const struct qd_device_ops *const devices[] = {&qd_cpu_ops, &qd_emu_ops, &qd_null_ops, NULL};
 
 const struct qd_device_ops *qd_device_find(const char *name)
 {
@@ -17,4 +25,49 @@ const struct qd_device_ops *qd_device_find(const char *name)
 const struct qd_device_ops *const *qd_device_list(void)
 {
     return devices;
+}
+
+/* The path of a file beside the running binary. */
+static qd_status beside_binary(const char *file, char *out, size_t len, char *err, size_t errlen)
+{
+    char binary[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", binary, sizeof binary - 1);
+    if (n < 0) return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "cannot tell where this binary lies");
+    binary[n] = '\0';
+    char *slash = strrchr(binary, '/');
+    if (slash != NULL) *slash = '\0';
+    if (snprintf(out, len, "%s/%s", binary, file) >= (int)len)
+        return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "the path of this binary is too long");
+    return QD_OK;
+}
+
+/* The object stays open: its table is in use until the process ends, and opening it again finds it. */
+static qd_status open_cuda(const struct qd_device_ops **out, char *err, size_t errlen)
+{
+    char path[PATH_MAX];
+    QD_TRY(beside_binary(CUDA_LIBRARY, path, sizeof path, err, errlen));
+    if (access(path, F_OK) != 0)
+        return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "the device cuda is not built: no %s (make cuda)",
+                       path);
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (library == NULL) return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "%s", dlerror());
+    const struct qd_device_ops *(*table)(void);
+    void *symbol = dlsym(library, CUDA_SYMBOL);
+    if (symbol == NULL) return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "%s: no %s", path, CUDA_SYMBOL);
+    memcpy(&table, &symbol, sizeof table);
+    const struct qd_device_ops *ops = table();
+    if (ops->abi_version != QD_DEVICE_ABI_VERSION)
+        return qd_fail(QD_ERR_ENVIRONMENT, err, errlen,
+                       "%s has version %u of the device table, this binary %d: build both again", path,
+                       ops->abi_version, QD_DEVICE_ABI_VERSION);
+    *out = ops;
+    return QD_OK;
+}
+
+qd_status qd_device_get(const char *name, const struct qd_device_ops **out, char *err, size_t errlen)
+{
+    *out = qd_device_find(name);
+    if (*out != NULL) return QD_OK;
+    if (strcmp(name, "cuda") == 0) return open_cuda(out, err, errlen);
+    return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "this build has no device \"%s\"", name);
 }

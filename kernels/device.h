@@ -1,4 +1,4 @@
-/* The device interface: what the forward pass may ask of `cpu`, `null`, and later `cuda`, `emu`, `sim`.
+/* The device interface: what the forward pass may ask of `cpu`, `null`, `emu`, `cuda`, and later `sim`.
  *
  * A device is a const table of functions; its state is a context made by open(), one per rank. Callers know
  * tensors, shapes and steps; how a device threads, streams or packs is its own business. Callers use the
@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-enum { QD_DEVICE_ABI_VERSION = 1 };
+enum { QD_DEVICE_ABI_VERSION = 2 };
 
 /* The shape facts of a model that decide whether a device can run it; of one rank where marked. */
 struct qd_model_shape {
@@ -32,13 +32,21 @@ struct qd_device_config {
     struct qd_model_shape shape;
     struct qd_step_limits limits;
     int32_t max_model_len;      /* longest kv_len */
+    bool enforce_eager;         /* never record and replay a step (devices with begin_step) */
+    bool batch_invariant;       /* a row's bits never depend on the other rows (`cpu`: always so) */
+};
+
+/* Memory of one device that is not the host's. */
+struct qd_device_memory {
+    size_t free_bytes, total_bytes;
+    int n_devices; /* ranks are dealt over these in order of their global index */
 };
 
 struct qd_device_ops {
     uint32_t abi_version; /* QD_DEVICE_ABI_VERSION */
     const char *name;     /* as in --device */
-    bool executes;        /* false: no weights, no forward pass; sampled ids come from a hash; working_bytes,
-                           * alloc and the members from pack_weight on are NULL */
+    bool executes;        /* false: no weights, no forward pass; sampled ids come from a hash; every member that
+                           * is not lifecycle or weight_bytes is NULL */
 
     /* lifecycle */
     qd_status (*open)(const struct qd_device_config *config, const struct qd_bootstrap *bootstrap, void **ctx,
@@ -46,15 +54,24 @@ struct qd_device_ops {
     void (*close)(void *ctx);
     bool (*supports)(const struct qd_model_shape *shape, int tp, enum qd_numerics numerics, char *why,
                      size_t why_len);
+    const char *(*error_text)(void *ctx); /* (optional) */
 
     /* memory and copies */
+    qd_status (*memory)(int first_rank, struct qd_device_memory *out, char *err, size_t errlen); /* (optional) */
     qd_status (*working_bytes)(const struct qd_device_config *config, size_t *out, char *err, size_t errlen);
     qd_status (*alloc)(void *ctx, size_t bytes, void **out, char *err, size_t errlen);
+    qd_status (*alloc_host)(void *ctx, size_t bytes, void **out, char *err, size_t errlen); /* (optional) */
+    qd_status (*upload)(void *ctx, void *data, const void *host, size_t bytes, char *err, size_t errlen); /* (optional) */
     size_t (*weight_bytes)(int64_t n_rows, int64_t n_cols, enum qd_weight_layout layout); /* SIZE_MAX: overflow */
     qd_status (*pack_weight)(void *data, int64_t n_rows, int64_t n_cols, char *err, size_t errlen);
+    qd_status (*copy_to_host)(void *ctx, const struct qd_copy_to_host_args *args);
 
     /* plan, once per step */
     qd_status (*plan)(void *ctx, const struct qd_plan_args *args);
+
+    /* stream and graph */
+    qd_status (*begin_step)(void *ctx, const struct qd_step **launched); /* (optional, with end_step) */
+    qd_status (*end_step)(void *ctx, int32_t *ids);                      /* (optional, with begin_step) */
 
     /* ops */
     qd_status (*embed)(void *ctx, const struct qd_embed_args *args);
@@ -71,11 +88,16 @@ struct qd_device_ops {
     qd_status (*all_reduce)(void *ctx, const struct qd_all_reduce_args *args);
 };
 
-/* The device of that name, or NULL. */
+/* The device of that name in this binary, or NULL. */
 const struct qd_device_ops *qd_device_find(const char *name);
 
-/* The devices of this build, in the order of `make help`; NULL-terminated. */
+/* The devices in this binary, in the order of `make help`; NULL-terminated. */
 const struct qd_device_ops *const *qd_device_list(void);
+
+/* The device of that name, from this binary or, for "cuda", from libqdyno_cuda.so in the binary's folder, which
+ * stays open until the process ends. QD_ERR_UNSUPPORTED for an unknown name, QD_ERR_ENVIRONMENT with the reason when
+ * the shared object is missing or was built from another version. */
+qd_status qd_device_get(const char *name, const struct qd_device_ops **out, char *err, size_t errlen);
 
 /* A device with the state of one rank: what the forward pass passes around. */
 struct qd_device {
@@ -83,6 +105,18 @@ struct qd_device {
     void *ctx;
 };
 
+/* What the device says of the failure that one of its ops has just returned; "" when it has nothing to say. Valid
+ * until the next op. */
+static inline const char *qd_device_error_text(struct qd_device d)
+{
+    return d.ops->error_text != NULL ? d.ops->error_text(d.ctx) : "";
+}
+/* True when the device has memory apart from the host's and other ranks': weights are copied to it (upload), and
+ * what alloc() returns is no address of the host's. */
+static inline bool qd_device_has_copies(const struct qd_device_ops *ops)
+{
+    return ops->upload != NULL;
+}
 /* Bytes that open() takes for the device's own work on a step, on top of what alloc() is asked for. Opens
  * nothing; errors as those of open() for the same configuration, QD_ERR_TOO_LARGE on overflow. */
 static inline qd_status qd_device_working_bytes(const struct qd_device_ops *ops,
@@ -97,9 +131,39 @@ static inline qd_status qd_device_alloc(struct qd_device d, size_t bytes, void *
 {
     return d.ops->alloc(d.ctx, bytes, out, err, errlen);
 }
+/* Zeroed memory of the host, otherwise as alloc(). */
+static inline qd_status qd_device_alloc_host(struct qd_device d, size_t bytes, void **out, char *err,
+                                             size_t errlen)
+{
+    return d.ops->alloc_host != NULL ? d.ops->alloc_host(d.ctx, bytes, out, err, errlen)
+                                     : d.ops->alloc(d.ctx, bytes, out, err, errlen);
+}
+/* Host bytes into memory from alloc(); `host` may go when it has returned. Only where qd_device_has_copies. */
+static inline qd_status qd_device_upload(struct qd_device d, void *data, const void *host, size_t bytes,
+                                         char *err, size_t errlen)
+{
+    return d.ops->upload(d.ctx, data, host, bytes, err, errlen);
+}
+static inline qd_status qd_device_copy_to_host(struct qd_device d, const struct qd_copy_to_host_args *args)
+{
+    return d.ops->copy_to_host(d.ctx, args);
+}
 static inline qd_status qd_device_plan(struct qd_device d, const struct qd_plan_args *args)
 {
     return d.ops->plan(d.ctx, args);
+}
+/* Between plan and the first op. *launched (in: the planned step) is what the ops are to be called with: the same
+ * arrays, but counts may be padded. NULL: the device has recorded these ops before and replays them, so none is to
+ * be called. Without the member every op runs when it is called. */
+static inline qd_status qd_device_begin_step(struct qd_device d, const struct qd_step **launched)
+{
+    return d.ops->begin_step != NULL ? d.ops->begin_step(d.ctx, launched) : QD_OK;
+}
+/* After the last op: returns when the step has ended on the device, with the sampled ids [R]. Without the member
+ * sample() has written them. */
+static inline qd_status qd_device_end_step(struct qd_device d, int32_t *ids)
+{
+    return d.ops->end_step != NULL ? d.ops->end_step(d.ctx, ids) : QD_OK;
 }
 static inline qd_status qd_device_embed(struct qd_device d, const struct qd_embed_args *args)
 {

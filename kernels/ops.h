@@ -56,22 +56,44 @@ struct qd_rmsnorm_args {
     qd_bf16 *out; /* [n_rows][H], may alias x only when rows is NULL */
 };
 
+enum qd_partial_dtype { QD_PARTIAL_BF16 = 0, QD_PARTIAL_F32 = 1 };
+
+/* A projection's output on its way to the op that reads it next (QD_EPILOGUE_PARTIAL): stored in bf16, or sums
+ * over parts of K that the reader still adds up. */
+struct qd_partial {
+    const void *data;            /* [n_slices][rows][N] */
+    enum qd_partial_dtype dtype; /* bf16: one slice. fp32 slices are summed in index order, then rounded to bf16
+                                  * once, as if the projection had been stored */
+    int32_t n_slices;
+    int64_t stride;  /* elements between slices */
+    bool cross_rank; /* true: every rank holds a part; summed in fp32 in rank order (collective) */
+};
+static inline struct qd_partial qd_partial_stored(const qd_bf16 *data)
+{
+    struct qd_partial partial = {data, QD_PARTIAL_BF16, 1, 0, false};
+    return partial;
+}
+
 enum qd_epilogue {
     QD_EPILOGUE_STORE = 0,     /* out bf16 [M][N] = r(sum) */
     QD_EPILOGUE_STORE_F32 = 1, /* out fp32 [M][N] = sum; hf: r(sum), widened (logits) */
     QD_EPILOGUE_SILU_MUL = 2,  /* weight rows are gate and up interleaved in groups of 8 (8 gate, 8 up, ...;
                                 * the last group may be shorter: n gate, n up); out bf16 [M][N/2] =
                                 * fused: r(silu(g) * u)   hf: r(r(silu(r(g))) * r(u)) */
+    QD_EPILOGUE_PARTIAL = 3,   /* as STORE, or fp32 slices in memory of the device: *partial says which */
 };
 
 /* out = a * w^T. */
 struct qd_gemm_nt_args {
-    const qd_bf16 *a;     /* [M][K], row stride lda elements */
+    const qd_bf16 *a;     /* [M][K], row stride lda elements; columns from K to the next multiple of 64 are zero where
+                           * lda has room for them, and a device may need that room */
     int64_t m, lda;
     struct qd_weight w;   /* [N][K] */
     enum qd_epilogue epilogue;
     void *out;            /* row stride ldo elements of its dtype */
     int64_t ldo;
+    struct qd_partial *partial; /* QD_EPILOGUE_PARTIAL: out, all but cross_rank, which the caller sets. The
+                                 * third PARTIAL after this one overwrites its slices */
 };
 
 /* The epilogue QD_EPILOGUE_SILU_MUL on its own, for devices whose GEMM did not fuse it. */
@@ -111,7 +133,7 @@ struct qd_plan_args {
  * page and offset that slot_mapping[t] names. */
 struct qd_qk_norm_rope_kv_args {
     const struct qd_step *step;
-    const qd_bf16 *qkv;                      /* [T][(Hq + 2*Hkv) * hd]: q heads, k heads, v heads */
+    struct qd_partial qkv;                   /* [T][(Hq + 2*Hkv) * hd]: q heads, k heads, v heads; of this rank */
     const qd_bf16 *q_norm_weight, *k_norm_weight; /* [hd] each */
     float eps;
     int32_t n_heads, n_kv_heads, head_dim;
@@ -131,20 +153,9 @@ struct qd_attention_args {
     qd_bf16 *out; /* [T][Hq * hd] */
 };
 
-enum qd_partial_dtype { QD_PARTIAL_BF16 = 0, QD_PARTIAL_F32 = 1 };
-
-/* Output of an o or down projection before it is added to the residual stream. */
-struct qd_partial {
-    const void *data;            /* [n_slices][rows][H] */
-    enum qd_partial_dtype dtype; /* fp32 slices are summed in index order, then rounded to bf16 once */
-    int32_t n_slices;
-    int64_t stride;  /* elements between slices */
-    bool cross_rank; /* true: every rank holds a bf16 part; summed in fp32 in rank order (collective) */
-};
-
-/* residual[t] = r(residual[t] + r(sum of partials)), out = rmsnorm(residual) as qd_rmsnorm. With `rows`,
- * only those tokens are updated and normalised (the last norm). With one rank and one bf16 slice the inner
- * rounding changes nothing. A cross-rank partial may change again only when the next collective has returned:
+/* residual[t] = r(residual[t] + r(sum over ranks of r(sum over slices))), out = rmsnorm(residual) as qd_rmsnorm.
+ * With `rows`, only those tokens are updated and normalised (the last norm). With one rank and one bf16 slice the
+ * inner rounding changes nothing. A cross-rank partial may change again only when the next collective has returned:
  * o and down write to two buffers in turn. */
 struct qd_reduce_add_rmsnorm_args {
     qd_bf16 *residual; /* [T][H], in and out */
@@ -168,7 +179,7 @@ struct qd_sample_args {
     int64_t vocab_begin;   /* first id of the shard */
     int64_t n_vocab;       /* ids of this shard (may be 0) */
     int64_t vocab_size;    /* ids of all shards */
-    int32_t *ids;          /* [R] out */
+    int32_t *ids;          /* [R] out, on the host; not written by a device with end_step, which returns them */
 };
 
 /* Gathers `bytes` of every rank into out[world * bytes], in rank order; a rank that does not want them passes
@@ -177,6 +188,14 @@ struct qd_all_gather_args {
     const void *in;
     size_t bytes;
     void *out;
+};
+
+/* Copies n_rows rows of row_bytes to the host; the rows there are host_stride bytes apart. On a device with
+ * end_step they have arrived when that returns. */
+struct qd_copy_to_host_args {
+    void *host;
+    const void *data; /* [n_rows] rows, stride bytes apart */
+    size_t n_rows, row_bytes, host_stride, stride;
 };
 
 /* data[n] = sum over ranks in rank order, in fp32, rounded to bf16 once; equal bits on all ranks. */

@@ -88,6 +88,12 @@ static struct qd_weight tied_head(const struct qd_arrangement *a, int rank)
     return head;
 }
 
+/* Bytes laid out so far, up to where the next piece begins. */
+static size_t position(const struct layout *l)
+{
+    return qd_round_up(l->counting ? l->n_bytes : l->a->arena.used, ALIGNMENT);
+}
+
 static void lay_out(struct layout *l)
 {
     struct qd_arrangement *a = l->a;
@@ -96,19 +102,22 @@ static void lay_out(struct layout *l)
     struct qd_weight embedding =
         take_weight(l, config->vocab_size, config->hidden_dim, tied ? QD_LAYOUT_PACKED : QD_LAYOUT_ROWS);
     qd_bf16 *final_norm = take_norm(l, config->hidden_dim);
+    for (int rank = 0; rank < a->tp; rank++)
+        a->ranks[rank].layers = a->layers + (size_t)rank * (size_t)config->n_layers;
+    for (int32_t layer = 0; layer < config->n_layers; layer++)
+        lay_out_norms(l, layer);
     for (int rank = 0; rank < a->tp; rank++) {
         struct qd_rank_weights *weights = &a->ranks[rank];
         weights->embedding = embedding;
         weights->final_norm = final_norm;
-        weights->layers = a->layers + (size_t)rank * (size_t)config->n_layers;
+        a->rank_begin[rank] = position(l);
         weights->lm_head =
             tied ? tied_head(a, rank)
                  : take_weight(l, a->shards[rank].vocab_count, config->hidden_dim, QD_LAYOUT_PACKED);
         for (int32_t layer = 0; layer < config->n_layers; layer++)
             lay_out_layer(l, rank, layer);
     }
-    for (int32_t layer = 0; layer < config->n_layers; layer++)
-        lay_out_norms(l, layer);
+    a->rank_begin[a->tp] = position(l);
 }
 
 qd_status qd_arrangement_init(struct qd_arrangement *a, char *err, size_t errlen)

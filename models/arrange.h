@@ -15,7 +15,9 @@ struct qd_arrangement {
     struct qd_shard shards[QD_MAX_TP];
     struct qd_rank_weights ranks[QD_MAX_TP];
     struct qd_layer_weights *layers; /* [tp][n_layers], what ranks[].layers points into */
-    struct qd_arena arena;           /* zeroed, so rows that pad a panel or a shard are zero */
+    struct qd_arena arena;           /* zeroed, so rows that pad a panel or a shard are zero: what ranks share,
+                                      * then what each has alone */
+    size_t rank_begin[QD_MAX_TP + 1]; /* byte offset in the arena of each rank's own part; [tp] is the end */
 };
 
 /* Reserves memory for every weight. config, ops, tp and shards are set by the caller, the rest is zeroed.
@@ -32,6 +34,10 @@ void qd_arrangement_put(struct qd_arrangement *a, const struct qd_tensor_spec *s
 /* Tensors that end up in one packed weight of a rank form a group; -1: the tensor is not packed. */
 int qd_arrangement_n_groups(const struct qd_arrangement *a);
 int qd_arrangement_group(const struct qd_arrangement *a, const struct qd_tensor_spec *spec);
+
+/* As qd_model_place_weights (models/place.c). */
+qd_status qd_arrangement_place(const struct qd_arrangement *a, int rank, struct qd_device device,
+                               struct qd_rank_weights *out, char *err, size_t errlen);
 
 /* Lets the device pack the weights of a group, of every rank, once all their rows are in place. */
 qd_status qd_arrangement_pack(struct qd_arrangement *a, int group, char *err, size_t errlen);

@@ -306,6 +306,17 @@ void qd_model_free(qd_model_t *model)
     free(model);
 }
 
+void qd_model_drop_weights(qd_model_t *model)
+{
+    qd_arrangement_free(&model->weights);
+}
+
+qd_status qd_model_place_weights(const qd_model_t *model, int rank, struct qd_device device,
+                                 struct qd_rank_weights *out, char *err, size_t errlen)
+{
+    return qd_arrangement_place(&model->weights, rank, device, out, err, errlen);
+}
+
 const struct qd_model_config *qd_model_get_config(const qd_model_t *model)
 {
     return &model->config;

@@ -42,15 +42,15 @@ static struct sum weights_of_rank(const struct qd_model_config *config, const st
 
 /* The buffers of the forward pass (models/qwen3.c) on rank 0. */
 static struct sum activations(const struct qd_model_config *config, const struct qd_shard *shard,
-                              const struct qd_step_limits *limits)
+                              const struct qd_device_ops *ops, const struct qd_step_limits *limits)
 {
     struct sum sum = {0};
     int64_t q_dim = shard->n_heads * config->head_dim, kv_dim = shard->n_kv_heads * config->head_dim;
     /* residual, normed, the outputs of o and down; qkv, q, attention; silu(gate) * up */
-    int64_t row = 4 * config->hidden_dim + (q_dim + 2 * kv_dim) + 2 * q_dim + shard->ffn_dim;
-    /* logits: of the shard, gathered from the ranks, and twice those handed out */
-    int64_t logit_row =
-        shard->vocab_rows + (shard->tp > 1 ? shard->tp * shard->vocab_rows : 0) + 2 * config->vocab_size;
+    int64_t row = 4 * config->hidden_dim + (q_dim + 2 * kv_dim) + 2 * q_dim + qd_shard_activated_dim(shard);
+    /* logits: of the shard, gathered from the ranks, and twice those handed out where that is the same memory */
+    int64_t logit_row = shard->vocab_rows + (shard->tp > 1 ? shard->tp * shard->vocab_rows : 0) +
+                        (ops->alloc_host == NULL ? 2 * config->vocab_size : 0);
     add(&sum, limits->max_tokens, row, sizeof(qd_bf16));
     add(&sum, limits->max_logit_rows, logit_row, sizeof(float));
     return sum;
@@ -67,7 +67,7 @@ qd_status qd_memory_need(const struct qd_model_config *config, int tp, const str
     add(&kv, config->n_layers, 2 * shard.n_kv_heads * config->head_dim, sizeof(qd_bf16));
     if (ops->executes) {
         weights = weights_of_rank(config, &shard, ops);
-        activation = activations(config, &shard, limits);
+        activation = activations(config, &shard, ops, limits);
         add_weight(&embedding, ops, config->vocab_size, config->hidden_dim,
                    config->tie_word_embeddings ? QD_LAYOUT_PACKED : QD_LAYOUT_ROWS, 1);
     }

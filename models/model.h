@@ -35,6 +35,10 @@ struct qd_load_stats {
 qd_status qd_model_load(const struct qd_model_options *options, qd_model_t **out, char *err, size_t errlen);
 void qd_model_free(qd_model_t *model); /* accepts NULL; after all groups closed */
 
+/* Releases the host's copy of the weights, once every group over the model is open on devices that have their own;
+ * no further program can be made of it. */
+void qd_model_drop_weights(qd_model_t *model);
+
 int qd_model_get_tp(const qd_model_t *model);
 const struct qd_model_config *qd_model_get_config(const qd_model_t *model);
 struct qd_load_stats qd_model_load_stats(const qd_model_t *model);

@@ -21,7 +21,7 @@ struct program {
 struct rank {
     const struct qd_model_config *config;
     const struct qd_shard *shard;
-    const struct qd_rank_weights *weights;
+    struct qd_rank_weights weights; /* where the device reads them */
     struct qd_program_options options;
     struct qd_rope rope;
     struct qd_device device;
@@ -35,10 +35,10 @@ struct rank {
     qd_bf16 *attention;     /* [T][Hq*hd] */
     qd_bf16 *o_partial;     /* [T][H] */
     qd_bf16 *down_partial;  /* [T][H] apart from o_partial: other ranks may still read that one */
-    qd_bf16 *activated;     /* [T][I] silu(gate) * up */
+    qd_bf16 *activated;     /* [T][I padded with zeros to whole 64s] silu(gate) * up */
     float *shard_logits;    /* [R][S] */
     float *gathered_logits; /* [tp][R][S] on rank 0, else NULL */
-    float *logits[2];       /* [R][V] on rank 0, else NULL; by parity of the step */
+    float *logits[2];       /* [R][V] on the host, of rank 0, else NULL; by parity of the step */
 };
 
 /* *out = a * b * element_bytes. */
@@ -59,20 +59,22 @@ static qd_status allocate(struct rank *r, char *err, size_t errlen)
         void *where; /* of the pointer to fill */
         int64_t n, dim;
         size_t element_bytes;
+        bool on_host;
     } parts[] = {
-        {&r->kv, kv_layer, kv_dim, sizeof(qd_bf16)},
-        {&r->residual, tokens, hidden, sizeof(qd_bf16)},
-        {&r->normed, tokens, hidden, sizeof(qd_bf16)},
-        {&r->qkv, tokens, q_dim + 2 * shard->n_kv_heads * hd, sizeof(qd_bf16)},
-        {&r->q, tokens, q_dim, sizeof(qd_bf16)},
-        {&r->attention, tokens, q_dim, sizeof(qd_bf16)},
-        {&r->o_partial, tokens, hidden, sizeof(qd_bf16)},
-        {&r->down_partial, tokens, hidden, sizeof(qd_bf16)},
-        {&r->activated, tokens, shard->ffn_dim, sizeof(qd_bf16)},
-        {&r->shard_logits, rows, shard->vocab_rows, sizeof(float)},
-        {&r->gathered_logits, shard->tp > 1 ? want : 0, shard->tp * shard->vocab_rows, sizeof(float)},
-        {&r->logits[0], want, vocab, sizeof(float)},
-        {&r->logits[1], want, vocab, sizeof(float)},
+        {&r->kv, kv_layer, kv_dim, sizeof(qd_bf16), false},
+        {&r->residual, tokens, hidden, sizeof(qd_bf16), false},
+        {&r->normed, tokens, hidden, sizeof(qd_bf16), false},
+        {&r->qkv, tokens, q_dim + 2 * shard->n_kv_heads * hd, sizeof(qd_bf16), false},
+        {&r->q, tokens, q_dim, sizeof(qd_bf16), false},
+        {&r->attention, tokens, q_dim, sizeof(qd_bf16), false},
+        {&r->o_partial, tokens, hidden, sizeof(qd_bf16), false},
+        {&r->down_partial, tokens, hidden, sizeof(qd_bf16), false},
+        {&r->activated, tokens, qd_shard_activated_dim(shard), sizeof(qd_bf16), false},
+        {&r->shard_logits, rows, shard->vocab_rows, sizeof(float), false},
+        /* Of rank 0 alone, so after all that every rank has: peers find each other's memory by its order. */
+        {&r->gathered_logits, shard->tp > 1 ? want : 0, shard->tp * shard->vocab_rows, sizeof(float), false},
+        {&r->logits[0], want, vocab, sizeof(float), true},
+        {&r->logits[1], want, vocab, sizeof(float), true},
     };
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         size_t bytes;
@@ -81,10 +83,18 @@ static qd_status allocate(struct rank *r, char *err, size_t errlen)
             return qd_fail(QD_ERR_TOO_LARGE, err, errlen, "a buffer of %lld x %lld values",
                            (long long)parts[i].n, (long long)parts[i].dim);
         if (bytes == 0) continue;
-        QD_TRY(qd_device_alloc(r->device, bytes, &memory, err, errlen));
+        QD_TRY((parts[i].on_host ? qd_device_alloc_host : qd_device_alloc)(r->device, bytes, &memory, err, errlen));
         memcpy(parts[i].where, &memory, sizeof memory);
     }
     return QD_OK;
+}
+
+static void rank_close(void *state)
+{
+    struct rank *r = state;
+    if (r == NULL) return;
+    qd_rank_weights_free(&r->weights);
+    free(r); /* buffers belong to the device */
 }
 
 static qd_status rank_open(void *user, int index, struct qd_device device, void **state, char *err,
@@ -98,26 +108,21 @@ static qd_status rank_open(void *user, int index, struct qd_device device, void 
     if (r == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for a rank");
     r->config = qd_model_get_config(program->model);
     r->shard = qd_model_shard(program->model, index);
-    r->weights = qd_model_rank_weights(program->model, index);
     r->rope = qd_model_get_rope(program->model);
     r->options = program->options;
     r->device = device;
     r->step_capacity = qd_step_capacity(&r->options.limits);
     qd_status st = allocate(r, err, errlen);
+    if (st == QD_OK) st = qd_model_place_weights(program->model, index, device, &r->weights, err, errlen);
     if (st != QD_OK) {
-        free(r);
+        rank_close(r);
         return st;
     }
     *state = r;
     return QD_OK;
 }
 
-static void rank_close(void *state)
-{
-    free(state); /* buffers belong to the device */
-}
-
-/* out [m][...] = a [m][K] * w^T; rows of `out` are ldo apart. */
+/* out [m][...] = a [m][K] * w^T, rows of `a` without a gap; rows of `out` are ldo apart. */
 static qd_status project(const struct rank *r, const qd_bf16 *a, int64_t m, const struct qd_weight *w,
                          enum qd_epilogue epilogue, void *out, int64_t ldo)
 {
@@ -126,14 +131,31 @@ static qd_status project(const struct rank *r, const qd_bf16 *a, int64_t m, cons
     return qd_device_gemm_nt(r->device, &args);
 }
 
+/* The same for a reader that takes a partial: it is in `out` [m][N], or where the device has put its slices. Rows of
+ * `a` are lda apart. */
+static qd_status project_partial(const struct rank *r, const qd_bf16 *a, int64_t m, int64_t lda,
+                                 const struct qd_weight *w, qd_bf16 *out, struct qd_partial *partial)
+{
+    const struct qd_gemm_nt_args args = {.a = a,
+                                         .m = m,
+                                         .lda = lda,
+                                         .w = *w,
+                                         .epilogue = QD_EPILOGUE_PARTIAL,
+                                         .out = out,
+                                         .ldo = w->n_rows,
+                                         .partial = partial};
+    return qd_device_gemm_nt(r->device, &args);
+}
+
 /* Adds a projection's output, summed over ranks, to the residual stream and normalises it: all tokens, or
  * with `rows` those alone. */
-static qd_status add_and_norm(const struct rank *r, const qd_bf16 *partial, const qd_bf16 *norm,
+static qd_status add_and_norm(const struct rank *r, struct qd_partial partial, const qd_bf16 *norm,
                               const int32_t *rows, int64_t n_rows)
 {
+    partial.cross_rank = r->shard->tp > 1;
     const struct qd_reduce_add_rmsnorm_args args = {
         .residual = r->residual,
-        .partial = {.data = partial, .dtype = QD_PARTIAL_BF16, .n_slices = 1, .cross_rank = r->shard->tp > 1},
+        .partial = partial,
         .weight = norm,
         .rows = rows,
         .n_rows = n_rows,
@@ -156,16 +178,17 @@ static struct qd_kv_layer kv_layer(const struct rank *r, int32_t layer)
     };
 }
 
-/* normed -> o_partial. */
-static qd_status attend(const struct rank *r, const struct qd_step *step, int32_t layer)
+/* normed -> o, the output of the o projection. */
+static qd_status attend(const struct rank *r, const struct qd_step *step, int32_t layer, struct qd_partial *o)
 {
-    const struct qd_layer_weights *w = &r->weights->layers[layer];
+    const struct qd_layer_weights *w = &r->weights.layers[layer];
     const struct qd_shard *shard = r->shard;
     int32_t hd = r->config->head_dim;
-    QD_TRY(project(r, r->normed, step->n_tokens, &w->qkv, QD_EPILOGUE_STORE, r->qkv, w->qkv.n_rows));
+    struct qd_partial qkv;
+    QD_TRY(project_partial(r, r->normed, step->n_tokens, w->qkv.n_cols, &w->qkv, r->qkv, &qkv));
     const struct qd_qk_norm_rope_kv_args rope = {
         .step = step,
-        .qkv = r->qkv,
+        .qkv = qkv,
         .q_norm_weight = w->q_norm,
         .k_norm_weight = w->k_norm,
         .eps = (float)r->config->rms_norm_eps,
@@ -186,24 +209,26 @@ static qd_status attend(const struct rank *r, const struct qd_step *step, int32_
         .out = r->attention,
     };
     QD_TRY(qd_device_attention(r->device, &attention));
-    return project(r, r->attention, step->n_tokens, &w->o, QD_EPILOGUE_STORE, r->o_partial, w->o.n_rows);
+    return project_partial(r, r->attention, step->n_tokens, w->o.n_cols, &w->o, r->o_partial, o);
 }
 
-/* normed -> down_partial. */
-static qd_status feed_forward(const struct rank *r, int64_t n_tokens, int32_t layer)
+/* normed -> down, the output of the down projection. */
+static qd_status feed_forward(const struct rank *r, int64_t n_tokens, int32_t layer, struct qd_partial *down)
 {
-    const struct qd_layer_weights *w = &r->weights->layers[layer];
-    QD_TRY(project(r, r->normed, n_tokens, &w->gate_up, QD_EPILOGUE_SILU_MUL, r->activated, w->down.n_cols));
-    return project(r, r->activated, n_tokens, &w->down, QD_EPILOGUE_STORE, r->down_partial, w->down.n_rows);
+    const struct qd_layer_weights *w = &r->weights.layers[layer];
+    int64_t ld = qd_shard_activated_dim(r->shard);
+    QD_TRY(project(r, r->normed, n_tokens, &w->gate_up, QD_EPILOGUE_SILU_MUL, r->activated, ld));
+    return project_partial(r, r->activated, n_tokens, ld, &w->down, r->down_partial, down);
 }
 
 /* Token ids -> normed [R][H], the normalised hidden states of the logit rows. */
 static qd_status run_layers(const struct rank *r, const struct qd_step *step)
 {
     int32_t n_layers = r->config->n_layers;
-    const struct qd_layer_weights *layers = r->weights->layers;
+    const struct qd_layer_weights *layers = r->weights.layers;
+    struct qd_partial o, down;
     const struct qd_embed_args embed = {
-        .table = r->weights->embedding,
+        .table = r->weights.embedding,
         .token_source = qd_step_token_source(step),
         .n_tokens = step->n_tokens,
         .out = r->residual,
@@ -219,14 +244,14 @@ static qd_status run_layers(const struct rank *r, const struct qd_step *step)
     };
     QD_TRY(qd_device_rmsnorm(r->device, &first_norm));
     for (int32_t layer = 0; layer < n_layers; layer++) {
-        QD_TRY(attend(r, step, layer));
-        QD_TRY(add_and_norm(r, r->o_partial, layers[layer].post_norm, NULL, step->n_tokens));
-        QD_TRY(feed_forward(r, step->n_tokens, layer));
+        QD_TRY(attend(r, step, layer, &o));
+        QD_TRY(add_and_norm(r, o, layers[layer].post_norm, NULL, step->n_tokens));
+        QD_TRY(feed_forward(r, step->n_tokens, layer, &down));
         if (layer + 1 < n_layers)
-            QD_TRY(add_and_norm(r, r->down_partial, layers[layer + 1].input_norm, NULL, step->n_tokens));
+            QD_TRY(add_and_norm(r, down, layers[layer + 1].input_norm, NULL, step->n_tokens));
     }
     /* Also without logit rows: ranks must meet here before the next step writes to o_partial. */
-    return add_and_norm(r, r->down_partial, r->weights->final_norm, qd_step_logit_row(step),
+    return add_and_norm(r, down, r->weights.final_norm, qd_step_logit_row(step),
                         step->n_logit_rows);
 }
 
@@ -249,8 +274,15 @@ static qd_status collect_logits(const struct rank *r, const struct qd_step *step
     float *to = r->logits[step->step_index % 2];
     for (size_t p = 0; p < tp && p * shard_rows < vocab; p++) {
         size_t begin = p * shard_rows, count = vocab - begin < shard_rows ? vocab - begin : shard_rows;
-        for (size_t row = 0; row < n_rows; row++)
-            memcpy(to + row * vocab + begin, from + (p * n_rows + row) * shard_rows, count * sizeof(float));
+        const struct qd_copy_to_host_args copy = {
+            .host = to + begin,
+            .data = from + p * n_rows * shard_rows,
+            .n_rows = n_rows,
+            .row_bytes = count * sizeof(float),
+            .host_stride = vocab * sizeof(float),
+            .stride = shard_rows * sizeof(float),
+        };
+        QD_TRY(qd_device_copy_to_host(r->device, &copy));
     }
     out->logits = to;
     return QD_OK;
@@ -261,7 +293,7 @@ static qd_status predict(const struct rank *r, const struct qd_step *step, struc
 {
     int64_t ld = r->shard->vocab_rows;
     if (r->shard->vocab_count > 0)
-        QD_TRY(project(r, r->normed, step->n_logit_rows, &r->weights->lm_head, QD_EPILOGUE_STORE_F32,
+        QD_TRY(project(r, r->normed, step->n_logit_rows, &r->weights.lm_head, QD_EPILOGUE_STORE_F32,
                        r->shard_logits, ld));
     const struct qd_sample_args sample = {
         .step = step,
@@ -276,12 +308,9 @@ static qd_status predict(const struct rank *r, const struct qd_step *step, struc
     return (step->flags & QD_STEP_WANT_LOGITS) != 0 ? collect_logits(r, step, out) : QD_OK;
 }
 
-static qd_status rank_step(void *state, const struct qd_step *step, struct qd_step_output *out, char *err,
-                           size_t errlen)
+/* Plan, ops, end. A device may run the ops as a recording of an earlier step's. */
+static qd_status run_step(const struct rank *r, const struct qd_step *step, struct qd_step_output *out)
 {
-    const struct rank *r = state;
-    QD_TRY(qd_step_validate(step, r->step_capacity, r->options.n_kv_blocks, (int32_t)r->config->vocab_size,
-                            r->options.limits.max_seqs, err, errlen));
     const struct qd_plan_args plan = {
         .step = step,
         .rope = r->rope,
@@ -290,8 +319,23 @@ static qd_status rank_step(void *state, const struct qd_step *step, struct qd_st
         .head_dim = r->config->head_dim,
     };
     QD_TRY(qd_device_plan(r->device, &plan));
-    QD_TRY(run_layers(r, step));
-    return step->n_logit_rows > 0 ? predict(r, step, out) : QD_OK;
+    const struct qd_step *launched = step;
+    QD_TRY(qd_device_begin_step(r->device, &launched));
+    if (launched != NULL) {
+        QD_TRY(run_layers(r, launched));
+        if (launched->n_logit_rows > 0) QD_TRY(predict(r, launched, out));
+    }
+    return qd_device_end_step(r->device, out->ids);
+}
+
+static qd_status rank_step(void *state, const struct qd_step *step, struct qd_step_output *out, char *err,
+                           size_t errlen)
+{
+    const struct rank *r = state;
+    QD_TRY(qd_step_validate(step, r->step_capacity, r->options.n_kv_blocks, (int32_t)r->config->vocab_size,
+                            r->options.limits.max_seqs, err, errlen));
+    qd_status st = run_step(r, step, out);
+    return st == QD_OK ? st : qd_fail(st, err, errlen, "%s", qd_device_error_text(r->device));
 }
 
 qd_status qd_model_program(qd_model_t *model, const struct qd_program_options *options,

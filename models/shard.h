@@ -25,6 +25,12 @@ struct qd_shard {
     int64_t vocab_begin, vocab_count;  /* ids owned; count may be 0 */
 };
 
+/* Elements from one row of silu(gate) * up to the next: I in whole 64s, for devices that read in such pieces. */
+static inline int64_t qd_shard_activated_dim(const struct qd_shard *shard)
+{
+    return (shard->ffn_dim + 63) / 64 * 64;
+}
+
 /* QD_ERR_UNSUPPORTED with the arithmetic when heads or ffn do not divide by tp, or neither of kv heads and tp
  * divides the other. */
 qd_status qd_shard_make(const struct qd_model_config *config, int tp, int rank, struct qd_shard *out,
@@ -59,9 +65,9 @@ struct qd_model_shape qd_shard_shape(const struct qd_model_config *config, const
  * QD_ERR_UNSUPPORTED when the model does not divide by tp, QD_ERR_TOO_LARGE when a size overflows. */
 struct qd_memory_need {
     size_t weight_bytes;      /* of this rank, embedding excluded when shared */
-    size_t embedding_bytes;   /* read-only, once per process */
+    size_t embedding_bytes;   /* read-only, once per process or, where the device has copies, per rank */
     size_t kv_bytes_per_token; /* all layers, this rank */
-    size_t activation_bytes;  /* at limits */
+    size_t activation_bytes;  /* at limits; in the device's memory */
 };
 qd_status qd_memory_need(const struct qd_model_config *config, int tp, const struct qd_device_ops *ops,
                          const struct qd_step_limits *limits, struct qd_memory_need *out, char *err,

@@ -28,6 +28,12 @@ struct qd_rank_weights {
 const struct qd_rank_weights *qd_model_rank_weights(const qd_model_t *model, int rank);
 const struct qd_shard *qd_model_shard(const qd_model_t *model, int rank);
 
+/* The weights of `rank` where its device reads them: those of the model, which must then outlive `out`, or copies in
+ * the device's memory, which lives as long as the device's context. `out` owns its table of layers. */
+qd_status qd_model_place_weights(const qd_model_t *model, int rank, struct qd_device device,
+                                 struct qd_rank_weights *out, char *err, size_t errlen);
+void qd_rank_weights_free(struct qd_rank_weights *weights); /* of qd_model_place_weights; harmless when zeroed */
+
 /* The model's rotary frequencies; inv_freq [head_dim/2] lives as long as the model. */
 struct qd_rope qd_model_get_rope(const qd_model_t *model);
 

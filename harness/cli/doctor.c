@@ -14,6 +14,24 @@ static double gib(size_t bytes)
     return (double)bytes / 1073741824.0;
 }
 
+static void print_devices(void)
+{
+    for (const struct qd_device_ops *const *device = qd_device_list(); *device != NULL; device++)
+        printf("device     %s: %s\n", (*device)->name,
+               qd_device_has_copies(*device) ? "inference, the CUDA code on emulated GPUs"
+               : (*device)->executes         ? "inference"
+                                             : "scheduling only, no weights, no tokens of a model");
+    const struct qd_device_ops *cuda;
+    struct qd_device_memory memory;
+    char why[QD_ERR_LEN] = "";
+    if (qd_device_get("cuda", &cuda, why, sizeof why) == QD_OK &&
+        cuda->memory(0, &memory, why, sizeof why) == QD_OK)
+        printf("device     cuda: inference on %d GPUs, the first with %.2f of %.2f GiB free\n",
+               memory.n_devices, gib(memory.free_bytes), gib(memory.total_bytes));
+    else
+        printf("device     cuda: no: %s\n", why);
+}
+
 static void print_machine(const struct qd_options *options)
 {
     struct qd_machine machine;
@@ -24,9 +42,7 @@ static void print_machine(const struct qd_options *options)
            machine.cpu_isa);
     printf("memory     %.2f GiB of %.2f GiB usable (%s)\n", gib(memory.bytes),
            (double)machine.memory_bytes / 1073741824.0, qd_memory_source_name(memory.source));
-    for (const struct qd_device_ops *const *device = qd_device_list(); *device != NULL; device++)
-        printf("device     %s: %s\n", (*device)->name,
-               (*device)->executes ? "inference" : "scheduling only, no weights, no tokens of a model");
+    print_devices();
     const struct qd_cpu_kernels *kernels;
     char why[QD_ERR_LEN];
     if (qd_cpu_isa_select(options->cpu_isa, &kernels, why, sizeof why) == QD_OK)
@@ -46,16 +62,19 @@ static void print_need(const struct qd_instance_plan *plan)
     printf("per rank   weights %zu B (%.3f GiB), KV %zu B a token, activations %zu B at budget %" PRId32 "\n",
            plan->need.weight_bytes, gib(plan->need.weight_bytes), plan->need.kv_bytes_per_token,
            plan->need.activation_bytes, plan->limits.max_tokens);
-    printf("shared     embedding %zu B (%.3f GiB), once\n", plan->need.embedding_bytes,
+    printf("%s embedding %zu B (%.3f GiB), once\n",
+           qd_device_has_copies(plan->ops) ? "and       " : "shared    ", plan->need.embedding_bytes,
            gib(plan->need.embedding_bytes));
 }
 
 static void print_plan(const struct qd_instance_plan *plan)
 {
-    printf(
-        "together   TP %d x DP %d: weights %.3f GiB + activations %.3f GiB + KV pages %.3f GiB <= %.3f GiB\n",
-        plan->tp, plan->dp, gib(plan->weight_bytes), gib(plan->activation_bytes), gib(plan->kv_bytes),
-        gib(plan->usable_bytes));
+    char where[48] = "";
+    if (plan->ops->memory != NULL) snprintf(where, sizeof where, ", %d on a GPU", plan->n_sharing);
+    printf("together   TP %d x DP %d%s: weights %.3f GiB + activations %.3f GiB + KV pages %.3f GiB <= %.3f "
+           "GiB\n",
+           plan->tp, plan->dp, where, gib(plan->weight_bytes), gib(plan->activation_bytes),
+           gib(plan->kv_bytes), gib(plan->usable_bytes));
     printf("fits       max_model_len %" PRId32 "%s, %" PRId32 " KV pages of 16 tokens per replica%s, %" PRId32
            " sequences\n",
            plan->max_model_len, plan->shrunk_model_len ? " (shrunk to the pool)" : "", plan->n_kv_blocks,

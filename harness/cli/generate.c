@@ -99,10 +99,11 @@ static qd_status print_tokens(qd_engine_t *engine, struct qd_detokenizer *stream
 /* What cannot end in a text. */
 static qd_status check_options(const struct qd_options *options, char *err, size_t errlen)
 {
-    const struct qd_device_ops *device = qd_device_find(options->device);
+    const struct qd_device_ops *device;
     if (options->enable_thinking != NULL && !options->chat)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--enable-thinking is of --chat");
-    if (device == NULL || !device->executes)
+    QD_TRY(qd_device_get(options->device, &device, err, errlen));
+    if (!device->executes)
         return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "the device %s makes no text", options->device);
     return QD_OK;
 }

@@ -30,7 +30,9 @@ static void print_version(void)
            QD_RESULT_SCHEMA_VERSION);
     for (const struct qd_device_ops *const *device = qd_device_list(); *device != NULL; device++)
         printf(" %s", (*device)->name);
-    printf("\n");
+    const struct qd_device_ops *cuda;
+    char why[QD_ERR_LEN];
+    printf(qd_device_get("cuda", &cuda, why, sizeof why) == QD_OK ? " cuda\n" : "\n");
 }
 
 static int pick(int argc, char **argv)

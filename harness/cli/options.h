@@ -57,7 +57,7 @@ struct qd_options {
     /* model */
     const char *model;       /* directory or preset */
     const char *load_format; /* auto | dummy */
-    const char *device;      /* cpu | null */
+    const char *device;      /* cpu | emu | cuda | null */
     const char *cpu_isa;     /* auto | portable | avx2 */
     const char *numerics;    /* fused | hf */
     int64_t seed;
@@ -68,6 +68,7 @@ struct qd_options {
     int64_t budget, max_num_seqs, max_model_len, num_gpu_blocks, kv_cache_bytes, memory_limit;
     double memory_utilization;
     double null_step_us;
+    bool enforce_eager, batch_invariant;
     /* sampling */
     double temperature, top_p;
     int64_t top_k;

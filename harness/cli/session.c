@@ -50,6 +50,8 @@ struct qd_instance_options qd_session_instance_options(const struct qd_options *
         .kv_cache_bytes = (size_t)options->kv_cache_bytes,
         .memory_limit = (size_t)options->memory_limit,
         .memory_utilization = options->memory_utilization,
+        .enforce_eager = options->enforce_eager,
+        .batch_invariant = options->batch_invariant,
         .null_step_ns = (int64_t)(options->null_step_us * 1e3),
         .max_requests = 16,
     };

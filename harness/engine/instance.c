@@ -91,6 +91,7 @@ qd_status qd_instance_open(const struct qd_instance_options *options, qd_instanc
     QD_TRY_GOTO(load_model(options, instance, err, errlen), status, cleanup);
     for (int replica = 0; replica < options->dp; replica++)
         QD_TRY_GOTO(open_group(options, instance, replica, err, errlen), status, cleanup);
+    if (qd_device_has_copies(instance->plan.ops)) qd_model_drop_weights(instance->model);
     QD_TRY_GOTO(open_engine(options, instance, err, errlen), status, cleanup);
     *out = instance;
     return QD_OK;

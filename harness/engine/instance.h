@@ -23,6 +23,7 @@ struct qd_instance_options {
     size_t kv_cache_bytes;    /* KV pool per rank */
     size_t memory_limit;      /* --memory-limit */
     double memory_utilization; /* (0, 1], always given */
+    bool enforce_eager, batch_invariant; /* as in qd_device_config */
     int64_t null_step_ns;
     int32_t max_logit_rows;   /* more than max_num_seqs: for eval */
     size_t max_requests;      /* alive or unpolled at once */
@@ -40,10 +41,12 @@ struct qd_instance_plan {
     int32_t max_model_len, n_kv_blocks;
     bool shrunk_model_len, shrunk_pool, lowered_seqs;
     struct qd_memory_need need;     /* of one rank */
-    size_t weight_bytes;            /* all ranks and the embedding, once */
-    size_t activation_bytes;        /* all ranks of all replicas, working_bytes among them */
-    size_t working_bytes;           /* of the devices themselves (qd_device_working_bytes), all ranks */
-    size_t kv_bytes;                /* all ranks of all replicas; imagined pages may saturate it */
+    int n_sharing;                  /* ranks in one memory: all of all replicas on the host, else those of a GPU */
+    size_t weight_bytes;            /* of those ranks: shared by replicas on the host, the embedding by all; where
+                                     * the device has copies, one a rank */
+    size_t activation_bytes;        /* of those ranks, working_bytes among them */
+    size_t working_bytes;           /* of the devices themselves (qd_device_working_bytes), those ranks */
+    size_t kv_bytes;                /* of those ranks; imagined pages may saturate it */
     size_t kv_block_bytes;          /* one page over the ranks of a replica */
     struct qd_memory_limit memory;  /* what there is */
     size_t usable_bytes;            /* memory times utilization */

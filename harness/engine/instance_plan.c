@@ -95,12 +95,17 @@ static double gib(size_t bytes)
     return (double)bytes / 1073741824.0;
 }
 
-/* Bytes of `pages` pages in every replica's pool; SIZE_MAX when they cannot be counted. */
-static size_t pool_bytes(const struct qd_instance_plan *plan, size_t page_bytes, int64_t pages)
+/* Bytes of `pages` pages that take page_bytes each in one memory; SIZE_MAX when they cannot be counted. */
+static size_t pool_bytes(size_t page_bytes, int64_t pages)
 {
     size_t bytes;
-    bool fits = qd_size_mul(page_bytes, (size_t)pages, &bytes) && qd_size_mul(bytes, (size_t)plan->dp, &bytes);
-    return fits ? bytes : SIZE_MAX;
+    return qd_size_mul(page_bytes, (size_t)pages, &bytes) ? bytes : SIZE_MAX;
+}
+
+/* Bytes of one page in the pools of all ranks that share a memory. */
+static size_t page_bytes_of(const struct qd_instance_plan *plan)
+{
+    return plan->kv_block_bytes / (size_t)plan->tp * (size_t)plan->n_sharing;
 }
 
 /* The refusal: every term of the sum, and what it is held against. The plan keeps the terms. */
@@ -130,15 +135,37 @@ struct qd_device_config qd_instance_device(const struct qd_instance_options *opt
         .shape = plan->shape,
         .limits = plan->limits,
         .max_model_len = plan->max_model_len,
+        .enforce_eager = options->enforce_eager,
+        .batch_invariant = options->batch_invariant,
     };
 }
 
-/* What the devices of all ranks take for themselves: ranks may have unequal numbers of threads. */
+/* The memory that ranks share: the host's, or the fullest of the GPUs in use. */
+static qd_status plan_memory(const struct qd_instance_options *o, struct qd_instance_plan *plan, char *err,
+                             size_t errlen)
+{
+    int n_ranks = plan->tp * plan->dp;
+    plan->n_sharing = n_ranks;
+    plan->memory = qd_memory_available(o->memory_limit);
+    if (plan->ops->memory == NULL) return QD_OK;
+    struct qd_memory_limit limit = {o->memory_limit > 0 ? o->memory_limit : SIZE_MAX, QD_MEMORY_OPTION};
+    struct qd_device_memory device = {.n_devices = n_ranks};
+    for (int rank = 0; rank < n_ranks && rank < device.n_devices; rank++) {
+        QD_TRY(plan->ops->memory(rank, &device, err, errlen));
+        if (device.free_bytes < limit.bytes)
+            limit = (struct qd_memory_limit){device.free_bytes, QD_MEMORY_DEVICE};
+    }
+    plan->memory = limit;
+    plan->n_sharing = (int)qd_div_up(n_ranks, device.n_devices);
+    return QD_OK;
+}
+
+/* What the devices of the ranks that share a memory take for themselves: ranks may have unequal numbers of threads. */
 static qd_status plan_working(const struct qd_instance_options *o, struct qd_instance_plan *plan, char *err,
                               size_t errlen)
 {
     struct qd_device_config device = qd_instance_device(o, plan, 0);
-    for (; device.first_rank < device.n_ranks; device.first_rank++) {
+    for (; device.first_rank < plan->n_sharing; device.first_rank++) {
         size_t bytes;
         QD_TRY(qd_device_working_bytes(plan->ops, &device, &bytes, err, errlen));
         if (!qd_size_add(plan->working_bytes, bytes, &plan->working_bytes))
@@ -154,22 +181,40 @@ static size_t usable_of(size_t bytes, double utilization)
     return usable < 0x1p63 ? (size_t)usable : bytes;
 }
 
+/* Weights of the ranks that share a memory. Where devices have copies in the host's own memory, its copy is there
+ * until all ranks have theirs. */
+static bool count_weights(const struct qd_instance_plan *plan, size_t *out)
+{
+    size_t of_rank, copies = 0;
+    bool has_copies = qd_device_has_copies(plan->ops), on_host = plan->ops->memory == NULL;
+    *out = 0;
+    if (has_copies && (!qd_size_add(plan->need.weight_bytes, plan->need.embedding_bytes, &of_rank) ||
+                       !qd_size_mul(of_rank, (size_t)plan->n_sharing, &copies)))
+        return false;
+    if (has_copies && !on_host) {
+        *out = copies;
+        return true;
+    }
+    return qd_size_mul(plan->need.weight_bytes, (size_t)plan->tp, out) &&
+           qd_size_add(*out, plan->need.embedding_bytes, out) && qd_size_add(*out, copies, out);
+}
+
 /* Bytes of the fixed parts; pages are what is left. */
 static qd_status plan_fixed(const struct qd_instance_options *o, struct qd_instance_plan *plan, char *err,
                             size_t errlen)
 {
     QD_TRY(qd_memory_need(&plan->config, plan->tp, plan->ops, &plan->limits, &plan->need, err, errlen));
+    QD_TRY(plan_memory(o, plan, err, errlen));
     if (plan->ops->executes) QD_TRY(plan_working(o, plan, err, errlen));
-    size_t tp = (size_t)plan->tp, weights, activations, page, fixed;
-    if (!qd_size_mul(plan->need.weight_bytes, tp, &weights) ||
-        !qd_size_add(weights, plan->need.embedding_bytes, &plan->weight_bytes) ||
-        !qd_size_mul(plan->need.activation_bytes, tp * (size_t)plan->dp, &activations) ||
+    size_t activations, page, pages, fixed;
+    if (!count_weights(plan, &plan->weight_bytes) ||
+        !qd_size_mul(plan->need.activation_bytes, (size_t)plan->n_sharing, &activations) ||
         !qd_size_add(activations, plan->working_bytes, &plan->activation_bytes) ||
         !qd_size_mul(plan->need.kv_bytes_per_token, (size_t)QD_KV_BLOCK_SIZE, &page) ||
-        !qd_size_mul(page, tp, &plan->kv_block_bytes) ||
+        !qd_size_mul(page, (size_t)plan->tp, &plan->kv_block_bytes) ||
+        !qd_size_mul(page, (size_t)plan->n_sharing, &pages) ||
         !qd_size_add(plan->weight_bytes, plan->activation_bytes, &fixed))
         return qd_fail(QD_ERR_TOO_LARGE, err, errlen, "%s: sizes overflow", plan->config.name);
-    plan->memory = qd_memory_available(o->memory_limit);
     plan->usable_bytes = usable_of(plan->memory.bytes, o->memory_utilization);
     if (fixed > plan->usable_bytes)
         return does_not_fit(plan, plan->config.name, 0, o->memory_utilization, err, errlen);
@@ -180,6 +225,13 @@ static qd_status plan_fixed(const struct qd_instance_options *o, struct qd_insta
 static int64_t pages_for(int64_t len)
 {
     return qd_div_up(len, QD_KV_BLOCK_SIZE) + 1;
+}
+
+/* Entries of all block tables of a step together. Pages are never shared, so they name at most all of them. */
+static int32_t table_entries(const struct qd_instance_plan *plan, int32_t n_kv_blocks)
+{
+    int64_t tables = (pages_for(plan->max_model_len) - 1) * plan->limits.max_seqs;
+    return (int32_t)(tables < n_kv_blocks ? tables : n_kv_blocks);
 }
 
 /* Pages per replica that were asked for; 0: none were. */
@@ -205,7 +257,7 @@ static qd_status choose_pages(const struct qd_instance_options *o, struct qd_ins
     int64_t least = o->max_model_len > 0 ? one : MIN_PAGES;
     if (fit < least)
         return does_not_fit(plan, o->max_model_len > 0 ? "one sequence of max_model_len" : "one KV page",
-                            pool_bytes(plan, page_bytes, least), o->memory_utilization, err, errlen);
+                            pool_bytes(page_bytes, least), o->memory_utilization, err, errlen);
     plan->shrunk_pool = fit < useful;
     *out = plan->shrunk_pool ? fit : useful;
     return QD_OK;
@@ -214,15 +266,15 @@ static qd_status choose_pages(const struct qd_instance_options *o, struct qd_ins
 static qd_status plan_pool(const struct qd_instance_options *o, struct qd_instance_plan *plan, char *err,
                            size_t errlen)
 {
-    size_t page_bytes = plan->ops->executes ? plan->kv_block_bytes : LISTED_PAGE_BYTES;
+    size_t page_bytes = plan->ops->executes ? page_bytes_of(plan) : LISTED_PAGE_BYTES * (size_t)plan->dp;
     size_t rest = plan->usable_bytes - plan->weight_bytes - plan->activation_bytes;
-    size_t of_all = pool_bytes(plan, page_bytes, 1), fitting = rest / of_all;
+    size_t fitting = rest / page_bytes;
     int64_t fit = fitting < INT32_MAX ? (int64_t)fitting : INT32_MAX, pages = 0;
     QD_TRY(pages_asked(o, plan, &pages, err, errlen));
     if (pages == 0)
         QD_TRY(choose_pages(o, plan, fit, page_bytes, &pages, err, errlen));
     else if (pages > fit)
-        return does_not_fit(plan, "the KV pool", pool_bytes(plan, page_bytes, pages), o->memory_utilization, err,
+        return does_not_fit(plan, "the KV pool", pool_bytes(page_bytes, pages), o->memory_utilization, err,
                             errlen);
     plan->shrunk_model_len = pages < pages_for(plan->max_model_len);
     if (plan->shrunk_model_len && o->max_model_len > 0)
@@ -231,19 +283,15 @@ static qd_status plan_pool(const struct qd_instance_options *o, struct qd_instan
                        o->max_model_len, pages_for(plan->max_model_len), pages);
     if (plan->shrunk_model_len) plan->max_model_len = (int32_t)((pages - 1) * QD_KV_BLOCK_SIZE);
     plan->n_kv_blocks = (int32_t)pages;
-    plan->kv_bytes = pool_bytes(plan, plan->kv_block_bytes, pages);
+    plan->kv_bytes = pool_bytes(page_bytes_of(plan), pages);
     return QD_OK;
 }
 
 qd_status qd_instance_plan_make(const struct qd_instance_options *options, struct qd_instance_plan *out,
                                 char *err, size_t errlen)
 {
-    *out = (struct qd_instance_plan){.ops = qd_device_find(options->device),
-                                     .tp = options->tp,
-                                     .dp = options->dp,
-                                     .n_threads = options->n_threads};
-    if (out->ops == NULL)
-        return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "this build has no device \"%s\"", options->device);
+    *out = (struct qd_instance_plan){.tp = options->tp, .dp = options->dp, .n_threads = options->n_threads};
+    QD_TRY(qd_device_get(options->device, &out->ops, err, errlen));
     QD_TRY(check_options(options, err, errlen));
     QD_TRY(read_config(options, out->ops, &out->config, err, errlen));
     struct qd_shard shard;
@@ -253,10 +301,9 @@ qd_status qd_instance_plan_make(const struct qd_instance_options *options, struc
     if (!out->ops->supports(&out->shape, options->tp, options->numerics, why, sizeof why))
         return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "%s on %s: %s", out->config.name, out->ops->name, why);
     QD_TRY(plan_limits(options, out, err, errlen));
+    out->limits.max_blocks = table_entries(out, INT32_MAX);
     QD_TRY(plan_fixed(options, out, err, errlen));
     QD_TRY(plan_pool(options, out, err, errlen));
-    /* Pages are never shared, so a step's tables together name at most all of them. */
-    int64_t tables = (pages_for(out->max_model_len) - 1) * out->limits.max_seqs;
-    out->limits.max_blocks = (int32_t)(tables < out->n_kv_blocks ? tables : out->n_kv_blocks);
+    out->limits.max_blocks = table_entries(out, out->n_kv_blocks);
     return QD_OK;
 }

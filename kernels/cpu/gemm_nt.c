@@ -151,6 +151,7 @@ static void finish(const struct gemm *g, int64_t row, int64_t panel, const float
     int64_t n = args->w.n_rows - panel * PANEL, at = (g->row0 + row) * args->ldo;
     switch (args->epilogue) {
     case QD_EPILOGUE_STORE:
+    case QD_EPILOGUE_PARTIAL:
         finish_bf16((qd_bf16 *)args->out + at + panel * PANEL, n, low, high);
         break;
     case QD_EPILOGUE_STORE_F32:

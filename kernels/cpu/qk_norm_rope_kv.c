@@ -2,7 +2,7 @@
  * split over the team. K goes into its page transposed, [hd][16]: attention multiplies pages whose lanes are
  * keys.
  *
- * Constraints: head_dim a multiple of 16; plan() has filled cos and sin of the step.
+ * Constraints: head_dim a multiple of 16; qkv in bf16, as this device's gemm_nt leaves it; plan() has filled cos and sin of the step.
  */
 #include "kernels/cpu/norm.h"
 #include "kernels/cpu/split.h"
@@ -70,7 +70,7 @@ static void run_member(void *arg, int member, int n_members)
     int64_t begin, end;
     qd_team_split(args->step->n_tokens, 1, member, n_members, &begin, &end);
     for (int64_t t = begin; t < end; t++) {
-        const qd_bf16 *q = args->qkv + t * (n_q + 2 * n_kv) * dim, *k = q + n_q * dim;
+        const qd_bf16 *q = (const qd_bf16 *)args->qkv.data + t * (n_q + 2 * n_kv) * dim, *k = q + n_q * dim;
         for (int64_t h = 0; h < n_q; h++)
             turn_head(job, t, q + h * dim, args->q_norm_weight, args->q_out + (t * n_q + h) * dim);
         store_kv(job, t, k, k + n_kv * dim, (qd_bf16 *)(void *)job->cpu->scratch[member]);
@@ -79,7 +79,7 @@ static void run_member(void *arg, int member, int n_members)
 
 qd_status QD_CPU_FN(qd_cpu_qk_norm_rope_kv)(struct qd_cpu *cpu, const struct qd_qk_norm_rope_kv_args *args)
 {
-    if (args->head_dim % QD_KV_BLOCK_SIZE != 0 ||
+    if (args->head_dim % QD_KV_BLOCK_SIZE != 0 || args->qkv.dtype != QD_PARTIAL_BF16 ||
         cpu->scratch_bytes < (size_t)args->head_dim * sizeof(qd_bf16))
         return QD_ERR_UNSUPPORTED;
     struct job job = {args, cpu, cpu->config.numerics};

@@ -102,6 +102,15 @@ static qd_status ref_pack_weight(void *data, int64_t n_rows, int64_t n_cols, cha
     return QD_OK;
 }
 
+static qd_status ref_copy_to_host(void *ctx, const struct qd_copy_to_host_args *args)
+{
+    (void)ctx;
+    for (size_t r = 0; r < args->n_rows; r++)
+        memcpy((unsigned char *)args->host + r * args->host_stride,
+               (const unsigned char *)args->data + r * args->stride, args->row_bytes);
+    return QD_OK;
+}
+
 static qd_status ref_plan(void *ctx, const struct qd_plan_args *args)
 {
     ((struct ref *)ctx)->rope = args->rope;
@@ -187,6 +196,7 @@ const struct qd_device_ops qd_ref_ops = {
     .alloc = ref_alloc,
     .weight_bytes = ref_weight_bytes,
     .pack_weight = ref_pack_weight,
+    .copy_to_host = ref_copy_to_host,
     .plan = ref_plan,
     .embed = ref_embed,
     .rmsnorm = ref_rmsnorm,

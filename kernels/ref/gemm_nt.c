@@ -17,7 +17,7 @@ static void store_row(const struct qd_gemm_nt_args *args, int64_t row, enum qd_n
 {
     for (int64_t n = 0; n < args->w.n_rows; n++) {
         const float sum = (float)dot(args, row, n);
-        if (args->epilogue == QD_EPILOGUE_STORE)
+        if (args->epilogue == QD_EPILOGUE_STORE || args->epilogue == QD_EPILOGUE_PARTIAL)
             ((qd_bf16 *)args->out)[row * args->ldo + n] = qd_bf16_from_f32(sum);
         else
             ((float *)args->out)[row * args->ldo + n] = numerics == QD_NUMERICS_HF ? qd_bf16_round(sum) : sum;
@@ -36,6 +36,7 @@ static void silu_mul_row(const struct qd_gemm_nt_args *args, int64_t row, enum q
 
 void qd_ref_gemm_nt(const struct qd_gemm_nt_args *args, enum qd_numerics numerics)
 {
+    if (args->epilogue == QD_EPILOGUE_PARTIAL) *args->partial = qd_partial_stored(args->out);
     for (int64_t row = 0; row < args->m; row++) {
         if (args->epilogue == QD_EPILOGUE_SILU_MUL)
             silu_mul_row(args, row, numerics);

@@ -1,6 +1,5 @@
 /* Per head RMSNorm of q and k, rotary embedding, and the store of k and v into the paged pool. */
 #include <math.h>
-#include <string.h>
 
 #include "kernels/ref/ref.h"
 #include "kernels/ref/shared.h"
@@ -33,6 +32,16 @@ struct turn {
     enum qd_numerics numerics;
 };
 
+enum { MAX_HEAD_DIM = 512 };
+
+/* One token's head as the projection would have stored it; `head` counts q, k and v heads. */
+static void read_head(const struct qd_qk_norm_rope_kv_args *args, int64_t token, int64_t head, qd_bf16 *out)
+{
+    const int64_t hd = args->head_dim, n = args->n_heads + 2 * args->n_kv_heads;
+    for (int64_t i = 0; i < hd; i++)
+        out[i] = qd_bf16_from_f32(qd_ref_partial_one(&args->qkv, args->qkv.data, (token * n + head) * hd + i));
+}
+
 /* One head: norm, then rotation of the pairs (i, i + hd/2). */
 static void norm_rope_head(const struct turn *turn, const qd_bf16 *x, const qd_bf16 *weight, qd_bf16 *out)
 {
@@ -58,16 +67,19 @@ void qd_ref_qk_norm_rope_kv(const struct qd_qk_norm_rope_kv_args *args, const st
                             enum qd_numerics numerics)
 {
     const int64_t hd = args->head_dim, n_q = args->n_heads, n_kv = args->n_kv_heads;
+    qd_bf16 head[MAX_HEAD_DIM];
+    QD_ASSERT(hd <= MAX_HEAD_DIM);
     for (int64_t t = 0; t < args->step->n_tokens; t++) {
         const int64_t slot = qd_step_slot_mapping(args->step)[t];
         const struct turn turn = {rope, args->head_dim, qd_step_position(args->step)[t], args->eps, numerics};
-        const qd_bf16 *q = args->qkv + t * (n_q + 2 * n_kv) * hd, *k = q + n_q * hd, *v = k + n_kv * hd;
-        for (int32_t h = 0; h < n_q; h++)
-            norm_rope_head(&turn, q + h * hd, args->q_norm_weight, args->q_out + (t * n_q + h) * hd);
+        for (int32_t h = 0; h < n_q; h++) {
+            read_head(args, t, h, head);
+            norm_rope_head(&turn, head, args->q_norm_weight, args->q_out + (t * n_q + h) * hd);
+        }
         for (int32_t h = 0; h < n_kv; h++) {
-            norm_rope_head(&turn, k + h * hd, args->k_norm_weight,
-                           qd_ref_kv_row(&args->kv, QD_REF_K, slot, h));
-            memcpy(qd_ref_kv_row(&args->kv, QD_REF_V, slot, h), v + h * hd, (size_t)hd * sizeof(qd_bf16));
+            read_head(args, t, n_q + h, head);
+            norm_rope_head(&turn, head, args->k_norm_weight, qd_ref_kv_row(&args->kv, QD_REF_K, slot, h));
+            read_head(args, t, n_q + n_kv + h, qd_ref_kv_row(&args->kv, QD_REF_V, slot, h));
         }
     }
 }

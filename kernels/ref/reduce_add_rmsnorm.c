@@ -1,14 +1,8 @@
 /* Sum of a projection's parts, residual addition, norm. The order and the fp32 type of the sum of parts are
  * part of the specification, not an accident of a device, so they are the same here. */
 #include "kernels/ref/ref.h"
+#include "kernels/ref/shared.h"
 #include "kernels/traffic.h"
-
-static float part(const struct qd_partial *partial, const void *data, int slice, int64_t at)
-{
-    const int64_t index = slice * partial->stride + at;
-    return partial->dtype == QD_PARTIAL_F32 ? ((const float *)data)[index]
-                                            : qd_bf16_to_f32(((const qd_bf16 *)data)[index]);
-}
 
 void qd_ref_reduce_add_rmsnorm(const struct qd_reduce_add_rmsnorm_args *args, const void *const *partials,
                                int n_ranks, enum qd_numerics numerics)
@@ -18,10 +12,8 @@ void qd_ref_reduce_add_rmsnorm(const struct qd_reduce_add_rmsnorm_args *args, co
         qd_bf16 *residual = args->residual + row * args->dim;
         for (int64_t i = 0; i < args->dim; i++) {
             float sum = 0;
-            for (int rank = 0; rank < n_ranks; rank++) {
-                for (int slice = 0; slice < args->partial.n_slices; slice++)
-                    sum += part(&args->partial, partials[rank], slice, row * args->dim + i);
-            }
+            for (int rank = 0; rank < n_ranks; rank++)
+                sum += qd_ref_partial_one(&args->partial, partials[rank], row * args->dim + i);
             residual[i] = qd_bf16_from_f32(qd_bf16_to_f32(residual[i]) + qd_bf16_round(sum));
         }
     }

@@ -18,6 +18,16 @@ static inline int64_t qd_ref_gate_column(int64_t i, int64_t n, int64_t *group)
     return 2 * begin + (i - begin);
 }
 
+/* Element `at` of a partial whose slices lie at `data`: the slices summed in index order, as if stored in bf16. */
+static inline float qd_ref_partial_one(const struct qd_partial *partial, const void *data, int64_t at)
+{
+    if (partial->dtype == QD_PARTIAL_BF16) return qd_bf16_to_f32(((const qd_bf16 *)data)[at]);
+    float sum = 0;
+    for (int32_t slice = 0; slice < partial->n_slices; slice++)
+        sum += ((const float *)data)[slice * partial->stride + at];
+    return qd_bf16_round(sum);
+}
+
 /* fused: r(silu(g) * u)   hf: r(r(silu(r(g))) * r(u)) */
 static inline qd_bf16 qd_ref_silu_mul_one(double gate, double up, enum qd_numerics numerics)
 {

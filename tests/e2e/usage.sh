@@ -37,7 +37,7 @@ bad_values_are_refused() {
     refuses 2 '--max-num-batched-tokens: 0 is outside' "$QDYNO" run --model "$TINY" --budget 0
     refuses 2 '--temperature: -1 is outside' "$QDYNO" generate --model "$TINY" --temperature -1
     refuses 2 '--tensor-parallel-size: 3 is none of 1, 2, 4, 8' "$QDYNO" doctor --model "$TINY" --tp 3
-    refuses 2 '--device: "gpu" is none of cpu|null' "$QDYNO" eval --model "$TINY" --device gpu
+    refuses 2 '--device: "gpu" is none of cpu|emu|cuda|null' "$QDYNO" eval --model "$TINY" --device gpu
     refuses 2 '--max-tokens needs a value' "$QDYNO" generate --model "$TINY" --max-tokens
     refuses 2 'is given twice' "$QDYNO" run --model "$TINY" --tp 1 --tensor-parallel-size 2
     refuses 2 'unexpected argument "extra"' "$QDYNO" doctor extra

@@ -84,7 +84,7 @@ static void expect(const struct shape *s, const struct inputs *in, enum qd_numer
     }
     const struct qd_kv_layer kv = {untouched_pool(s, N_PAGES + 1), N_PAGES + 1, s->n_kv_heads, s->head_dim};
     qd_ref_qk_norm_rope_kv(&(struct qd_qk_norm_rope_kv_args){.step = step,
-                                                             .qkv = rounded_sum(&in->qkv, in->n_qkv),
+                                                             .qkv = qd_partial_stored(rounded_sum(&in->qkv, in->n_qkv)),
                                                              .q_norm_weight = in->q_weight,
                                                              .k_norm_weight = in->k_weight,
                                                              .eps = EPS,

@@ -44,7 +44,7 @@ static struct problem problem_init(struct qd_device device, enum qd_numerics num
     p.out_bytes = epilogue == QD_EPILOGUE_STORE_F32 ? sizeof(float) : sizeof(qd_bf16);
     p.want = malloc((size_t)(M * p.n_out) * p.out_bytes);
     assert_non_null(p.want);
-    qd_ref_gemm_nt(&(struct qd_gemm_nt_args){a, M, k, {w, n, k, QD_LAYOUT_ROWS}, epilogue, p.want, p.n_out},
+    qd_ref_gemm_nt(&(struct qd_gemm_nt_args){a, M, k, {w, n, k, QD_LAYOUT_ROWS}, epilogue, p.want, p.n_out, NULL},
                    numerics);
     p.weight = device_weight(device, w, n, k);
     return p;
@@ -61,7 +61,7 @@ static void *multiply(struct qd_device device, const struct problem *p, int64_t 
     for (int64_t i = 0; i < m; i++)
         memcpy((qd_bf16 *)a.data + i * lda, p->a + i * p->k, (size_t)p->k * sizeof(qd_bf16));
     assert_int_equal(qd_device_gemm_nt(device, &(struct qd_gemm_nt_args){a.data, m, lda, p->weight,
-                                                                         p->epilogue, out.data, ldo}),
+                                                                         p->epilogue, out.data, ldo, NULL}),
                      QD_OK);
     for (int64_t i = 0; i < m; i++) {
         const unsigned char *row = (const unsigned char *)out.data + (size_t)i * pitch;

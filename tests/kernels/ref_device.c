@@ -92,10 +92,10 @@ static void ops_reach_their_functions(void **state)
     assert_int_equal(qd_device_plan(device, &(struct qd_plan_args){step, rope, 2, 1, HD}), QD_OK);
     for (int i = 0; i < 2; i++) {
         const struct qd_rmsnorm_args norm_args = {x, norm, NULL, T, H, 1e-6f, normed[i]};
-        const struct qd_gemm_nt_args gemm = {normed[i],         T,      H,  device_weight(device, w, QKV, H),
-                                             QD_EPILOGUE_STORE, qkv[i], QKV};
-        const struct qd_qk_norm_rope_kv_args rope_args = {step, qkv[i], norm, norm,  1e-6f,
-                                                          2,    1,      HD,   kv[i], q[i]};
+        const struct qd_gemm_nt_args gemm = {normed[i],         T,      H,   device_weight(device, w, QKV, H),
+                                             QD_EPILOGUE_STORE, qkv[i], QKV, NULL};
+        const struct qd_qk_norm_rope_kv_args rope_args = {
+            step, qd_partial_stored(qkv[i]), norm, norm, 1e-6f, 2, 1, HD, kv[i], q[i]};
         const struct qd_attention_args attention = {step, q[i], 2, 1, HD, kv[i], out[i]};
         if (i == 0) {
             qd_ref_rmsnorm(&norm_args, QD_NUMERICS_HF);

@@ -65,7 +65,7 @@ static void gemm_of_small_integers(void **state)
     qd_bf16 got[6];
     float wide[4];
     poison_bf16(got, 6);
-    struct qd_gemm_nt_args args = {a, 2, 4, {w, 2, 3, QD_LAYOUT_ROWS}, QD_EPILOGUE_STORE, got, 3};
+    struct qd_gemm_nt_args args = {a, 2, 4, {w, 2, 3, QD_LAYOUT_ROWS}, QD_EPILOGUE_STORE, got, 3, NULL};
     qd_ref_gemm_nt(&args, QD_NUMERICS_FUSED);
     const qd_bf16 want[] = {BF(6), BF(-1), 0xffff, BF(3), BF(-6), 0xffff};
     compare_same_bf16("gemm", got, want, 6);
@@ -80,7 +80,7 @@ static void logits_are_rounded_in_hf_only(void **state)
     (void)state;
     const qd_bf16 a[] = {BF(1), BF(1)}, w[] = {BF(256), BF(1.5)};
     float got;
-    const struct qd_gemm_nt_args args = {a, 1, 2, {w, 1, 2, QD_LAYOUT_ROWS}, QD_EPILOGUE_STORE_F32, &got, 1};
+    const struct qd_gemm_nt_args args = {a, 1, 2, {w, 1, 2, QD_LAYOUT_ROWS}, QD_EPILOGUE_STORE_F32, &got, 1, NULL};
     qd_ref_gemm_nt(&args, QD_NUMERICS_FUSED);
     assert_float_equal(got, 257.5, 0);
     qd_ref_gemm_nt(&args, QD_NUMERICS_HF);
@@ -114,7 +114,7 @@ static void silu_epilogue_equals_store_then_silu_in_hf(void **state)
     enum { M = 3, K = 20, N = 26 };
     qd_bf16 *a = new_random_bf16(M * K, 1, 1), *w = new_random_bf16(N * K, 2, 1);
     qd_bf16 stored[M * N], want[M * N / 2], got[M * N / 2];
-    struct qd_gemm_nt_args args = {a, M, K, {w, N, K, QD_LAYOUT_ROWS}, QD_EPILOGUE_STORE, stored, N};
+    struct qd_gemm_nt_args args = {a, M, K, {w, N, K, QD_LAYOUT_ROWS}, QD_EPILOGUE_STORE, stored, N, NULL};
     qd_ref_gemm_nt(&args, QD_NUMERICS_HF);
     qd_ref_silu_mul(&(struct qd_silu_mul_args){stored, M, N / 2, want}, QD_NUMERICS_HF);
     args.epilogue = QD_EPILOGUE_SILU_MUL, args.out = got, args.ldo = N / 2;
@@ -143,7 +143,7 @@ static void rope_turns_pairs(void **state)
     for (int numerics = 0; numerics < 2; numerics++) {
         poison_bf16(kv.data, pool);
         qd_ref_qk_norm_rope_kv(
-            &(struct qd_qk_norm_rope_kv_args){step, qkv, weight, weight, 0, 1, 1, 4, kv, q}, &rope,
+            &(struct qd_qk_norm_rope_kv_args){step, qd_partial_stored(qkv), weight, weight, 0, 1, 1, 4, kv, q}, &rope,
             (enum qd_numerics)numerics);
         const int64_t slot = qd_step_slot_mapping(step)[0], v_at = deal.n_kv_blocks * 16;
         compare_same_bf16("q", q, q_want, 4);
@@ -288,6 +288,53 @@ static void reduce_sums_ranks(void **state)
     compare_same_bf16("residual", residual, want, 2);
 }
 
+static void reduce_rounds_each_rank_before_the_sum_of_ranks(void **state)
+{
+    (void)state;
+    /* Each rank's 256 + 1 is a tie that rounds to 256; 257 + 257 would make 514. */
+    const float slices[] = {256, 1};
+    const void *parts[] = {slices, slices};
+    const qd_bf16 weight[] = {BF(1)};
+    qd_bf16 residual[] = {BF(0)}, got[1];
+    qd_ref_reduce_add_rmsnorm(
+        &(struct qd_reduce_add_rmsnorm_args){
+            residual, {slices, QD_PARTIAL_F32, 2, 1, true}, weight, NULL, 1, 1, 0, got},
+        parts, 2, QD_NUMERICS_FUSED);
+    assert_float_equal(qd_bf16_to_f32(residual[0]), 512, 0);
+}
+
+static void heads_are_read_from_slices_as_if_stored(void **state)
+{
+    (void)state;
+    enum { HD = 4, WIDTH = 3 * HD };
+    const float inv_freq[] = {0.5f, 0.25f};
+    const struct qd_rope rope = {inv_freq, 1};
+    const struct chunk second[] = {{0, 1, 1}};
+    struct page_deal deal = page_deal_init(1, 16, 1);
+    struct qd_step *step = new_step(&deal, second, 1);
+    const size_t pool = (size_t)(2 * deal.n_kv_blocks * 16 * HD);
+    qd_bf16 stored[WIDTH], q[2][HD], *weight = new_norm_weight(HD, 1);
+    float slices[2][WIDTH];
+    random_f32(slices[0], 2 * WIDTH, 2, 1);
+    for (int i = 0; i < WIDTH; i++) stored[i] = qd_bf16_from_f32(slices[0][i] + slices[1][i]);
+    const struct qd_partial forms[2] = {qd_partial_stored(stored), {slices, QD_PARTIAL_F32, 2, WIDTH, false}};
+    struct qd_kv_layer kv[2];
+    for (int i = 0; i < 2; i++) {
+        kv[i] = (struct qd_kv_layer){malloc(pool * 2), deal.n_kv_blocks, 1, HD};
+        poison_bf16(kv[i].data, pool);
+        qd_ref_qk_norm_rope_kv(
+            &(struct qd_qk_norm_rope_kv_args){step, forms[i], weight, weight, 0, 1, 1, HD, kv[i], q[i]}, &rope,
+            QD_NUMERICS_FUSED);
+    }
+    compare_same_bf16("q", q[1], q[0], HD);
+    compare_same_bf16("pool", kv[1].data, kv[0].data, pool);
+    free(kv[0].data);
+    free(kv[1].data);
+    free(weight);
+    free(step);
+    page_deal_free(&deal);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -296,6 +343,8 @@ int main(void)
         cmocka_unit_test(rmsnorm_rounds_twice_in_hf),
         cmocka_unit_test(gemm_of_small_integers),
         cmocka_unit_test(logits_are_rounded_in_hf_only),
+        cmocka_unit_test(reduce_rounds_each_rank_before_the_sum_of_ranks),
+        cmocka_unit_test(heads_are_read_from_slices_as_if_stored),
         cmocka_unit_test(silu_mul_reads_groups_of_eight),
         cmocka_unit_test(silu_epilogue_equals_store_then_silu_in_hf),
         cmocka_unit_test(rope_turns_pairs),

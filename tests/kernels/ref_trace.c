@@ -196,7 +196,7 @@ static void attention(void **state)
     const struct qd_rope rope = make_rope(m, inv_freq);
     poison_bf16(kv.data, pool);
 
-    qd_ref_qk_norm_rope_kv(&(struct qd_qk_norm_rope_kv_args){step, qkv, q_weight, k_weight, eps, m->n_heads,
+    qd_ref_qk_norm_rope_kv(&(struct qd_qk_norm_rope_kv_args){step, qd_partial_stored(qkv), q_weight, k_weight, eps, m->n_heads,
                                                              m->n_kv_heads, hd, kv, q},
                            &rope, QD_NUMERICS_HF);
     compare_same_bf16("q_rope", q, q_want, (size_t)(T * q_dim));

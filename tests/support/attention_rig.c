@@ -63,7 +63,7 @@ static struct qd_qk_norm_rope_kv_args store_args(const struct attention_rig *rig
                                                  const qd_bf16 *qkv, struct qd_kv_layer kv, qd_bf16 *q)
 {
     return (struct qd_qk_norm_rope_kv_args){step,
-                                            qkv,
+                                            qd_partial_stored(qkv),
                                             rig->q_weight,
                                             rig->k_weight,
                                             eps,

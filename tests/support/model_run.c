@@ -12,6 +12,18 @@ qd_model_t *load_model(const char *dir, const struct qd_device_ops *ops, int tp)
     return model;
 }
 
+qd_model_t *make_model(const char *preset, const struct qd_device_ops *ops, int tp)
+{
+    char err[QD_ERR_LEN] = "";
+    struct qd_model_config config;
+    ASSERT_OK(qd_model_config_preset(preset, &config, err, sizeof err), err);
+    struct qd_model_options options = {
+        .config = &config, .load_format = QD_LOAD_DUMMY, .ops = ops, .tp = tp, .n_threads = 2};
+    qd_model_t *model;
+    ASSERT_OK(qd_model_load(&options, &model, err, sizeof err), err);
+    return model;
+}
+
 void model_run_open(struct model_run *run, qd_model_t *model, const struct qd_device_ops *ops,
                     const struct run_options *options)
 {
@@ -39,7 +51,9 @@ void model_run_open(struct model_run *run, qd_model_t *model, const struct qd_de
                    .numerics = options->numerics,
                    .shape = qd_shard_shape(config, &shard),
                    .limits = run->limits,
-                   .max_model_len = options->max_model_len},
+                   .max_model_len = options->max_model_len,
+                   .enforce_eager = options->enforce_eager,
+                   .batch_invariant = options->batch_invariant},
         .vocab_size = (int32_t)config->vocab_size,
         .program = run->program,
     };

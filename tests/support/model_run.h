@@ -17,10 +17,14 @@ struct run_options {
     int n_threads;   /* of all ranks together; 0: all cores */
     enum qd_numerics numerics;
     int32_t max_tokens, max_logit_rows, max_model_len;
+    bool enforce_eager, batch_invariant; /* as in qd_device_config */
 };
 
 /* Loads DIR for `tp` ranks of the device; fails the running test when that does not work. */
 qd_model_t *load_model(const char *dir, const struct qd_device_ops *ops, int tp);
+
+/* The same of a preset, with made-up weights. */
+qd_model_t *make_model(const char *preset, const struct qd_device_ops *ops, int tp);
 
 /* Opens a group over a model that was loaded for the same device. Fails the running test. */
 void model_run_open(struct model_run *run, qd_model_t *model, const struct qd_device_ops *ops,

@@ -177,6 +177,15 @@ static qd_status cpu_alloc(void *ctx, size_t bytes, void **out, char *err, size_
     return QD_OK;
 }
 
+static qd_status cpu_copy_to_host(void *ctx, const struct qd_copy_to_host_args *args)
+{
+    (void)ctx;
+    for (size_t r = 0; r < args->n_rows; r++)
+        memcpy((unsigned char *)args->host + r * args->host_stride,
+               (const unsigned char *)args->data + r * args->stride, args->row_bytes);
+    return QD_OK;
+}
+
 struct angle_work {
     struct qd_cpu *cpu;
     const struct qd_plan_args *args;
@@ -227,6 +236,7 @@ static qd_status cpu_rmsnorm(void *ctx, const struct qd_rmsnorm_args *args)
 static qd_status cpu_gemm_nt(void *ctx, const struct qd_gemm_nt_args *args)
 {
     struct qd_cpu *cpu = ctx;
+    if (args->epilogue == QD_EPILOGUE_PARTIAL) *args->partial = qd_partial_stored(args->out);
     return cpu->kernels->gemm_nt(cpu, args);
 }
 
@@ -284,6 +294,7 @@ const struct qd_device_ops qd_cpu_ops = {
     .alloc = cpu_alloc,
     .weight_bytes = qd_cpu_weight_bytes,
     .pack_weight = qd_cpu_pack_weight,
+    .copy_to_host = cpu_copy_to_host,
     .plan = cpu_plan,
     .embed = cpu_embed,
     .rmsnorm = cpu_rmsnorm,

@@ -1,0 +1,64 @@
+# The device `cuda` as a shared object, and the kernel tests on a GPU. Included by the Makefile; nothing else needs nvcc.
+# CUDA_HOME=DIR where nvcc is not in PATH; CUARCH="80 90" which GPUs get code of their own (all: every one since sm_80
+# that nvcc knows). PTX for sm_80 is always there, for those that come later.
+
+CUDA_HOME   ?= /usr/local/cuda
+CUARCH      ?= 80 90
+NVCC        := $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard $(CUDA_HOME)/bin/nvcc))
+CUARCHS     = $(if $(filter all,$(CUARCH)),$(shell $(NVCC) --list-gpu-arch | sed -n 's/^compute_//p' | awk '$$1 >= 80'),$(CUARCH))
+NVCCFLAGS   = -std=c++17 -O3 -lineinfo -I. -Werror all-warnings -Xcompiler -fPIC,-fvisibility=hidden,-Wall \
+              $(foreach arch,$(CUARCHS),-gencode arch=compute_$(arch),code=sm_$(arch)) -gencode arch=compute_80,code=compute_80
+CUDA_CFLAGS := -std=c11 -O2 -g -ffp-contract=off -fno-strict-aliasing $(filter-out -Werror,$(WARN)) -Werror -fPIC -fvisibility=hidden
+
+CUDA_BUILD   := $(BUILD)/cuda
+CUDA_LIBRARY := $(BUILD)/libqdyno_cuda.so
+CUDA_OBJECTS := $(patsubst %,$(CUDA_BUILD)/%.o,$(CUDA_SOURCES) $(sort $(wildcard kernels/cuda/*.c)) kernels/base/status.c kernels/step.c)
+# The tests compare with the specification and make their inputs with the random numbers of kernels/base.
+GPU_TEST_OBJECTS := $(filter-out $(CUDA_OBJECTS),$(patsubst %,$(CUDA_BUILD)/%.o,$(wildcard kernels/ref/*.c kernels/base/*.c) \
+                    $(filter %.c %.cc,$(GPU_SUPPORT)) $(wildcard tests/gpu/*.cu)))
+GPU_TEST_BINARIES := $(GPU_TESTS:$(BUILD)/%=$(CUDA_BUILD)/%)
+
+.PHONY: cuda gpu-test gpu-test-binaries need-nvcc
+
+cuda: need-nvcc ## build build/libqdyno_cuda.so, the device cuda (needs nvcc)
+	$(Q)$(SUBMAKE) build/libqdyno_cuda.so
+
+gpu-test: ## the kernel tests, then the golden models, on this machine's GPU (REQUIRE_CUDA=1: no skipping)
+	$(Q)NVCC="$(NVCC)" BUILD=$(BUILD) MAKE="$(SUBMAKE)" tools/gpu-test.sh $(GPU_TEST_BINARIES)
+
+gpu-test-binaries: need-nvcc $(GPU_TEST_BINARIES)
+
+need-nvcc:
+	$(Q)[ -n "$(NVCC)" ] || { echo "make: the device cuda needs nvcc: it is not in PATH, nor in $(CUDA_HOME)/bin (CUDA_HOME)" >&2; exit 3; }
+
+# Beside the binary, which is where it is looked for.
+build/libqdyno_cuda.so: $(CUDA_LIBRARY) FORCE
+	$(Q)ln -sfn $(CONFIG)/libqdyno_cuda.so $@
+
+$(CUDA_LIBRARY): $(CUDA_OBJECTS)
+	@$(if $(V),,echo "  LD $@")
+	$(Q)$(NVCC) -shared -cudart static -o $@ $^ -Xlinker --exclude-libs=ALL,-Bsymbolic,-z,defs -lm
+
+$(GPU_TEST_BINARIES): $(CUDA_BUILD)/%: $(CUDA_BUILD)/%.c.o $(GPU_TEST_OBJECTS) $(CUDA_OBJECTS)
+	@$(if $(V),,echo "  LD $@")
+	$(Q)$(NVCC) -cudart static -o $@ $^ -lm
+
+# The version of nvcc and the GPUs are part of what an object is made of.
+$(CUDA_BUILD)/flags: FORCE
+	$(Q)mkdir -p $(@D)
+	$(Q)echo "$(NVCC) $(NVCCFLAGS)" | cmp -s - $@ || echo "$(NVCC) $(NVCCFLAGS)" >$@
+
+$(CUDA_BUILD)/%.cu.o: %.cu $(CUDA_BUILD)/flags
+	@$(if $(V),,echo "  NVCC $@")
+	$(Q)mkdir -p $(@D)
+	$(Q)$(NVCC) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
+
+$(CUDA_BUILD)/%.cc.o: %.cc $(CUDA_BUILD)/flags
+	@$(if $(V),,echo "  NVCC $@")
+	$(Q)mkdir -p $(@D)
+	$(Q)$(NVCC) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
+
+$(CUDA_BUILD)/%.c.o: %.c
+	@$(if $(V),,echo "  CC $@")
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) -I. -D_GNU_SOURCE -isystem $(dir $(NVCC))../include $(CUDA_CFLAGS) -MMD -MP -c -o $@ $<

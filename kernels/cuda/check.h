@@ -1,0 +1,19 @@
+/* QD_CUDA(call): a call of CUDA's runtime as a qd_status. A failure's text has file, line, GPU, statement and
+ * CUDA's own words, and CUDA's sticky error is cleared, so that the next call does not report it again.
+ *
+ *     QD_TRY(QD_CUDA(cudaMalloc(&p, bytes)));      expects `err` and `errlen` in scope
+ */
+#ifndef QD_KERNELS_CUDA_CHECK_H
+#define QD_KERNELS_CUDA_CHECK_H
+
+#include <cuda_runtime.h>
+
+#include "kernels/base/status.h"
+
+#define QD_CUDA(call) qd_cuda_check((call), #call, __FILE__, __LINE__, err, errlen)
+
+/* QD_OK, QD_ERR_NO_MEMORY or, for every other error, QD_ERR_ENVIRONMENT. */
+qd_status qd_cuda_check(cudaError_t error, const char *statement, const char *file, int line, char *err,
+                        size_t errlen);
+
+#endif

@@ -1,0 +1,114 @@
+#include "kernels/cuda/host.h"
+
+enum { MEETING_VALUES = 8 }; /* the least that an all-reduce takes */
+
+/* What ranks tell each other when they open. */
+struct hello {
+    int gpu, n_sms;
+};
+
+static qd_status enable_peer(struct qd_cuda *cuda, int peer_gpu, char *err, size_t errlen)
+{
+    int can = 0;
+    QD_TRY(QD_CUDA(cudaDeviceCanAccessPeer(&can, cuda->gpu, peer_gpu)));
+    if (!can)
+        return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "GPU %d cannot read the memory of GPU %d", cuda->gpu,
+                       peer_gpu);
+    cudaError_t error = cudaDeviceEnablePeerAccess(peer_gpu, 0);
+    if (error == cudaErrorPeerAccessAlreadyEnabled) { /* by another replica's rank */
+        cudaGetLastError();
+        return QD_OK;
+    }
+    return qd_cuda_check(error, "cudaDeviceEnablePeerAccess", __FILE__, __LINE__, err, errlen);
+}
+
+qd_status qd_cuda_comm_open(struct qd_cuda *cuda, char *err, size_t errlen)
+{
+    struct qd_bootstrap *b = &cuda->bootstrap;
+    struct hello mine = {cuda->gpu, cuda->n_sms}, all[QD_CUDA_MAX_RANKS] = {{0, 0}};
+    cuda->peers.rank = b->rank;
+    cuda->peers.n_ranks = b->world;
+    QD_TRY(b->all_gather(b->ctx, b->rank, &mine, sizeof mine, all, err, errlen));
+    for (int rank = 0; rank < b->world; rank++) {
+        if (all[rank].n_sms < cuda->n_sms) cuda->n_sms = all[rank].n_sms;
+        if (rank == b->rank) continue;
+        /* Kernels that wait for each other must run at the same time. */
+        if (all[rank].gpu == cuda->gpu)
+            return qd_fail(QD_ERR_ENVIRONMENT, err, errlen,
+                           "%d ranks need a GPU each: ranks %d and %d share GPU %d", b->world, b->rank, rank,
+                           cuda->gpu);
+        QD_TRY(enable_peer(cuda, all[rank].gpu, err, errlen));
+    }
+    return QD_OK;
+}
+
+qd_status qd_cuda_comm_connect(struct qd_cuda *cuda, char *err, size_t errlen)
+{
+    const void *flags[QD_CUDA_MAX_RANKS], *scratch[QD_CUDA_MAX_RANKS];
+    int self = cuda->bootstrap.rank;
+    QD_TRY(qd_cuda_memory_of_ranks(cuda, cuda->peers.flags[self], flags, err, errlen));
+    QD_TRY(qd_cuda_memory_of_ranks(cuda, cuda->sample_scratch[self], scratch, err, errlen));
+    for (int rank = 0; rank < cuda->bootstrap.world; rank++) {
+        cuda->peers.flags[rank] = (uint32_t *)(uintptr_t)flags[rank];
+        cuda->sample_scratch[rank] = (void *)(uintptr_t)scratch[rank];
+    }
+    return QD_OK;
+}
+
+/* out [n] = sum over ranks of `data`, which is in memory that ranks know of each other. */
+static qd_status reduce(struct qd_cuda *cuda, const qd_bf16 *data, int64_t n, qd_bf16 *out)
+{
+    char *err = cuda->text;
+    const size_t errlen = sizeof cuda->text;
+    const void *parts[QD_CUDA_MAX_RANKS];
+    struct qd_cuda_all_reduce_args args = {.n = n, .peers = cuda->peers, .out = out};
+    QD_TRY(qd_cuda_memory_of_ranks(cuda, data, parts, err, errlen));
+    for (int rank = 0; rank < cuda->bootstrap.world; rank++) args.parts[rank] = parts[rank];
+    return qd_cuda_all_reduce(&args, cuda->stream, err, errlen);
+}
+
+qd_status qd_cuda_comm_meet(struct qd_cuda *cuda)
+{
+    if (cuda->bootstrap.world == 1) return QD_OK;
+    return reduce(cuda, cuda->reduced, MEETING_VALUES, cuda->reduced + MEETING_VALUES);
+}
+
+/* In pieces, each summed elsewhere and copied over its terms: every rank has read them by then. */
+qd_status qd_cuda_all_reduce_in_place(void *ctx, const struct qd_all_reduce_args *args)
+{
+    struct qd_cuda *cuda = ctx;
+    char *err = cuda->text;
+    const size_t errlen = sizeof cuda->text;
+    if (cuda->bootstrap.world == 1) return QD_OK;
+    for (int64_t begin = 0; begin < args->n; begin += QD_CUDA_REDUCE_VALUES) {
+        int64_t left = args->n - begin, n = left < QD_CUDA_REDUCE_VALUES ? left : QD_CUDA_REDUCE_VALUES;
+        QD_TRY(reduce(cuda, args->data + begin, n, cuda->reduced));
+        QD_TRY(QD_CUDA(cudaMemcpyAsync(args->data + begin, cuda->reduced, (size_t)n * sizeof *args->data,
+                                       cudaMemcpyDeviceToDevice, cuda->stream)));
+    }
+    return QD_OK;
+}
+
+/* Only logits that were asked for come this way, so the hosts may wait for each other. */
+static qd_status meet_on_host(struct qd_cuda *cuda)
+{
+    char *err = cuda->text;
+    const size_t errlen = sizeof cuda->text;
+    struct qd_bootstrap *b = &cuda->bootstrap;
+    QD_TRY(QD_CUDA(cudaStreamSynchronize(cuda->stream)));
+    return b->barrier(b->ctx, b->rank, err, errlen);
+}
+
+qd_status qd_cuda_all_gather(void *ctx, const struct qd_all_gather_args *args)
+{
+    struct qd_cuda *cuda = ctx;
+    char *err = cuda->text;
+    const size_t errlen = sizeof cuda->text;
+    const void *parts[QD_CUDA_MAX_RANKS];
+    QD_TRY(qd_cuda_memory_of_ranks(cuda, args->in, parts, err, errlen));
+    QD_TRY(meet_on_host(cuda));
+    for (int rank = 0; rank < cuda->bootstrap.world && args->out != NULL; rank++)
+        QD_TRY(QD_CUDA(cudaMemcpyAsync((unsigned char *)args->out + (size_t)rank * args->bytes, parts[rank],
+                                       args->bytes, cudaMemcpyDefault, cuda->stream)));
+    return meet_on_host(cuda);
+}
