@@ -136,10 +136,11 @@ static void test_kinds_of_rows(void)
 
 static void test_whole_vocabulary(void)
 {
-    struct rows r = new_rows(151936, 2, SAMPLE_SPREAD, 1);
+    struct rows r = new_rows(151936, 3, SAMPLE_SPREAD, 1);
     set_sampling(&r, 24 * 3 + 4 * 3); /* top-k 50, top-p 0.9 */
-    r.sampling[1].top_k = 0;
-    r.sampling[1].temperature = 1;
+    r.sampling[1].top_k = r.sampling[2].top_k = 0;
+    r.sampling[1].temperature = r.sampling[2].temperature = 1;
+    r.sampling[2].top_p = 1;
     upload(&r);
     sample_and_check(&r, "n 151936");
 }
