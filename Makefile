@@ -17,7 +17,7 @@ CPPFLAGS += -I. -I$(BUILD) -D_GNU_SOURCE
 CFLAGS  := -std=c11 $(if $(DEBUG),-O1,-O2) -g -ffp-contract=off -fno-strict-aliasing $(WARN) $(CFLAGS)
 CFLAGS  += $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
 # CUDA sources are C++ that needs no C++ library: $(CC) links them.
-CXXWARN := -Wall -Wextra -Wno-unknown-pragmas -Wno-psabi $(if $(WERROR),-Werror)
+CXXWARN := -Wall -Wextra -Wno-unknown-pragmas -Wno-psabi -Wno-pass-failed $(if $(WERROR),-Werror)
 CXXFLAGS := -x c++ -std=c++17 -fno-exceptions -fno-rtti -fno-threadsafe-statics $(filter-out -std=c11 $(WARN),$(CFLAGS)) $(CXXWARN) $(if $(SAN),-O1,-fstack-clash-protection) $(CXXFLAGS)
 LDFLAGS += -pthread $(if $(SAN),-fsanitize=$(SAN))
 LDLIBS  := -ldl -lcjson -lpcre2-8 -lutf8proc -lm

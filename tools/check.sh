@@ -45,6 +45,24 @@ done
 show
 add_counts "the ThreadSanitizer build"
 
+# Every CUDA thread is a thread to it. clang's runtime makes one in microseconds, gcc's in milliseconds.
+echo "== ThreadSanitizer, emulated kernels"
+build=build/release-thread-clang
+mkdir -p "$build"
+if echo 'int main(void) { return 0; }' | clang -fsanitize=thread -x c -o "$build/probe" - 2>"$log" &&
+    "$build/probe" >"$log" 2>&1; then
+    targets=
+    for source in tests/emu/*.c; do targets="$targets $build/${source%.c}"; done
+    # shellcheck disable=SC2086 # a list of targets
+    { make -j"$jobs" --no-print-directory CC=clang SAN=thread $targets &&
+        BUILD=$build tools/run-tests.sh $targets; } >"$log" 2>&1
+    show
+    add_counts "the ThreadSanitizer build of emulated kernels"
+else
+    echo "skip: ThreadSanitizer does not run here: $(tail -n 1 "$log")"
+    skipped=$((skipped + 1))
+fi
+
 echo "== fuzzers, $seconds s each"
 fuzz_build=build/fuzz
 mkdir -p "$fuzz_build"

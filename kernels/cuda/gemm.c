@@ -109,7 +109,7 @@ static qd_status check_shape(const struct qd_cuda_gemm_args *args, char *err, si
 {
     const int64_t m = args->m, n = args->n, k = args->k;
     const int group = args->epilogue == QD_EPILOGUE_SILU_MUL ? 16 : 8;
-    if (m < 1 || m > MAX_DIM) return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "gemm: M %lld", (long long)m);
+    if (m < 0 || m > MAX_DIM) return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "gemm: M %lld", (long long)m);
     if (n < 1 || n > MAX_DIM || n % group != 0)
         return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "gemm: N %lld is not a multiple of %d", (long long)n,
                        group);
@@ -161,6 +161,7 @@ qd_status qd_cuda_gemm(const struct qd_cuda_gemm_args *args, struct CUstream_st 
     QD_TRY(check_shape(args, err, errlen));
     QD_TRY(check_layout(args, err, errlen));
     QD_TRY(check_slices(args, err, errlen));
+    if (args->m == 0) return QD_OK;
     switch (args->plan.kernel) {
     case QD_CUDA_GEMM_TILE_128X256:
     case QD_CUDA_GEMM_TILE_128X128: return qd_cuda_gemm_tile(args, stream, err, errlen);

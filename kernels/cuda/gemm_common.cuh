@@ -7,6 +7,7 @@
 #include "kernels/cuda/gpu.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/silu.cuh"
 
 namespace gemm {
 
@@ -45,17 +46,10 @@ __device__ __forceinline__ uint32_t swizzled(int row, int chunk)
     return static_cast<uint32_t>(row * ROW_BYTES + ((chunk ^ (row % ROW_CHUNKS)) * 16));
 }
 
-/* silu(gate) * up, not yet rounded to bf16 for the last time.
- * fused: silu(g) * u     hf: r(silu(r(g))) * r(u) */
+/* What output::SILU_MUL stores, not yet rounded to bf16. */
 __device__ __forceinline__ float silu_mul(float gate, float up, bool hf)
 {
-    const float LOG2_E = 1.44269504f;
-    if (hf) {
-        gate = bf16_round(gate);
-        up = bf16_round(up);
-    }
-    const float silu = gate / (1.0f + ptx::exp2_approx(-LOG2_E * gate));
-    return (hf ? bf16_round(silu) : silu) * up;
+    return hf ? silu_mul_one<true>(gate, up) : silu_mul_one<false>(gate, up);
 }
 
 /* What output::F32 stores. */

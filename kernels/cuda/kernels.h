@@ -90,8 +90,8 @@ qd_status qd_cuda_all_reduce(const struct qd_cuda_all_reduce_args *args, struct 
  * QD_EPILOGUE_STORE and QD_EPILOGUE_SILU_MUL write bf16, QD_EPILOGUE_STORE_F32 fp32 logits. With n_slices > 1 (store
  * only) K is split into n_slices parts of equal length, a multiple of 64, and slice s of the fp32 sums goes to
  * out + s * slice_stride. K a multiple of 64; N of 8 (16 for silu_mul): the last group of 8 gate and 8 up rows is
- * always whole; lda, ldo and slice_stride of 8; M at least 1. Rows of w: gate and up interleaved for silu_mul. The bits
- * of an output element depend on the plan and K, never on M or on the row's place. */
+ * always whole; lda, ldo and slice_stride of 8. Rows of w: gate and up interleaved for silu_mul. The bits of an
+ * output element depend on the plan and K, never on M or on the row's place. */
 enum qd_cuda_gemm_kernel {
     QD_CUDA_GEMM_TILE_128X256, /* 128 tokens x 256 columns, 3 stages of 64 */
     QD_CUDA_GEMM_TILE_128X128, /* 4 stages */
@@ -155,7 +155,9 @@ qd_status qd_cuda_qk_norm_rope_kv(const struct qd_cuda_qk_norm_rope_kv_args *arg
  * depends neither on the schedule nor on the number of ranks. */
 struct qd_cuda_sample_args {
     const float *logits[QD_CUDA_MAX_RANKS]; /* [R][ld] of each rank */
-    int64_t ld, shard_rows, vocab_size;
+    int64_t ld;         /* a multiple of 4 */
+    int64_t shard_rows; /* a multiple of 4 when n_ranks > 1 */
+    int64_t vocab_size; /* at most 2^20 */
     int64_t n_rows;                     /* R */
     const struct qd_sampling *sampling; /* [R] */
     struct qd_cuda_peers peers;

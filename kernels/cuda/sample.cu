@@ -14,7 +14,7 @@
  * all atomics are on integers: ids depend neither on the schedule nor on the number of ranks.
  *
  * Source: own (radix select and fixed-point sums: sample_select.cuh). 64 registers (sm_80 and sm_90) with one
- * rank, 96 (100 on sm_90) with several; 36280 bytes of static shared memory. Emulated only. Bytes: n_rows *
+ * rank, 94 (96 on sm_90) with several; 36280 bytes of static shared memory. Emulated only. Bytes: n_rows *
  * (4 * vocab_size + 4), as qd_traffic_sample.
  */
 #include "kernels/cuda/launch.cuh"
@@ -28,6 +28,7 @@ constexpr int MAX_CHUNKS = 16;  /* of a row, found by blocks of their own */
 constexpr int CHUNK_IDS = 4096; /* at least, so that a small row takes no more blocks than it feeds */
 constexpr int VECTOR = 4;       /* logits of 16 bytes */
 constexpr int BATCH = 4;        /* vectors a thread has on their way */
+constexpr int WALK_IDS = 128;   /* that one warp walks through in the end */
 constexpr uint32_t ALL_LANES = 0xffffffffu;
 
 /* A row's entry in a rank's scratch. best: a key << 32 | ~id each, so that the largest is the first of the
@@ -121,13 +122,7 @@ __device__ __forceinline__ struct cut find_cut(const struct qd_cuda_sample_args 
     }
     if (sampling.top_p >= 1.0f) return cut;
 
-    /* Top-p among them: lower bins are out of its reach, and of this bin only the kept ones count. */
-    if (at.bin >= 0 && threadIdx.x == 0) {
-        const struct tally inside = kept - at.before;
-        ws.bins.count[at.bin] = inside.count;
-        ws.bins.low[at.bin] = static_cast<uint32_t>(inside.weight);
-        ws.bins.high[at.bin] = static_cast<uint32_t>(inside.weight >> 32);
-    }
+    /* Top-p among them: its target is within what is kept, so no lower bin is reached. */
     const uint64_t target = top_p_target(sampling.top_p, kept.weight);
     at = find_crossing(ws, ws.bins, {0, 0}, true, target);
     cut = find_key(ws, scale, visit_row, at, cut.key, true, target);
@@ -181,38 +176,57 @@ __device__ __forceinline__ int warp_walk(const struct qd_cuda_sample_args &args,
     return end - 1; /* not reached: the threshold is below the sum of all */
 }
 
+/* What the parts in ws.warp weigh together. */
+__device__ __forceinline__ uint64_t total_weight(const struct kept_ids &kept, const struct workspace &ws)
+{
+    uint64_t total = 0;
+    uint32_t equal = 0;
+    for (int i = 0; i < WARPS; i++) {
+        total += kept_weight(kept, ws.warp[i], equal);
+        equal += ws.warp[i].count;
+    }
+    return total;
+}
+
 /* Draws the id of a row and hands it to `store` in one thread. Whole block. */
 template <class Store>
 __device__ __forceinline__ void draw(const struct qd_cuda_sample_args &args, int64_t row,
                                      const struct kept_ids &kept, uint32_t word, struct workspace &ws,
                                      const Store &store)
 {
-    /* Every warp has a range of ids: first their weights, then the one that holds the threshold walks its
-     * range. */
-    const int n = static_cast<int>(args.vocab_size), warp = static_cast<int>(threadIdx.x) / 32;
-    const int range = (n + WARPS * VECTOR - 1) / (WARPS * VECTOR) * VECTOR;
-    const int begin = min(warp * range, n), end = min(begin + range, n);
-    struct tally mine = {0, 0};
-    visit_ids(args, row, begin, end, static_cast<int>(threadIdx.x) % 32, 32,
-              [&](int, float logit) { mine = mine + part_of(kept, sort_key(logit)); });
-    mine = warp_inclusive_scan(mine);
-    __syncthreads(); /* the sums of the scans before have been read */
-    if (threadIdx.x % 32 == 31) ws.warp[warp] = mine;
-    __syncthreads();
-
-    uint64_t total = 0, before = 0, after = 0; /* sums up to this warp's range, and with it */
-    uint32_t equal = 0, equal_before = 0;
-    for (int i = 0; i < WARPS; i++) {
-        if (i == warp) before = total, equal_before = equal;
-        total += kept_weight(kept, ws.warp[i], equal);
-        equal += ws.warp[i].count;
-        if (i == warp) after = total;
+    const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+    int begin = 0, end = static_cast<int>(args.vocab_size);
+    uint64_t sum = 0, threshold = 0; /* the weight of the ids before begin; the one to exceed */
+    uint32_t equal = 0;              /* ids before begin with the cut's key */
+    bool has_threshold = false;
+    /* Every warp weighs a part of the ids; the part that reaches the threshold is divided again, until it is
+     * short enough for one warp. */
+    while (!has_threshold || end - begin > WALK_IDS) {
+        const int range = (end - begin + WARPS * VECTOR - 1) / (WARPS * VECTOR) * VECTOR;
+        const int part = min(begin + warp * range, end);
+        struct tally mine = {0, 0};
+        visit_ids(args, row, part, min(part + range, end), lane, 32,
+                  [&](int, float logit) { mine = mine + part_of(kept, sort_key(logit)); });
+        mine = warp_inclusive_scan(mine);
+        __syncthreads(); /* the sums before have been read */
+        if (lane == 31) ws.warp[warp] = mine;
+        __syncthreads();
+        /* The uniform is (2 * (word >> 9) + 1) / 2^24 as qd_uniform_open's. */
+        if (!has_threshold) threshold = share_of(total_weight(kept, ws), 2 * (word >> 9) + 1, 24);
+        has_threshold = true;
+        int i = 0;
+        for (; i < WARPS - 1; i++) {
+            const uint64_t next = sum + kept_weight(kept, ws.warp[i], equal);
+            if (next > threshold) break;
+            sum = next;
+            equal += ws.warp[i].count;
+        }
+        begin = min(begin + i * range, end);
+        end = min(begin + range, end);
     }
-    /* The uniform is (2 * (word >> 9) + 1) / 2^24 as qd_uniform_open's. */
-    const uint64_t threshold = share_of(total, 2 * (word >> 9) + 1, 24).whole;
-    if (before <= threshold && threshold < after) {
-        const int id = warp_walk(args, row, kept, begin, end, before, equal_before, threshold);
-        if (threadIdx.x % 32 == 0) store(id);
+    if (warp == 0) {
+        const int id = warp_walk(args, row, kept, begin, end, sum, equal, threshold);
+        if (lane == 0) store(id);
     }
 }
 

@@ -67,32 +67,20 @@ __device__ __forceinline__ uint64_t weight_of(float x)
     return shift >= 0 ? mantissa << shift : mantissa >> -shift;
 }
 
-/* total * mantissa / 2^shift, rounded down, and whether anything was lost; mantissa < 2^24 <= 2^shift, the
- * share at most total. */
-struct share {
-    uint64_t whole;
-    bool rest;
-};
-__device__ __forceinline__ struct share share_of(uint64_t total, uint32_t mantissa, int shift)
+/* total * mantissa / 2^shift, rounded down; mantissa < 2^24 <= 2^shift. */
+__device__ __forceinline__ uint64_t share_of(uint64_t total, uint32_t mantissa, int shift)
 {
-    const uint64_t low = (total & 0xffffff) * mantissa;
-    const uint64_t product = (total >> 24) * mantissa + (low >> 24); /* without its last 24 bits */
-    shift -= 24;
-    if (shift >= 64) return {0, product != 0 || (low & 0xffffff) != 0};
-    const uint64_t whole = product >> shift;
-    return {whole, whole << shift != product || (low & 0xffffff) != 0};
+    const uint64_t product = (total >> 24) * mantissa + ((total & 0xffffff) * mantissa >> 24); /* / 2^24 */
+    return shift - 24 < 64 ? product >> (shift - 24) : 0;
 }
 
-/* The smallest integer not below top_p * total, at least 1, for top_p < 1: ids stay while those before them
- * sum to less. */
+/* The share top_p < 1 of the total, at least 1 unit: ids stay while those before them weigh less. */
 __device__ __forceinline__ uint64_t top_p_target(float top_p, uint64_t total)
 {
-    if (!(top_p > 0.0f)) return 1;
-    const uint32_t bits =
-        __float_as_uint(top_p); /* (2^23 + fraction) * 2^(exponent - 150); denormals give 1 */
-    const struct share share =
+    const uint32_t bits = __float_as_uint(fmaxf(top_p, 0.0f)); /* (2^23 + fraction) * 2^(exponent - 150) */
+    const uint64_t share =
         share_of(total, (bits & 0x7fffffu) | 0x800000u, 150 - static_cast<int>(bits >> 23));
-    return share.whole + (share.rest ? 1 : 0);
+    return share > 0 ? share : 1;
 }
 
 } // namespace sample

@@ -23,7 +23,7 @@ static void check_whole_warps(const struct block *b, const struct barrier *r, un
 
 static void complete(struct block *b, struct barrier *r)
 {
-    for (unsigned i = 0; i < b->n_warps; i++) b->warps[i].ready |= r->waiting[i];
+    for (unsigned i = 0; i < b->n_warps; i++) make_runnable(b, i, r->waiting[i]);
     clear_barrier(r, b->n_warps);
     r->turn++;
     b->run->counters.barriers++;

@@ -11,47 +11,39 @@ enum { PAGE_BYTES = 4096, PRIORITY_SWAP_ODDS = 256, TSAN_STACK_BYTES = 32 * 1024
 
 /* ---- whose turn ---- */
 
-static uint32_t runnable(const struct warp *w)
+/* The lowest bit set in `bits` at or after `from`, wrapping around. */
+static unsigned next_bit(uint32_t bits, unsigned from)
 {
-    return w->ready & ~w->spun;
+    uint32_t rotated = bits >> from | bits << (-from & 31);
+    return (from + (unsigned)__builtin_ctz(rotated)) & 31;
 }
 
-static struct thread *lowest_of(const struct warp *w, uint32_t lanes)
+static unsigned most_urgent_warp(const struct block *b)
 {
-    return &w->threads[__builtin_ctz(lanes)];
+    unsigned i = 0;
+    while (!(b->runnable_warps >> b->priority[i] & 1)) i++;
+    return b->priority[i];
 }
 
-static struct thread *pick_random(struct block *b)
+/* The next thread to run, NULL when none can. Fixed schedule: the lowest lane of warp `from` or of the next
+ * after it. */
+static struct thread *pick(struct block *b, unsigned from)
 {
-    unsigned n = b->n_warps;
-    if (b->by_priority && draw(b) % PRIORITY_SWAP_ODDS == 0) {
-        unsigned i = (unsigned)(draw(b) % n), j = (unsigned)(draw(b) % n);
-        uint8_t moved = b->priority[i];
-        b->priority[i] = b->priority[j], b->priority[j] = moved;
+    if (b->runnable_warps == 0) return NULL;
+    unsigned warp, first_lane = 0;
+    if (b->run->mode.schedule == QD_EMU_SCHEDULE_FIXED) {
+        warp = next_bit(b->runnable_warps, from);
+    } else {
+        uint64_t bits = draw(b);
+        if (b->by_priority && bits % PRIORITY_SWAP_ODDS == 0) {
+            unsigned i = (unsigned)(bits >> 16) % b->n_warps, k = (unsigned)(bits >> 32) % b->n_warps;
+            uint8_t moved = b->priority[i];
+            b->priority[i] = b->priority[k], b->priority[k] = moved;
+        }
+        warp = b->by_priority ? most_urgent_warp(b) : next_bit(b->runnable_warps, bits >> 40 & 31);
+        first_lane = bits >> 50 & 31;
     }
-    unsigned start = b->by_priority ? 0 : (unsigned)(draw(b) % n);
-    for (unsigned i = 0; i < n; i++) {
-        const struct warp *w = &b->warps[b->by_priority ? b->priority[i] : (start + i) % n];
-        uint32_t lanes = runnable(w);
-        if (lanes == 0) continue;
-        for (unsigned skip = (unsigned)(draw(b) % (unsigned)__builtin_popcount(lanes)); skip > 0; skip--)
-            lanes &= lanes - 1;
-        return lowest_of(w, lanes);
-    }
-    return NULL;
-}
-
-/* The next thread to run, NULL when none can. Fixed schedule: the running warp's lowest lane, then the next
- * warp's. */
-static struct thread *pick(struct block *b, unsigned warp)
-{
-    if (b->run->mode.schedule == QD_EMU_SCHEDULE_RANDOM) return pick_random(b);
-    for (unsigned i = 0; i < b->n_warps; i++) {
-        const struct warp *w = &b->warps[warp];
-        if (runnable(w)) return lowest_of(w, runnable(w));
-        if (++warp == b->n_warps) warp = 0;
-    }
-    return NULL;
+    return &b->warps[warp].threads[next_bit(b->runnable[warp], first_lane)];
 }
 
 static void switch_from(struct thread *from, struct thread *to, bool final)
@@ -66,7 +58,7 @@ void qd_emu_wait(enum qd_emu_kind kind, struct qd_emu_site site)
     struct thread *t = current_thread();
     t->waits_for = kind;
     t->site = site;
-    t->warp->ready &= ~(1u << t->self.lane);
+    stop_running(t);
     switch_from(t, pick(t->block, t->warp->index), false);
 }
 
@@ -84,7 +76,8 @@ void qd_emu_spin(struct qd_emu_site site)
     struct thread *t = current_thread();
     t->waits_for = QD_EMU_KIND_SPIN;
     t->site = site;
-    t->warp->spun |= 1u << t->self.lane;
+    stop_running(t);
+    t->block->spun[t->warp->index] |= 1u << t->self.lane;
     switch_from(t, pick(t->block, t->warp->index), false);
 }
 
@@ -113,7 +106,7 @@ static void exit_thread(struct thread *t)
                     "the thread ends with %u cp.async copies that it never waited for", t->async.n_copies);
     t->exited = true;
     t->warp->alive &= ~(1u << t->self.lane);
-    t->warp->ready &= ~(1u << t->self.lane);
+    stop_running(t);
     b->n_alive--;
     qd_emu_warp_exit(t);
     qd_emu_barriers_exit(t);
@@ -195,14 +188,16 @@ static void seed_block(struct block *b)
 
 static void start_warps(struct block *b)
 {
+    b->runnable_warps = 0;
     for (unsigned i = 0; i < b->n_warps; i++) {
         struct warp *w = &b->warps[i];
         unsigned lanes = b->n_threads - i * QD_EMU_WARP_SIZE;
         w->index = i;
         w->threads = &b->threads[i * QD_EMU_WARP_SIZE];
         w->existing = lanes >= QD_EMU_WARP_SIZE ? ~0u : (1u << lanes) - 1;
-        w->alive = w->ready = w->existing;
-        w->spun = 0;
+        w->alive = w->existing;
+        b->runnable[i] = b->spun[i] = 0;
+        make_runnable(b, i, w->existing);
         w->n_pending = 0;
     }
 }
@@ -264,7 +259,10 @@ bool qd_emu_block_start(struct block *b, struct run *run, uint64_t linear)
 
 void qd_emu_block_resume(struct block *b)
 {
-    for (unsigned i = 0; i < b->n_warps; i++) b->warps[i].spun = 0;
+    for (unsigned i = 0; i < b->n_warps; i++) {
+        make_runnable(b, i, b->spun[i]);
+        b->spun[i] = 0;
+    }
     struct thread *t = pick(b, 0);
     if (t == NULL) return;
     qd_emu_self = &t->self;
@@ -275,7 +273,7 @@ void qd_emu_block_resume(struct block *b)
 bool qd_emu_block_spins(const struct block *b)
 {
     for (unsigned i = 0; i < b->n_warps; i++)
-        if (b->warps[i].ready) return true;
+        if (b->spun[i]) return true;
     return false;
 }
 

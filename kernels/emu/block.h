@@ -57,8 +57,6 @@ struct warp {
     struct thread *threads; /* of lane 0 */
     uint32_t existing;      /* lanes the block has */
     uint32_t alive;         /* lanes that have not exited */
-    uint32_t ready;         /* lanes that can run */
-    uint32_t spun;          /* ready lanes that wait for something outside and have looked already */
     unsigned n_met;         /* collectives begun */
     unsigned n_pending;
     struct pending pending[QD_EMU_WARP_SIZE];
@@ -84,6 +82,9 @@ struct block {
     struct run *run;
     uint64_t linear; /* index in the grid */
     unsigned n_threads, n_warps, n_alive;
+    uint32_t runnable_warps;      /* warps with runnable lanes */
+    uint32_t runnable[MAX_WARPS]; /* lanes that can run */
+    uint32_t spun[MAX_WARPS];     /* lanes that look again for something outside when no other can run */
     struct thread *threads;
     struct warp warps[MAX_WARPS];
     struct barrier barriers[N_BARRIERS];
@@ -131,6 +132,20 @@ static inline struct thread *current_thread(void)
     return (struct thread *)(void *)qd_emu_self;
 }
 
+static inline void make_runnable(struct block *b, unsigned warp, uint32_t lanes)
+{
+    b->runnable[warp] |= lanes;
+    if (b->runnable[warp]) b->runnable_warps |= 1u << warp;
+}
+
+static inline void stop_running(struct thread *t)
+{
+    struct block *b = t->block;
+    unsigned warp = t->warp->index;
+    b->runnable[warp] &= ~(1u << t->self.lane);
+    if (b->runnable[warp] == 0) b->runnable_warps &= ~(1u << warp);
+}
+
 /* xorshift64. */
 static inline uint64_t draw(struct block *b)
 {
@@ -164,7 +179,7 @@ bool qd_emu_block_spins(const struct block *block);
 /* After its last turn, in success or failure. */
 void qd_emu_block_end(struct block *block);
 
-/* Takes the running thread's turn: it waits until someone makes it ready again. */
+/* Takes the running thread's turn: it waits until someone makes it runnable again. */
 void qd_emu_wait(enum qd_emu_kind kind, struct qd_emu_site site);
 /* After completing something for others: in a random schedule another thread may go on first. */
 void qd_emu_maybe_switch(void);

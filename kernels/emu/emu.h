@@ -48,8 +48,8 @@ int qd_emu_run_grid(const struct qd_emu_launch *launch, char *err, size_t errlen
 /* Frees the stacks and arenas that the calling OS thread's launches used; the thread may launch again. */
 void qd_emu_release_thread(void);
 
-/* The source front end tells the registry how to call a kernel: `call` as in struct qd_emu_launch, the size of each
- * argument, and what reports call it (copied). Registering a kernel again changes nothing. */
+/* The source front end tells the registry how to call a kernel: `call` as in struct qd_emu_launch, the size
+ * of each argument, and what reports call it (copied). Registering a kernel again changes nothing. */
 void qd_emu_register_kernel(const void *kernel, const char *name, void (*call)(void *const *, const void *),
                             const unsigned *arg_sizes, unsigned n_args);
 

@@ -70,7 +70,7 @@ void qd_emu_collective(uint32_t mask, enum qd_emu_kind kind, void *arg,
         qd_emu_wait(kind, site);
     } else {
         if (execute) execute(&p->lanes);
-        w->ready |= mask;
+        make_runnable(t->block, w->index, mask);
         if (p != &w->pending[--w->n_pending]) move_pending(p, &w->pending[w->n_pending]);
         qd_emu_maybe_switch();
     }

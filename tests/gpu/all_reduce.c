@@ -109,37 +109,43 @@ static void test_replays(void)
     ranks_expect_meetings(peers, 4, start + 10);
 }
 
-/* Launches that are issued without waiting for the one before, the sum of one a part of the next. */
-static void test_back_to_back(void)
+/* Launches that are issued without waiting for the one before, the sums of one the parts of the next; `start`
+ * meetings lie behind them. */
+static void expect_chain(uint32_t start)
 {
     enum { N = 264, N_RANKS = 4, N_LAUNCHES = 3 };
-    struct reduction r = new_reduction(N_RANKS, N, 0);
-    struct qd_cuda_all_reduce_args next[N_RANKS];
-    for (int rank = 0; rank < N_RANKS; rank++) { /* out -> part of the next; and back */
-        next[rank] = r.args[rank];
-        next[rank].out = (qd_bf16 *)(uintptr_t)r.args[0].parts[rank];
-        for (int peer = 0; peer < N_RANKS; peer++) next[rank].parts[peer] = r.args[peer].out;
-    }
+    struct reduction r = new_reduction(N_RANKS, N, start);
+    struct qd_cuda_all_reduce_args back[N_RANKS];
     for (int rank = 0; rank < N_RANKS; rank++) {
+        back[rank] = r.args[rank];
+        back[rank].out = (qd_bf16 *)(uintptr_t)r.args[0].parts[rank];
+        for (int peer = 0; peer < N_RANKS; peer++) back[rank].parts[peer] = r.args[peer].out;
         for (int i = 0; i < N; i++) r.parts[rank][i] = qd_bf16_from_f32((float)(i % 7 + rank));
-        gpu_write((void *)(uintptr_t)r.args[0].parts[rank], r.parts[rank], N * sizeof(qd_bf16));
+        gpu_write(back[rank].out, r.parts[rank], N * sizeof(qd_bf16));
     }
     for (int launch = 0; launch < N_LAUNCHES; launch++) {
         for (int rank = 0; rank < N_RANKS; rank++) {
             gpu_set_rank(rank);
-            GPU_ISSUE(qd_cuda_all_reduce, launch % 2 == 0 ? &r.args[rank] : &next[rank]);
+            GPU_ISSUE(qd_cuda_all_reduce, launch % 2 == 0 ? &r.args[rank] : &back[rank]);
         }
     }
     gpu_synchronize();
     for (int rank = 0; rank < N_RANKS; rank++) {
         gpu_download(r.got, r.args[rank].out, N * sizeof(qd_bf16));
         for (int i = 0; i < N;
-             i++) { /* small integers: exact; every sum after the first is of four equal parts */
-            const float want = (float)((4 * (i % 7) + 6) * 16);
-            GPU_EXPECT(qd_bf16_to_f32(r.got[i]) == want, "rank %d [%d]: %g, not %g", rank, i,
+             i++) { /* small integers are exact; after the first sum four equal parts are added */
+            const float want = (float)((4 * (i % 7) + 6) * 4 * 4);
+            GPU_EXPECT(qd_bf16_to_f32(r.got[i]) == want, "start %u: rank %d [%d]: %g, not %g", start, rank, i,
                        (double)qd_bf16_to_f32(r.got[i]), (double)want);
         }
     }
+}
+
+/* Each of the first meetings is once the one at which the count overflows. */
+static void test_back_to_back(void)
+{
+    expect_chain(0);
+    for (uint32_t before = 0; before < 4; before++) expect_chain(UINT32_MAX - before);
 }
 
 static void test_refusals(void)

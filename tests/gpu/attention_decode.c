@@ -86,14 +86,14 @@ static void test_strained_maximum(void)
     }
 }
 
-/* Element offsets beyond 2^32: the pool's pages that are used are its last. */
+/* Element offsets beyond 2^32 of K, and of V beyond 2^33: the pool's pages that are used are its last. */
 static void test_far_pages(void)
 {
     static const int32_t kv_len[] = {200, 40};
     struct rig_chunk chunks[MAX_CHUNKS];
     const int32_t n = decodes(chunks, kv_len, N_OF(kv_len));
-    struct attention_rig rig = attention_rig_init((struct rig_heads){4, 2, 128}, n, 200, 14);
-    rig.first_page = (1 << 21) + 7; /* of 2^12 elements */
+    struct attention_rig rig = attention_rig_init((struct rig_heads){2, 1, 64}, n, 200, 14);
+    rig.first_page = (1 << 22) + 7; /* of 2^10 elements */
     attention_rig_check("far pages", &rig, chunks, n);
 }
 

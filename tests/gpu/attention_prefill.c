@@ -80,9 +80,9 @@ static void test_strained_maximum(void)
         enum qd_numerics numerics;
     } cases[] = {
         {"rising", rig_rising_scores, 64, QD_NUMERICS_FUSED},
-        {"rising, hf", rig_rising_scores, 64, QD_NUMERICS_HF},
+        {"rising, hf", rig_rising_scores, 128, QD_NUMERICS_HF},
         {"falling", rig_falling_scores, 128, QD_NUMERICS_FUSED},
-        {"falling, hf", rig_falling_scores, 64, QD_NUMERICS_HF},
+        {"falling, hf", rig_falling_scores, 128, QD_NUMERICS_HF},
         {"alternating", rig_alternating_scores, 64, QD_NUMERICS_FUSED},
         {"equal", rig_equal_scores, 128, QD_NUMERICS_FUSED},
     };
@@ -94,12 +94,12 @@ static void test_strained_maximum(void)
     }
 }
 
-/* Element offsets beyond 2^32: the pool's pages that are used are its last. */
+/* Element offsets beyond 2^32 of K, and of V beyond 2^33: the pool's pages that are used are its last. */
 static void test_far_pages(void)
 {
     static const struct rig_chunk chunks[] = {{0, 20, 40}, {1, 0, 3}};
-    struct attention_rig rig = attention_rig_init((struct rig_heads){4, 2, 128}, 2, 60, 5);
-    rig.first_page = (1 << 21) + 7; /* of 2^12 elements */
+    struct attention_rig rig = attention_rig_init((struct rig_heads){2, 1, 64}, 2, 60, 5);
+    rig.first_page = (1 << 22) + 7; /* of 2^10 elements */
     attention_rig_check("far pages", &rig, chunks, N_OF(chunks));
 }
 

@@ -109,11 +109,32 @@ struct attention_rig attention_rig_init(struct rig_heads heads, int32_t n_seqs, 
     return rig;
 }
 
-struct qd_kv_layer attention_rig_kv(const struct attention_rig *rig, void *pool)
+/* The pool as the specification reads it: where it would begin if the pages below first_page existed. K and V
+ * of the pages that do exist lie side by side. */
+static struct qd_kv_layer host_kv(const struct attention_rig *rig)
 {
     const uintptr_t missing = (uintptr_t)rig->first_page * page_elements(rig) * sizeof(qd_bf16);
-    return (struct qd_kv_layer){.data = (qd_bf16 *)((uintptr_t)pool - missing),
+    return (struct qd_kv_layer){.data = (qd_bf16 *)((uintptr_t)rig->pool - missing),
                                 .n_blocks = rig->n_pages,
+                                .n_kv_heads = rig->heads.n_kv_heads,
+                                .head_dim = rig->heads.head_dim};
+}
+
+/* The pool on the device, with all pages: those below first_page are never touched. */
+static struct qd_kv_layer device_kv(const struct attention_rig *rig)
+{
+    const size_t half = pool_bytes(rig) / 2,
+                 below = (size_t)rig->first_page * page_elements(rig) * sizeof(qd_bf16);
+    unsigned char *pool;
+    if (rig->first_page == 0) {
+        pool = gpu_upload(rig->pool, 2 * half);
+    } else {
+        pool = gpu_alloc_sparse(2 * (below + half));
+        gpu_write(pool + below, rig->pool, half);
+        gpu_write(pool + 2 * below + half, (const unsigned char *)rig->pool + half, half);
+    }
+    return (struct qd_kv_layer){.data = (qd_bf16 *)pool,
+                                .n_blocks = (int64_t)rig->first_page + rig->n_pages,
                                 .n_kv_heads = rig->heads.n_kv_heads,
                                 .head_dim = rig->heads.head_dim};
 }
@@ -237,7 +258,7 @@ qd_bf16 *attention_rig_launch(const struct attention_rig *rig, const struct qd_s
         .n_heads = h->n_heads,
         .n_kv_heads = h->n_kv_heads,
         .head_dim = h->head_dim,
-        .kv = attention_rig_kv(rig, gpu_upload(rig->pool, pool_bytes(rig))),
+        .kv = device_kv(rig),
         .numerics = rig->numerics,
         .parts = gpu_alloc(qd_cuda_attention_parts_bytes(&config, limits)),
         .out = gpu_alloc(bytes),
@@ -272,7 +293,7 @@ qd_bf16 *attention_rig_reference(const struct attention_rig *rig, const struct r
                                            .n_heads = rig->heads.n_heads,
                                            .n_kv_heads = rig->heads.n_kv_heads,
                                            .head_dim = rig->heads.head_dim,
-                                           .kv = attention_rig_kv(rig, rig->pool),
+                                           .kv = host_kv(rig),
                                            .out = out};
     qd_ref_attention(&args, rig->numerics);
     return out;

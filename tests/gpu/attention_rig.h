@@ -38,7 +38,7 @@ struct attention_rig {
     int32_t grid_padding; /* the launch's limits exceed what the plan needs by so many items of each kind */
     rig_values values;
     int32_t n_seqs, pages_per_seq, n_pages;
-    int32_t first_page; /* the pool's lowest page: those below it do not exist */
+    int32_t first_page; /* the pool's lowest page that a sequence may have */
     int32_t *page;      /* [n_seqs * pages_per_seq] dealt in random order, the others belong to nobody */
     qd_bf16 *pool;      /* [2][n_pages][Hkv][16][hd] on the host */
 };
@@ -55,9 +55,6 @@ void attention_rig_fill(struct attention_rig *rig, const struct rig_chunk *chunk
 /* The step of these chunks, checked by qd_step_validate. */
 struct qd_step *attention_rig_step(const struct attention_rig *rig, const struct rig_chunk *chunks,
                                    int32_t n_chunks);
-
-/* Where the pool would begin if pages 0 .. first_page - 1 existed: `pool` is of the host or the device. */
-struct qd_kv_layer attention_rig_kv(const struct attention_rig *rig, void *pool);
 
 /* [T][Hq*hd] */
 qd_bf16 *attention_rig_queries(const struct attention_rig *rig, const struct rig_chunk *chunks,

@@ -126,10 +126,19 @@ static struct qd_cuda_gemm_args valid_args(enum qd_cuda_gemm_kernel kernel, int3
     };
 }
 
+static void does_nothing_without_tokens(void)
+{
+    for (int kernel = QD_CUDA_GEMM_TILE_128X256; kernel <= QD_CUDA_GEMM_SKINNY_RING; kernel++) {
+        struct qd_cuda_gemm_args args = valid_args((enum qd_cuda_gemm_kernel)kernel, 1);
+        args.m = 0;
+        GPU_LAUNCH(qd_cuda_gemm, &args);
+    }
+}
+
 static void shapes_refused(void)
 {
     const struct qd_cuda_gemm_args valid = valid_args(QD_CUDA_GEMM_TILE_128X128, 1);
-    EXPECT_REFUSED(valid, "M 0", changed_.m = 0);
+    EXPECT_REFUSED(valid, "M -1", changed_.m = -1);
     EXPECT_REFUSED(valid, "N 12", changed_.n = 12);
     EXPECT_REFUSED(valid, "N 0", changed_.n = 0);
     EXPECT_REFUSED(valid, "N 24", changed_.n = 24, changed_.epilogue = QD_EPILOGUE_SILU_MUL);
@@ -175,6 +184,7 @@ int main(int argc, char **argv)
         {"batch_invariant_choices_know_only_the_weight", batch_invariant_choices_know_only_the_weight},
         {"splits_fill_the_device", splits_fill_the_device},
         {"choices_run", choices_run},
+        {"does_nothing_without_tokens", does_nothing_without_tokens},
         {"shapes_refused", shapes_refused},
         {"layouts_refused", layouts_refused},
         {"plans_refused", plans_refused},

@@ -91,6 +91,17 @@ static void narrow_silu_mul(void)
     }
 }
 
+static void silu_mul_apart(void)
+{
+    for (size_t i = 0; i < LENGTH(skinny); i++)
+        gemm_check_silu_mul_apart((struct gemm_case){.kernel = skinny[i].kernel, .m = 13});
+}
+
+static void far_rows(void)
+{
+    for (size_t i = 0; i < LENGTH(skinny); i++) gemm_check_far(skinny[i].kernel);
+}
+
 static void slices(void)
 {
     for (size_t i = 0; i < LENGTH(skinny); i++)
@@ -116,7 +127,9 @@ int main(int argc, char **argv)
         {"rings_wrap_at_every_width", rings_wrap_at_every_width},
         {"epilogues", epilogues},
         {"narrow_silu_mul", narrow_silu_mul},
+        {"silu_mul_apart", silu_mul_apart},
         {"slices", slices},
+        {"far_rows", far_rows},
         {"bits_do_not_depend_on_m", bits_do_not_depend_on_m},
     };
     return gpu_main(tests, LENGTH(tests), argc, argv);

@@ -4,7 +4,7 @@
 #include "tests/gpu/ranks.h"
 #include "tests/gpu/sample_rows.h"
 
-enum { N_ROWS = 40, N_SLOTS = N_ROWS + 3 };
+enum { N_ROWS = QD_CUDA_PEER_BLOCKS + 2, N_SLOTS = N_ROWS + 3 };
 
 struct shards {
     int n_ranks;
@@ -16,18 +16,20 @@ struct shards {
     struct qd_cuda_sample_args args[QD_CUDA_MAX_RANKS];
 };
 
-/* Rows of every kind, greedy and drawn. */
+/* Rows of every kind, one of four drawn and the others greedy; other seeds, other combinations. */
 static void fill(struct shards *s, uint64_t seed)
 {
-    const float temperatures[] = {0, 1, 0.7f, 3}, top_ps[] = {1, 0.9f, 0.3f};
+    const float temperatures[] = {1, 0.7f, 3}, top_ps[] = {1, 0.9f, 0.3f, 0.6f};
     const int32_t top_ks[] = {0, 20, 2, 100, 1};
     for (int row = 0; row < N_ROWS; row++) {
-        sample_fill(s->whole + row * s->n, s->n, (enum sample_logits)(row / 2 % SAMPLE_N_KINDS),
-                    seed * 1000 + (uint64_t)row);
+        const uint64_t turn = seed + (uint64_t)row;
+        const bool drawn = row % 4 == 0 || row >= QD_CUDA_PEER_BLOCKS;
+        sample_fill(s->whole + row * s->n, s->n, (enum sample_logits)(turn % SAMPLE_N_KINDS),
+                    seed * 1000 + turn);
         s->sampling[row] = (struct qd_sampling){
-            .temperature = temperatures[row % 4],
-            .top_p = top_ps[row % 3],
-            .top_k = top_ks[row % 5],
+            .temperature = drawn ? temperatures[turn / 4 % 3] : 0,
+            .top_p = top_ps[turn / 12 % 4],
+            .top_k = top_ks[turn / 4 % 5],
             .slot = row % 7 == 0 ? -1 : row + 3,
             .seed = seed,
             .output_index = (uint64_t)row,

@@ -22,6 +22,7 @@ enum sample_logits {
     SAMPLE_ZEROS,    /* 0 and -0 */
     SAMPLE_SOME_NAN, /* every third NaN, the first too */
     SAMPLE_ALL_NAN,
+    SAMPLE_NAN_AND_MINUS_INF, /* in turns */
     SAMPLE_MOSTLY_MINUS_INF,
     SAMPLE_ALL_MINUS_INF,
     SAMPLE_TWO_PLUS_INF, /* or one, in a row of one */
@@ -38,6 +39,7 @@ static inline float sample_logit(enum sample_logits kind, int64_t n, int64_t i, 
     case SAMPLE_ZEROS: return (word & 1) != 0 ? 0.0f : -0.0f;
     case SAMPLE_SOME_NAN: return i % 3 == 0 ? NAN : random;
     case SAMPLE_ALL_NAN: return NAN;
+    case SAMPLE_NAN_AND_MINUS_INF: return i % 2 == 0 ? NAN : -INFINITY;
     case SAMPLE_MOSTLY_MINUS_INF: return i % 7 == 3 || i == n - 1 ? random : -INFINITY;
     case SAMPLE_ALL_MINUS_INF: return -INFINITY;
     case SAMPLE_TWO_PLUS_INF: return i == n / 3 || i == n - 1 ? INFINITY : random;
