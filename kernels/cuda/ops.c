@@ -12,7 +12,8 @@ enum {
 
 /* ---- weights ---- */
 
-/* A packed weight's row length: columns up to a multiple of K_STEP are zeros, and so are those of the input. */
+/* A packed weight's row length: columns up to a multiple of K_STEP are zeros, and so are those of the input.
+ */
 static int64_t padded_columns(int64_t n_cols)
 {
     return (int64_t)qd_round_up((size_t)n_cols, K_STEP);
