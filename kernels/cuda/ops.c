@@ -70,7 +70,7 @@ qd_status qd_cuda_op_rmsnorm(void *ctx, const struct qd_rmsnorm_args *args)
     const struct qd_cuda_rmsnorm_args norm = {
         .x = args->x,
         .weight = args->weight,
-        .rows = args->rows != NULL ? qd_cuda_step_array(cuda, args->rows) : NULL,
+        .rows = qd_cuda_step_array(cuda, args->rows),
         .n_rows = args->n_rows,
         .dim = args->dim,
         .eps = args->eps,
@@ -202,7 +202,7 @@ qd_status qd_cuda_op_reduce_add_rmsnorm(void *ctx, const struct qd_reduce_add_rm
         .slice_stride = partial->stride,
         .peers = {.n_ranks = 1},
         .weight = args->weight,
-        .rows = args->rows != NULL ? qd_cuda_step_array(cuda, args->rows) : NULL,
+        .rows = qd_cuda_step_array(cuda, args->rows),
         .n_rows = args->n_rows,
         .dim = args->dim,
         .eps = args->eps,
