@@ -172,12 +172,34 @@ static void a_launch_must_fit_its_entry(void **state)
     ASSERT_CONTAINS(err, "a block of 129 threads, compiled for at most 128");
 }
 
+/* A thread's registers and constants lie on its stack. Registers of one value after the other take one slot.
+ */
+static void what_fits_no_stack_is_refused(void **state)
+{
+    (void)state;
+    enum { MOVES = 3000, MOVE_LEN = 40 };
+    char *text = malloc(1024 + MOVES * MOVE_LEN);
+    assert_non_null(text);
+    for (int is_constant = 0; is_constant < 2; is_constant++) {
+        size_t length =
+            (size_t)sprintf(text, PTX_HEADER ".visible .entry k()\n{\n.reg .b32 %%r<%d>;\n", MOVES + 1);
+        for (int i = 0; i < MOVES; i++)
+            length += (size_t)(is_constant ? sprintf(text + length, "mov.u32 %%r0, %d;\n", i)
+                                           : sprintf(text + length, "mov.u32 %%r%d, 1;\n", i));
+        strcpy(text + length, "ret;\n}\n");
+        assert_int_equal(ptx_load_text(text), is_constant ? -1 : 0);
+    }
+    ASSERT_CONTAINS(err, "k: 3002 registers and constants at a time, at most 2048");
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(what_is_not_known_is_refused_by_name, unload),
         cmocka_unit_test_teardown(what_nvcc_writes_is_known, unload),
         cmocka_unit_test_teardown(modules_are_refused, unload),
+        cmocka_unit_test_teardown(what_fits_no_stack_is_refused, unload),
         cmocka_unit_test_teardown(an_entry_is_in_one_module_only, unload),
         cmocka_unit_test_teardown(a_launch_must_fit_its_entry, unload),
     };

@@ -3,8 +3,6 @@
 
 #include <math.h>
 
-#include "kernels/base/status.h"
-
 /* A running thread. */
 struct state {
     const struct qd_ptx_entry *entry;
@@ -286,7 +284,7 @@ static void execute_other(const struct state *s, const struct qd_ptx_instruction
     case QD_PTX_OP_ATOMIC_ADD_SHARED: change_atomically(s, i, true); break;
     case QD_PTX_OP_ATOMIC_SWAP_GLOBAL:
     case QD_PTX_OP_ATOMIC_SWAP_SHARED: change_atomically(s, i, false); break;
-    default: QD_ASSERT(!"an instruction that the decoder knows");
+    default: qd_emu_fail(site, "instruction %u is decoded, but not executed", i->op);
     }
 }
 

@@ -29,7 +29,7 @@ enum qd_ptx_op {
 enum {
     QD_PTX_MAX_OPERANDS = 14, /* mma's registers */
     QD_PTX_MAX_PARAMS = 64,
-    QD_PTX_MAX_SLOTS = 8192, /* 64 KiB of a thread's stack */
+    QD_PTX_MAX_SLOTS = 2048, /* 16 KiB of a thread's stack */
 };
 
 /* A register, constant or address of a thread: read and written as the instruction's type. */

@@ -7,7 +7,7 @@
 
 #include "kernels/base/status.h"
 
-enum { NOWHERE = UINT32_MAX };
+static const uint32_t NOWHERE = UINT32_MAX;
 
 struct use {
     uint32_t block; /* in which it is used first; NOWHERE: nowhere yet */
