@@ -172,6 +172,7 @@ static const struct snippet predicates[] = {
     {"setp.eq.s32 %p1, %r1, 1; setp.eq.s32 %p2, %r2, 1; xor.pred %p0, %p1, %p2;", "p", 1, 1, 0, 0},
     {"setp.eq.s32 %p1, %r1, 1; not.pred %p0, %p1;", "p", 1, 0, 0, 0},
     {"mov.pred %p0, 1;", "p", 0, 0, 0, 1},
+    {"mov.pred %p0, -1; mov.u32 %r0, 5; @%p0 mov.u32 %r0, 6;", "r", 0, 0, 0, 6},
     {"setp.eq.s32 %p1, %r1, 1; selp.b32 %r0, %r2, -1, %p1;", "r", 1, 7, 0, 7},
     {"setp.eq.s32 %p1, %r1, 1; selp.b32 %r0, %r2, -1, %p1;", "r", 0, 7, 0, 0xffffffff},
     {"setp.eq.s32 %p1, %r1, 1; selp.f32 %f0, 0f40000000, %f2, %p1;", "f", 1, ONE, 0, TWO},

@@ -197,7 +197,7 @@ static bool name_slot(struct qd_ptx_loader *l, const struct qd_ptx_statement *s,
 
 static bool fits_type(uint64_t value, struct qd_ptx_type type)
 {
-    if (type.class == QD_PTX_CLASS_PREDICATE) return value <= 1;
+    if (type.class == QD_PTX_CLASS_PREDICATE) return value + 1 <= 2; /* -1 is true, too */
     const unsigned unused = 64 - 8 * type.bytes;
     return value << unused >> unused == value || (uint64_t)((int64_t)(value << unused) >> unused) == value;
 }
@@ -212,7 +212,7 @@ static bool value_slot(struct qd_ptx_loader *l, const struct qd_ptx_statement *s
     if ((v->kind == QD_PTX_FLOAT_VALUE) != (class == QD_PTX_CLASS_FLOAT))
         return refuse_value(l, s, v, "is a constant of another type");
     if (!fits_type(v->bits, item->type)) return refuse_value(l, s, v, "is out of its type's range");
-    *slot = constant_slot(l, v->bits);
+    *slot = constant_slot(l, class == QD_PTX_CLASS_PREDICATE ? v->bits != 0 : v->bits);
     return true;
 }
 

@@ -328,7 +328,7 @@ void qd_ptx_run_thread(void *const *args, const void *kernel)
     const struct state s = {entry, args, r};
     bind(&s);
     for (const struct qd_ptx_instruction *i = entry->code;; i++) {
-        if (i->guard != 0 && r[i->guard].pred != i->wanted) continue;
+        if (i->guard != 0 && (r[i->guard].pred != 0) != i->wanted) continue;
         switch (i->op) {
             QD_PTX_UNARY(UNARY)
             QD_PTX_CONVERT(UNARY)

@@ -51,7 +51,7 @@ enum qd_ptx_space { QD_PTX_GLOBAL, QD_PTX_SHARED, QD_PTX_PARAM };
 struct qd_ptx_instruction {
     uint16_t op;        /* enum qd_ptx_op */
     uint16_t guard;     /* slot of the predicate that decides whether it is executed; 0: always */
-    uint8_t wanted;     /* the predicate's value for that */
+    bool wanted;        /* the predicate's value for that */
     uint8_t space;      /* enum qd_ptx_space, of a memory access */
     uint8_t bytes;      /* of one element of a memory access */
     uint8_t n_elements; /* of a memory access, or registers of ldmatrix */
