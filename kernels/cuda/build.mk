@@ -94,4 +94,5 @@ $(PTX)/emu/%.ptx: tests/emu/%.cu
 
 ifneq ($(NVCC),)
 $(BUILD)/tests/emu/ptx_kernels: | $(PTX)/emu/ptx_planted.ptx
+$(BUILD)/tests/emu/planted: | $(PTX)/emu/planted.ptx
 endif

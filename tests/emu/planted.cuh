@@ -47,8 +47,10 @@ template <int bug> __device__ __forceinline__ uint32_t pair_sum(const uint32_t *
 {
     if (bug == PLANTED_GLOBAL_PAST_END && i == n - 1)
         return in[2 * i] + in[2 * i + 1] + (static_cast<const volatile uint32_t *>(in)[2 * i + 2] & 0);
-    if (bug == PLANTED_MISALIGNED && i == 5)
-        return reinterpret_cast<const uint2 *>(in + 2 * i - 1)->y + in[2 * i + 1];
+    if (bug == PLANTED_MISALIGNED && i == 5) { /* both halves matter: nvcc would load only one */
+        const uint2 across = *reinterpret_cast<const uint2 *>(in + 2 * i - 1);
+        return across.x - static_cast<const volatile uint32_t *>(in)[2 * i - 1] + across.y + in[2 * i + 1];
+    }
     uint2 pair = reinterpret_cast<const uint2 *>(in)[i];
     return pair.x + pair.y;
 }

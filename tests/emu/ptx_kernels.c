@@ -2,6 +2,7 @@
  */
 #include "tests/emu/ptx_rig.h"
 
+#include "tests/emu/ptx_module.h"
 #include "tests/emu/ptx_planted.h"
 
 #include <cuda_runtime.h>
@@ -119,23 +120,11 @@ static bool product_is_right(bool is_swapped)
     return right;
 }
 
-/* Where make puts nvcc's output: beside the folder of the tests. */
-static void find_module(char *path, size_t path_len)
-{
-    char program[4096];
-    const ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
-    assert_true(length > 0);
-    program[length] = '\0';
-    char *tests = strstr(program, "/tests/emu/");
-    assert_non_null(tests);
-    snprintf(path, path_len, "%.*s/ptx/emu/ptx_planted.ptx", (int)(tests - program), program);
-}
-
 static void swapped_operands_in_an_asm_string_are_seen_in_ptx_only(void **state)
 {
     (void)state;
     char path[4096];
-    find_module(path, sizeof path);
+    ptx_find_module("ptx_planted", path, sizeof path);
     if (access(path, R_OK) != 0) SKIP("no nvcc made %s", path);
     assert_true(product_is_right(false));
     assert_true(product_is_right(true));
