@@ -5,7 +5,7 @@
 
 #include "kernels/device.h"
 
-extern const struct qd_device_ops qd_emu_ops;          /* in the main binary */
+extern const struct qd_device_ops qd_emu_ops;         /* in the main binary */
 const struct qd_device_ops *qd_cuda_device_ops(void); /* in the shared object */
 
 #endif

@@ -133,7 +133,7 @@ void qd_cuda_step_free(struct qd_cuda *cuda);
 qd_status qd_cuda_step_plan(struct qd_cuda *cuda, const struct qd_plan_args *args);
 /* Waits for the stream, with the ids of this step's logit rows. */
 qd_status qd_cuda_step_finish(struct qd_cuda *cuda, int32_t *ids);
-/* The array in device memory that a pointer into the launched step means; NULL for NULL and for any other. */
+/* Where the array of the launched step (token_source or logit_row) lies in device memory; NULL for NULL. */
 const int32_t *qd_cuda_step_array(const struct qd_cuda *cuda, const int32_t *host);
 
 /* Decides how this step runs; *n_padded is the count of tokens and logit rows to launch. */

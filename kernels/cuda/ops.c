@@ -12,7 +12,8 @@ enum {
 
 /* ---- weights ---- */
 
-/* A packed weight's row length: columns up to a multiple of K_STEP are zeros, and so are those of the input. */
+/* A packed weight's row length: columns up to a multiple of K_STEP are zeros, and so are those of the input.
+ */
 static int64_t padded_columns(int64_t n_cols)
 {
     return (int64_t)qd_round_up((size_t)n_cols, K_STEP);
@@ -69,7 +70,7 @@ qd_status qd_cuda_op_rmsnorm(void *ctx, const struct qd_rmsnorm_args *args)
     const struct qd_cuda_rmsnorm_args norm = {
         .x = args->x,
         .weight = args->weight,
-        .rows = args->rows != NULL ? qd_cuda_step_array(cuda, args->rows) : NULL,
+        .rows = qd_cuda_step_array(cuda, args->rows),
         .n_rows = args->n_rows,
         .dim = args->dim,
         .eps = args->eps,
@@ -201,7 +202,7 @@ qd_status qd_cuda_op_reduce_add_rmsnorm(void *ctx, const struct qd_reduce_add_rm
         .slice_stride = partial->stride,
         .peers = {.n_ranks = 1},
         .weight = args->weight,
-        .rows = args->rows != NULL ? qd_cuda_step_array(cuda, args->rows) : NULL,
+        .rows = qd_cuda_step_array(cuda, args->rows),
         .n_rows = args->n_rows,
         .dim = args->dim,
         .eps = args->eps,

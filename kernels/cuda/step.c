@@ -122,6 +122,8 @@ attention_grids(const struct qd_cuda *cuda, const struct qd_cuda_attention_plan 
     limits.max_tokens = limits.max_seqs = limits.max_logit_rows = n_padded;
     struct qd_cuda_attention_limits grids = qd_cuda_attention_capacity(&cuda->attention, &limits);
     if (!cuda->config.batch_invariant) grids.max_prefill_items = 0;
+    QD_ASSERT(plan->n_prefill <= grids.max_prefill_items && plan->n_decode <= grids.max_decode_items &&
+              plan->n_merge <= grids.max_merge_items); /* items beyond the grids would not run */
     return grids;
 }
 
@@ -188,7 +190,8 @@ qd_status qd_cuda_step_finish(struct qd_cuda *cuda, int32_t *ids)
 const int32_t *qd_cuda_step_array(const struct qd_cuda *cuda, const int32_t *host)
 {
     const struct qd_step *step = cuda->step.launched;
+    if (host == NULL) return NULL;
     if (host == qd_step_token_source(step)) return cuda->step.at.token_source;
-    if (host == qd_step_logit_row(step)) return cuda->step.at.logit_row;
-    return NULL;
+    QD_ASSERT(host == qd_step_logit_row(step)); /* nothing else of a step is an argument by itself */
+    return cuda->step.at.logit_row;
 }
