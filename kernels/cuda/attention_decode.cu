@@ -10,7 +10,7 @@
  *
  *   shared memory  [4 warps][3 stages][K, V][16][hd] bf16, swizzled rows (attention.cuh): 96 KiB at
  *                  head_dim 128, 48 KiB at 64; at the end a warp's ring takes its fp32 sums
- *   registers      161 at head_dim 128, 96 at 64, no spills (nvcc 13.0 for sm_80 and sm_90)
+ *   registers      156 at head_dim 128, 96 at 64, no spills (nvcc 13.0 for sm_80 and sm_90)
  *   constraints    head_dim 64 or 128; n_heads / n_kv_heads at most 16; kv_begin a multiple of 16
  *   traffic        K and V of the sequence once; q and out; fp32 sums of parts, out and in
  *   emulated only
@@ -70,8 +70,8 @@ __device__ __forceinline__ void copy_page(const params &p, const warp_keys &keys
     constexpr int row_chunks = head_dim / CHUNK;
     const int n_rows = keys.kv_end - keys.page_index(i) * PAGE;
 #pragma unroll
-    for (int c = lane; c < PAGE * row_chunks; c += 32) {
-        const int row = c / row_chunks, chunk = c % row_chunks;
+    for (int pass = 0; pass < PAGE * row_chunks / 32; pass++) {
+        const int c = pass * 32 + lane, row = c / row_chunks, chunk = c % row_chunks;
         const uint32_t bytes = row < n_rows ? 16 : 0, to = stage + tile_offset<head_dim>(row, chunk);
         const auto source = [&](const qd_bf16 *pool) {
             return pool_row<head_dim>(pool, page, p.n_kv_heads, keys.kv_head, row) + chunk * CHUNK;
