@@ -22,7 +22,7 @@ add_counts() {
     passed=$((passed + $1)) failed=$((failed + $3)) skipped=$((skipped + $5))
 }
 
-show() { grep -vE '^  (CC|LD) |^make|^[0-9]+ passed' "$log"; }
+show() { grep -vE '^  (CC|CXX|LD|PTX) |^make|^[0-9]+ passed' "$log"; }
 
 echo "== AddressSanitizer and UndefinedBehaviorSanitizer, every test"
 { make -j"$jobs" --no-print-directory SAN=address,undefined tests &&
@@ -62,6 +62,11 @@ else
     echo "skip: ThreadSanitizer does not run here: $(tail -n 1 "$log")"
     skipped=$((skipped + 1))
 fi
+
+echo "== PTX, emulated kernels"
+make --no-print-directory ptx-test >"$log" 2>&1
+show
+add_counts "the kernel tests on PTX"
 
 echo "== fuzzers, $seconds s each"
 fuzz_build=build/fuzz

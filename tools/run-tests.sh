@@ -2,6 +2,7 @@
 # Runs tests (cmocka binaries, and scripts that print the same lines) and, after `--`, fuzz targets over their
 # fixed corpora; the last line counts passed, failed and skipped over all of them. Exits 1 when anything failed.
 #   tools/run-tests.sh TEST... [-- FUZZ_TARGET...]
+#   TEST_ARGS=...   what each test gets as arguments
 set -u
 
 passed=0 failed=0 skipped=0
@@ -10,7 +11,8 @@ trap 'rm -f "$log"' EXIT
 
 while [ $# -gt 0 ] && [ "$1" != -- ]; do
     name=${1#"${BUILD:-build}"/}
-    "$1" >"$log" 2>&1
+    # shellcheck disable=SC2086 # a list of arguments
+    "$1" ${TEST_ARGS:-} >"$log" 2>&1
     status=$?
     ok=$(grep -c '^\[       OK \]' "$log")
     # cmocka lists each failed or skipped test once while running and once in its summary.

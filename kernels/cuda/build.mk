@@ -62,3 +62,36 @@ $(CUDA_BUILD)/%.c.o: %.c
 	@$(if $(V),,echo "  CC $@")
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) -I. -D_GNU_SOURCE -isystem $(dir $(NVCC))../include $(CUDA_CFLAGS) -MMD -MP -c -o $@ $<
+
+# What nvcc makes of each kernel, for the emulator's PTX front end.
+PTX         := $(BUILD)/ptx
+PTX_MODULES := $(patsubst %.cu,$(PTX)/%.ptx,$(notdir $(CUDA_SOURCES) $(wildcard tests/gpu/*.cu)))
+
+.PHONY: ptx ptx-test
+
+ptx: need-nvcc $(PTX_MODULES)
+
+ptx-test: ## the kernel tests in the emulator, running nvcc's PTX instead of the sources
+ifeq ($(NVCC),)
+	$(Q)echo "ptx-test: skipped: no nvcc in PATH or CUDA_HOME"; echo "0 passed, 0 failed, 0 skipped"
+else
+	$(Q)$(SUBMAKE) ptx $(GPU_TESTS)
+	$(Q)BUILD=$(BUILD) TEST_ARGS="--ptx $(PTX)" tools/run-tests.sh $(GPU_TESTS)
+endif
+
+define compile_ptx
+	@$(if $(V),,echo "  PTX $@")
+	$(Q)mkdir -p $(@D)
+	$(Q)$(NVCC) -ptx -arch=compute_80 -std=c++17 -O3 -I. -MMD -MP -MF $(@:.ptx=.d) -MT $@ -o $@ $<
+endef
+
+$(PTX)/%.ptx: kernels/cuda/%.cu
+	$(compile_ptx)
+$(PTX)/%.ptx: tests/gpu/%.cu
+	$(compile_ptx)
+$(PTX)/emu/%.ptx: tests/emu/%.cu
+	$(compile_ptx)
+
+ifneq ($(NVCC),)
+$(BUILD)/tests/emu/ptx_kernels: | $(PTX)/emu/ptx_planted.ptx
+endif

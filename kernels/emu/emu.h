@@ -54,6 +54,12 @@ void qd_emu_release_thread(void);
 void qd_emu_register_kernel(const void *kernel, const char *name, void (*call)(void *const *, const void *),
                             const unsigned *arg_sizes, unsigned n_args);
 
+/* Lets another front end take over launches of registered kernels: `replace` may change the launch's call and
+ * kernel. It returns 0, or -1 with a text, which fails the launch. NULL: none. No launch may be under way. */
+typedef int qd_emu_replace(struct qd_emu_launch *launch, const unsigned *arg_sizes, unsigned n_args, char *err,
+                           size_t errlen);
+void qd_emu_set_replace(qd_emu_replace *replace);
+
 /* ---- the running thread ---- */
 
 /* Where a call stands in the kernel's source. */

@@ -19,7 +19,7 @@ help_goes_to_stdout() {
 
 version_names_commit_schema_devices() {
     exits 0 "$QDYNO" --version
-    grep -qE '^qdyno [0-9]+\.[0-9]+\.[0-9]+, commit [0-9a-z-]+, result schema [0-9]+, devices: cpu emu null$' "$OUT" ||
+    grep -qE '^qdyno [0-9]+\.[0-9]+\.[0-9]+, commit [0-9a-z-]+, result schema [0-9]+, devices: cpu emu null( cuda)?$' "$OUT" ||
         fail "version line"
 }
 

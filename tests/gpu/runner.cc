@@ -10,8 +10,11 @@
 
 #include "kernels/base/random.h"
 #ifdef QD_EMU
+#include <dirent.h>
+
 #include "kernels/emu/devices.h"
 #include "kernels/emu/mode.h"
+#include "kernels/emu/ptx/ptx.h"
 #endif
 
 namespace {
@@ -70,7 +73,10 @@ void check(cudaError_t error, const char *what)
 /* What differs between the modes: see runner.h. */
 #ifdef QD_EMU
 
-enum { FIXED_MODES = 2, DEFAULT_SEEDS = 2 };
+enum { FIXED_MODES = 2, DEFAULT_SEEDS = 2, PTX_MODES = 2 };
+
+bool
+    is_ptx; /* the PTX front end runs the kernels: one fixed mode with latest arrival, one random and eager */
 
 int n_seeds(void)
 {
@@ -80,20 +86,20 @@ int n_seeds(void)
 
 int n_modes(void)
 {
-    return FIXED_MODES + n_seeds() + 1;
+    return is_ptx ? PTX_MODES : FIXED_MODES + n_seeds() + 1;
 }
 
 /* The last mode sums products in double: other bits than before are right there. */
 bool has_other_sums(void)
 {
-    return test.mode == n_modes() - 1;
+    return !is_ptx && test.mode == n_modes() - 1;
 }
 
 void set_mode(void)
 {
     static const enum qd_emu_arrival arrivals[] = {QD_EMU_ARRIVAL_LATEST, QD_EMU_ARRIVAL_EAGER,
                                                    QD_EMU_ARRIVAL_RANDOM};
-    const bool is_random = test.mode >= FIXED_MODES && !has_other_sums();
+    const bool is_random = is_ptx ? test.mode > 0 : test.mode >= FIXED_MODES && !has_other_sums();
     struct qd_emu_mode mode = qd_emu_default_mode();
     mode.schedule = is_random ? QD_EMU_SCHEDULE_RANDOM : QD_EMU_SCHEDULE_FIXED;
     mode.arrival = arrivals[is_random ? test.mode % 3 : test.mode % 2];
@@ -118,6 +124,38 @@ size_t guard_after(void)
 void recover(void)
 {
     qd_emu_shutdown();
+}
+
+/* Loads every module of a folder; false, with the reason on stderr, when one is refused or there is none. */
+bool load_ptx(const char *folder)
+{
+    char path[4096], err[QD_ERR_LEN];
+    DIR *dir = opendir(folder);
+    is_ptx = false;
+    for (const struct dirent *entry; dir != NULL && (entry = readdir(dir)) != NULL;) {
+        const char *dot = strrchr(entry->d_name, '.');
+        if (dot == NULL || strcmp(dot, ".ptx") != 0) continue;
+        snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
+        if (qd_emu_ptx_load(path, err, sizeof err) != 0) {
+            fprintf(stderr, "%s\n", err);
+            closedir(dir);
+            return false;
+        }
+        is_ptx = true;
+    }
+    if (dir != NULL) closedir(dir);
+    if (!is_ptx) fprintf(stderr, "%s: no PTX modules\n", folder);
+    return is_ptx;
+}
+
+/* Whether a kernel ran from source although all were to be interpreted. */
+bool has_called_source(void)
+{
+    const struct qd_emu_ptx_counts counts = qd_emu_ptx_read_counts();
+    if (is_ptx)
+        printf("launches: %llu of PTX, %llu of source\n", static_cast<unsigned long long>(counts.interpreted),
+               static_cast<unsigned long long>(counts.called));
+    return counts.called > 0;
 }
 
 #else
@@ -145,6 +183,17 @@ size_t guard_after(void)
 }
 
 void recover(void) {}
+
+bool load_ptx(const char *)
+{
+    fprintf(stderr, "--ptx is for the emulator\n");
+    return false;
+}
+
+bool has_called_source(void)
+{
+    return false;
+}
 
 #endif
 
@@ -334,6 +383,10 @@ bool use_peers(int n)
 
 int gpu_main(const struct gpu_test *tests, size_t n_tests, int argc, char **argv)
 {
+    if (argc > 2 && strcmp(argv[1], "--ptx") == 0) {
+        if (!load_ptx(argv[2])) return 2;
+        argc -= 2, argv += 2;
+    }
     const char *unknown = unknown_name(tests, n_tests, argc, argv), *reason = no_device();
     if (unknown != NULL) {
         fprintf(stderr, "no test is named \"%s\"\n", unknown);
@@ -351,6 +404,10 @@ int gpu_main(const struct gpu_test *tests, size_t n_tests, int argc, char **argv
         } else {
             printf("skip: %s: %s\n[  SKIPPED ] %s\n", tests[i].name, reason, tests[i].name);
         }
+    }
+    if (has_called_source()) {
+        printf("[  FAILED  ] every launch is of PTX\n");
+        failed = true;
     }
     return failed ? 1 : 0;
 }

@@ -29,7 +29,8 @@ struct gpu_test {
 };
 
 /* Runs all tests, or those named on the command line; the exit status. Without a GPU: all skipped with the
- * reason, or failed when REQUIRE_CUDA is set. */
+ * reason, or failed when REQUIRE_CUDA is set. In the emulator `--ptx FOLDER` before the names runs the kernels
+ * from the PTX modules in that folder, in two modes, and fails when a kernel is in none of them. */
 int gpu_main(const struct gpu_test *tests, size_t n_tests, int argc, char **argv);
 
 /* Device memory for the running test, released at its end: filled with 0xff (NaN; on a GPU every second mode

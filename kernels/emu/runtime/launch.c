@@ -60,8 +60,8 @@ static struct qd_emu_work *create_launch(struct qd_emu_kernel *kernel, void *con
     return work;
 }
 
-/* Any aligned word may be an address, in structures too: what a structure does not use of its pointers must be NULL,
- * not some old address. */
+/* Any aligned word may be an address, in structures too: what a structure does not use of its pointers must
+ * be NULL, not some old address. */
 cudaError_t qd_emu_visit_arguments(const struct qd_emu_work *launch,
                                    cudaError_t (*visit)(void *context, const struct qd_emu_allocation *),
                                    void *context)
@@ -90,6 +90,13 @@ static cudaError_t check_peer(void *context, const struct qd_emu_allocation *all
                          allocation->device, qd_emu_device_index(device));
 }
 
+static qd_emu_replace *replace_launch;
+
+void qd_emu_set_replace(qd_emu_replace *replace)
+{
+    replace_launch = replace;
+}
+
 int qd_emu_run_launch(const struct qd_emu_work *work, int device, char *err, size_t errlen)
 {
     const struct qd_emu_kernel *kernel = work->as.launch.kernel;
@@ -110,6 +117,9 @@ int qd_emu_run_launch(const struct qd_emu_work *work, int device, char *err, siz
     };
     memcpy(launch.grid, work->as.launch.grid, sizeof launch.grid);
     memcpy(launch.block, work->as.launch.block, sizeof launch.block);
+    if (replace_launch != NULL &&
+        replace_launch(&launch, kernel->arg_sizes, kernel->n_args, err, errlen) != 0)
+        return -1;
     return qd_emu_run_grid(&launch, err, errlen);
 }
 
