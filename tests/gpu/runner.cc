@@ -75,8 +75,8 @@ void check(cudaError_t error, const char *what)
 
 enum { FIXED_MODES = 2, DEFAULT_SEEDS = 2, PTX_MODES = 2 };
 
-bool
-    is_ptx; /* the PTX front end runs the kernels: one fixed mode with latest arrival, one random and eager */
+/* The PTX front end runs the kernels: one fixed mode with latest arrival, one random and eager. */
+bool is_ptx;
 
 int n_seeds(void)
 {
