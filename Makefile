@@ -57,7 +57,7 @@ BENCHES        := $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
 # All cores, unless the user said otherwise.
 SUBMAKE = $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 
-.PHONY: all help run test check soak bench format clean setup setup-test setup-check tests FORCE
+.PHONY: all help run test check soak emu-soak bench format clean setup setup-test setup-check tests FORCE
 .DEFAULT_GOAL := all
 .SECONDARY:
 
@@ -82,6 +82,10 @@ check: setup-check ## the tests under sanitizers, fuzzers for 30 s each
 
 soak: setup-check ## what is too long for check: fuzzers for 10 minutes each
 	$(Q)FUZZ_SECONDS=600 tools/check.sh
+
+emu-soak: setup-test ## the kernel tests in the emulator under SEEDS=N random schedules
+	$(Q)$(SUBMAKE) $(GPU_TESTS)
+	$(Q)BUILD=$(BUILD) QD_GPU_SEEDS=$(or $(SEEDS),100) tools/run-tests.sh $(GPU_TESTS)
 
 bench: setup ## speed of this machine's kernels against its probed limits
 	$(Q)$(SUBMAKE) build/qdyno $(BENCHES)

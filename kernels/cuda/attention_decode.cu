@@ -33,6 +33,7 @@ template <int head_dim> struct shared_layout {
         head_dim + 8; /* of a warp's result: 8 rows of a column lie in different banks */
     static_assert(ROWS * row_floats * 4 <= ring_bytes, "a warp's result takes the place of its ring");
 };
+static_assert(shared_layout<128>::bytes <= SHARED_OF_EVERY_GPU, "the larger head_dim fits everywhere");
 
 /* The part of the keys that one warp owns. */
 struct warp_keys {

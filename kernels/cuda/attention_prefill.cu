@@ -33,6 +33,7 @@ template <int head_dim> struct shared_layout {
     static constexpr uint32_t q_bytes = Q_ROWS * head_dim * 2, tile_bytes = KV_ROWS * head_dim * 2;
     static constexpr uint32_t k = q_bytes, v = k + KV_STAGES * tile_bytes, bytes = v + KV_STAGES * tile_bytes;
 };
+static_assert(shared_layout<128>::bytes <= SHARED_OF_EVERY_GPU, "the larger head_dim fits everywhere");
 
 /* The item of this block. Positions and rows are of the sequence; a "row" is one of the item's 128. */
 struct work {

@@ -4,8 +4,14 @@ enum { MEETING_VALUES = 8 }; /* the least that an all-reduce takes */
 
 /* What ranks tell each other when they open. */
 struct hello {
-    int gpu, n_sms;
+    int gpu;
+    struct qd_cuda_gpu_size size;
 };
+
+static int least(int a, int b)
+{
+    return a < b ? a : b;
+}
 
 static qd_status enable_peer(struct qd_cuda *cuda, int peer_gpu, char *err, size_t errlen)
 {
@@ -25,12 +31,13 @@ static qd_status enable_peer(struct qd_cuda *cuda, int peer_gpu, char *err, size
 qd_status qd_cuda_comm_open(struct qd_cuda *cuda, char *err, size_t errlen)
 {
     struct qd_bootstrap *b = &cuda->bootstrap;
-    struct hello mine = {cuda->gpu, cuda->n_sms}, all[QD_CUDA_MAX_RANKS] = {{0, 0}};
+    struct hello mine = {cuda->gpu, cuda->size}, all[QD_CUDA_MAX_RANKS] = {{0}};
     cuda->peers.rank = b->rank;
     cuda->peers.n_ranks = b->world;
     QD_TRY(b->all_gather(b->ctx, b->rank, &mine, sizeof mine, all, err, errlen));
     for (int rank = 0; rank < b->world; rank++) {
-        if (all[rank].n_sms < cuda->n_sms) cuda->n_sms = all[rank].n_sms;
+        cuda->size.n_sms = least(cuda->size.n_sms, all[rank].size.n_sms);
+        cuda->size.shared_bytes = least(cuda->size.shared_bytes, all[rank].size.shared_bytes);
         if (rank == b->rank) continue;
         /* Kernels that wait for each other must run at the same time. */
         if (all[rank].gpu == cuda->gpu)

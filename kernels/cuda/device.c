@@ -20,15 +20,17 @@ static qd_status count_gpus(int *out, char *err, size_t errlen)
                    cudaGetErrorString(error == cudaSuccess ? cudaErrorNoDevice : error));
 }
 
-/* The GPU of a rank, made the calling thread's, and its SMs. */
-static qd_status use_gpu(int global_rank, int *gpu, int *n_sms, char *err, size_t errlen)
+/* The GPU of a rank, made the calling thread's, and its size. */
+static qd_status use_gpu(int global_rank, int *gpu, struct qd_cuda_gpu_size *size, char *err, size_t errlen)
 {
     int n_gpus, major;
     QD_TRY(count_gpus(&n_gpus, err, errlen));
     *gpu = global_rank % n_gpus;
     QD_TRY(QD_CUDA(cudaSetDevice(*gpu)));
     QD_TRY(QD_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, *gpu)));
-    QD_TRY(QD_CUDA(cudaDeviceGetAttribute(n_sms, cudaDevAttrMultiProcessorCount, *gpu)));
+    QD_TRY(QD_CUDA(cudaDeviceGetAttribute(&size->n_sms, cudaDevAttrMultiProcessorCount, *gpu)));
+    QD_TRY(
+        QD_CUDA(cudaDeviceGetAttribute(&size->shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, *gpu)));
     if (major < MIN_COMPUTE_MAJOR)
         return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "GPU %d has compute capability %d: %d is the least",
                        *gpu, major, MIN_COMPUTE_MAJOR);
@@ -38,9 +40,10 @@ static qd_status use_gpu(int global_rank, int *gpu, int *n_sms, char *err, size_
 #ifndef QD_EMU
 static qd_status cuda_memory(int global_rank, struct qd_device_memory *out, char *err, size_t errlen)
 {
-    int gpu, n_sms;
+    int gpu;
+    struct qd_cuda_gpu_size size;
     QD_TRY(count_gpus(&out->n_devices, err, errlen));
-    QD_TRY(use_gpu(global_rank, &gpu, &n_sms, err, errlen));
+    QD_TRY(use_gpu(global_rank, &gpu, &size, err, errlen));
     return QD_CUDA(cudaMemGetInfo(&out->free_bytes, &out->total_bytes));
 }
 #endif
@@ -108,10 +111,10 @@ static void cuda_close(void *ctx)
 static qd_status open_context(struct qd_cuda *cuda, char *err, size_t errlen)
 {
     size_t bytes;
-    QD_TRY(use_gpu(cuda->config.first_rank, &cuda->gpu, &cuda->n_sms, err, errlen));
+    QD_TRY(use_gpu(cuda->config.first_rank, &cuda->gpu, &cuda->size, err, errlen));
     QD_TRY(qd_cuda_comm_open(cuda, err, errlen));
     QD_TRY(QD_CUDA(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking)));
-    QD_TRY(qd_cuda_working_memory(&cuda->config, cuda->n_sms, cuda, &bytes, err, errlen));
+    QD_TRY(qd_cuda_working_memory(&cuda->config, cuda->size, cuda, &bytes, err, errlen));
     return qd_cuda_step_init(cuda, err, errlen);
 }
 
@@ -144,9 +147,10 @@ static const char *cuda_error_text(void *ctx)
 static qd_status cuda_working_bytes(const struct qd_device_config *config, size_t *out, char *err,
                                     size_t errlen)
 {
-    int gpu, n_sms;
-    QD_TRY(use_gpu(config->first_rank, &gpu, &n_sms, err, errlen));
-    return qd_cuda_working_memory(config, n_sms, NULL, out, err, errlen);
+    int gpu;
+    struct qd_cuda_gpu_size size;
+    QD_TRY(use_gpu(config->first_rank, &gpu, &size, err, errlen));
+    return qd_cuda_working_memory(config, size, NULL, out, err, errlen);
 }
 
 /* ---- memory and copies ---- */

@@ -31,12 +31,25 @@ static const struct candidate {
     {QD_CUDA_GEMM_SKINNY_RING, QD_CUDA_GEMM_RING_TOKENS, QD_CUDA_GEMM_RING_TOKENS, 128, 1.0},
     {QD_CUDA_GEMM_TILE_128X256, ANY_NUMBER, 128, 256, 1.0},
     {QD_CUDA_GEMM_TILE_128X128, ANY_NUMBER, 128, 128, 1.2},
+    {QD_CUDA_GEMM_TILE_128X128_3_STAGES, ANY_NUMBER, 128, 128,
+     1.2}, /* equal costs: taken where the one above does not fit */
 };
 enum { N_CANDIDATES = sizeof candidates / sizeof candidates[0] };
 
 static int64_t ceil_div(int64_t a, int64_t b)
 {
     return (a + b - 1) / b;
+}
+
+size_t qd_cuda_gemm_shared_bytes(enum qd_cuda_gemm_kernel kernel, int64_t m)
+{
+    const bool is_skinny = kernel == QD_CUDA_GEMM_SKINNY_DIRECT || kernel == QD_CUDA_GEMM_SKINNY_RING;
+    return is_skinny ? qd_cuda_gemm_skinny_shared_bytes(kernel, m) : qd_cuda_gemm_tile_shared_bytes(kernel);
+}
+
+static bool fits(enum qd_cuda_gemm_kernel kernel, int64_t m, struct qd_cuda_gpu_size gpu)
+{
+    return qd_cuda_gemm_shared_bytes(kernel, m) <= (size_t)gpu.shared_bytes;
 }
 
 static bool may_split(int64_t k, int n_slices)
@@ -59,11 +72,15 @@ static double estimated_cost(const struct candidate *c, int64_t m, int64_t n, in
 
 /* One kernel and one split for every M: two slices where 128 columns a block leave most SMs without work,
  * which by the estimate above costs long prompts a tenth and saves single tokens near half. */
-static struct qd_cuda_gemm_plan choose_invariant(int64_t n, int64_t k, bool may_slice)
+static struct qd_cuda_gemm_plan choose_invariant(int64_t n, int64_t k, bool may_slice,
+                                                 struct qd_cuda_gpu_size gpu)
 {
     enum { FEW_TILES = 64 };
     const bool split = may_slice && ceil_div(n, 128) < FEW_TILES && may_split(k, 2);
-    return (struct qd_cuda_gemm_plan){QD_CUDA_GEMM_TILE_128X128, split ? 2 : 1};
+    const enum qd_cuda_gemm_kernel kernel = fits(QD_CUDA_GEMM_TILE_128X128, 1, gpu)
+                                                ? QD_CUDA_GEMM_TILE_128X128
+                                                : QD_CUDA_GEMM_TILE_128X128_3_STAGES;
+    return (struct qd_cuda_gemm_plan){kernel, split ? 2 : 1};
 }
 
 /* One slice, or more where each larger number beats the one taken before by SPLIT_GAIN; the cost in *cost. */
@@ -82,18 +99,18 @@ static int choose_slices(const struct candidate *c, int64_t m, int64_t n, int64_
     return n_slices;
 }
 
-struct qd_cuda_gemm_plan qd_cuda_gemm_choose(int64_t m, int64_t n, int64_t k, bool may_slice, int n_sms,
-                                             bool batch_invariant)
+struct qd_cuda_gemm_plan qd_cuda_gemm_choose(int64_t m, int64_t n, int64_t k, bool may_slice,
+                                             struct qd_cuda_gpu_size gpu, bool batch_invariant)
 {
-    if (batch_invariant) return choose_invariant(n, k, may_slice);
+    if (batch_invariant) return choose_invariant(n, k, may_slice, gpu);
     const int max_slices = may_slice && m <= MAX_SLICED_TOKENS ? MAX_SLICES : 1;
-    struct qd_cuda_gemm_plan best = {QD_CUDA_GEMM_TILE_128X128, 1};
+    struct qd_cuda_gemm_plan best = {QD_CUDA_GEMM_TILE_128X128_3_STAGES, 1};
     double best_cost = 0;
     for (int i = 0; i < N_CANDIDATES; i++) {
         const struct candidate *c = &candidates[i];
-        if (m > c->max_tokens) continue;
+        if (m > c->max_tokens || !fits(c->kernel, m, gpu)) continue;
         double cost;
-        const int n_slices = choose_slices(c, m, n, k, max_slices, n_sms, &cost);
+        const int n_slices = choose_slices(c, m, n, k, max_slices, gpu.n_sms, &cost);
         if (best_cost == 0 || cost < best_cost) {
             best = (struct qd_cuda_gemm_plan){c->kernel, n_slices};
             best_cost = cost;
@@ -164,7 +181,8 @@ qd_status qd_cuda_gemm(const struct qd_cuda_gemm_args *args, struct CUstream_st 
     if (args->m == 0) return QD_OK;
     switch (args->plan.kernel) {
     case QD_CUDA_GEMM_TILE_128X256:
-    case QD_CUDA_GEMM_TILE_128X128: return qd_cuda_gemm_tile(args, stream, err, errlen);
+    case QD_CUDA_GEMM_TILE_128X128:
+    case QD_CUDA_GEMM_TILE_128X128_3_STAGES: return qd_cuda_gemm_tile(args, stream, err, errlen);
     case QD_CUDA_GEMM_SKINNY_DIRECT:
         QD_TRY(check_tokens(args->m, QD_CUDA_GEMM_DIRECT_TOKENS, err, errlen));
         return qd_cuda_gemm_skinny(args, stream, err, errlen);

@@ -13,10 +13,12 @@ extern "C" {
 /* gemm_tile.cu: QD_CUDA_GEMM_TILE_*. */
 qd_status qd_cuda_gemm_tile(const struct qd_cuda_gemm_args *args, struct CUstream_st *stream, char *err,
                             size_t errlen);
+size_t qd_cuda_gemm_tile_shared_bytes(enum qd_cuda_gemm_kernel kernel);
 
 /* gemm_skinny.cu: QD_CUDA_GEMM_SKINNY_*, M up to the kernel's number of tokens. */
 qd_status qd_cuda_gemm_skinny(const struct qd_cuda_gemm_args *args, struct CUstream_st *stream, char *err,
                               size_t errlen);
+size_t qd_cuda_gemm_skinny_shared_bytes(enum qd_cuda_gemm_kernel kernel, int64_t m);
 
 enum { QD_CUDA_GEMM_DIRECT_TOKENS = 16, QD_CUDA_GEMM_RING_TOKENS = 64 };
 

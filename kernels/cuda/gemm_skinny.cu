@@ -1,12 +1,17 @@
 /* GEMM for few tokens: out[M][N] = a[M][K] * w[N][K]^T and an epilogue, bound by reading w once. Operands are
  * swapped (out^T = w * a^T): 16 rows of w are the rows of mma.sync m16n8k16 (sm_80), 8 tokens its columns.
  *
- *   direct    1 .. 16 tokens. A block has 64 rows of w; a warp 16 rows and every other 32 columns of K, so
- * that two warps share rows and add their sums at the end. w goes from global memory to registers, 16 bytes a
- * lane, 4 steps ahead: 32 KiB of each block are on their way. No barrier in the loop. ring      1 .. 64
- * tokens. A block has 128 rows of w, a warp 16, through a ring of 4 stages of 64 columns that only the warp
- * knows: 48 KiB of each block are on their way. Tokens lie in shared memory for the whole block, 128 columns
- * at a time in 3 buffers, with one barrier for each. grid      x: rows of w; y: slices of K
+ *   direct    1 .. 16 tokens; a block has 64 rows of w
+ *   ring      1 .. 64 tokens; a block has 128 rows of w
+ *   grid      x: rows of w; y: slices of K
+ *
+ * Direct: a warp has 16 rows and every other 32 columns of K, so that two warps share rows and add their sums
+ * at the end. w goes from global memory to registers, 16 bytes a lane, 4 steps ahead: 32 KiB of each block
+ * are on their way. No barrier in the loop.
+ *
+ * Ring: a warp has 16 rows, through a ring of 4 stages of 64 columns that only the warp knows: 48 KiB of each
+ * block are on their way. Tokens lie in shared memory for the whole block, 128 columns at a time in 3
+ * buffers, with one barrier for each.
  *
  * An output element is one chain of m16n8k16 over rising k (direct: two, added) within its slice: its bits
  * depend on the kernel, K and the number of slices, not on M nor on the token's place.
@@ -16,9 +21,10 @@
  *   output    BF16 and SILU_MUL with one slice, F32 with any number
  *
  * Tokens past M and rows past N repeat the last one (direct) or are zeros (ring), and are never stored.
- * Shared memory: direct 2 and 4 KiB; ring 70, 76, 88 and 112 KiB for up to 8, 16, 32 and 64 tokens. Registers
- * (nvcc 13.0, sm_90): direct 76 and 102, ring 56, 64, 100 and 128, no spills; two blocks an SM where shared
- * memory allows. Bytes: w once, a once a block of rows (from L2). Emulated only.
+ * Shared memory: direct 2 and 4 KiB; ring 70, 76, 88 and 112 KiB for up to 8, 16, 32 and 64 tokens, of which
+ * GPUs with 99 KiB a block (sm_86, sm_89) can launch all but the last. Registers (nvcc 13.0, sm_90): direct
+ * 76 and 102, ring 56, 64, 100 and 128, no spills; two blocks an SM where shared memory allows. Bytes: w
+ * once, a once a block of rows (from L2). Emulated only.
  */
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/gemm_common.cuh"
@@ -179,6 +185,10 @@ constexpr uint32_t WEIGHT_STAGE_BYTES = WARP_ROWS * gemm::ROW_BYTES;
 constexpr uint32_t WEIGHT_BYTES = WARPS * STAGES * WEIGHT_STAGE_BYTES;
 template <int TOKEN_BLOCKS>
 constexpr uint32_t TOKEN_TILE_BYTES = 8 * TOKEN_BLOCKS *gemm::ROW_BYTES; /* a step */
+template <int TOKEN_BLOCKS>
+constexpr size_t RING_SHARED_BYTES =
+    WEIGHT_BYTES + TOKEN_BUFFERS *TOKEN_STEPS *TOKEN_TILE_BYTES<TOKEN_BLOCKS>;
+static_assert(RING_SHARED_BYTES<4> <= SHARED_OF_EVERY_GPU, "up to 32 tokens the ring fits everywhere");
 static_assert(STAGES - 1 + TOKEN_STEPS - 1 <= TOKEN_STEPS * (TOKEN_BUFFERS - 1),
               "a buffer of tokens is refilled only after the barrier behind its last step");
 
@@ -301,13 +311,31 @@ qd_status launch_direct(const problem &p, int32_t n_slices, cudaStream_t stream,
 template <int TOKEN_BLOCKS>
 qd_status launch_ring(const problem &p, int32_t n_slices, cudaStream_t stream, char *err, size_t errlen)
 {
-    constexpr size_t SHARED = WEIGHT_BYTES + TOKEN_BUFFERS * TOKEN_STEPS * TOKEN_TILE_BYTES<TOKEN_BLOCKS>;
     const unsigned blocks = (static_cast<unsigned>(p.n) + RING_ROWS - 1) / RING_ROWS;
-    const launch_shape shape = {dim3(blocks, static_cast<unsigned>(n_slices)), dim3(THREADS), SHARED, stream};
+    const launch_shape shape = {dim3(blocks, static_cast<unsigned>(n_slices)), dim3(THREADS),
+                                RING_SHARED_BYTES<TOKEN_BLOCKS>, stream};
     return launch("gemm_skinny_ring", gemm_bf16_skinny_ring_kernel<TOKEN_BLOCKS>, shape, err, errlen, p);
 }
 
+/* How many blocks of 8 tokens the ring has for m of them: 1, 2, 4 or 8. */
+int ring_token_blocks(int64_t m)
+{
+    return m <= 8 ? 1 : m <= 16 ? 2 : m <= 32 ? 4 : 8;
+}
+
 } // namespace gemm_skinny
+
+size_t qd_cuda_gemm_skinny_shared_bytes(enum qd_cuda_gemm_kernel kernel, int64_t m)
+{
+    using namespace gemm_skinny;
+    if (kernel == QD_CUDA_GEMM_SKINNY_DIRECT) return 0;
+    switch (ring_token_blocks(m)) {
+    case 1: return RING_SHARED_BYTES<1>;
+    case 2: return RING_SHARED_BYTES<2>;
+    case 4: return RING_SHARED_BYTES<4>;
+    default: return RING_SHARED_BYTES<8>;
+    }
+}
 
 qd_status qd_cuda_gemm_skinny(const struct qd_cuda_gemm_args *args, struct CUstream_st *stream, char *err,
                               size_t errlen)
@@ -318,8 +346,10 @@ qd_status qd_cuda_gemm_skinny(const struct qd_cuda_gemm_args *args, struct CUstr
     if (args->plan.kernel == QD_CUDA_GEMM_SKINNY_DIRECT)
         return p.m <= 8 ? launch_direct<1>(p, n_slices, stream, err, errlen)
                         : launch_direct<2>(p, n_slices, stream, err, errlen);
-    if (p.m <= 8) return launch_ring<1>(p, n_slices, stream, err, errlen);
-    if (p.m <= 16) return launch_ring<2>(p, n_slices, stream, err, errlen);
-    if (p.m <= 32) return launch_ring<4>(p, n_slices, stream, err, errlen);
-    return launch_ring<8>(p, n_slices, stream, err, errlen);
+    switch (ring_token_blocks(p.m)) {
+    case 1: return launch_ring<1>(p, n_slices, stream, err, errlen);
+    case 2: return launch_ring<2>(p, n_slices, stream, err, errlen);
+    case 4: return launch_ring<4>(p, n_slices, stream, err, errlen);
+    default: return launch_ring<8>(p, n_slices, stream, err, errlen);
+    }
 }

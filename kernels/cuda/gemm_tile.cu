@@ -1,21 +1,22 @@
 /* GEMM for many tokens: out[M][N] = a[M][K] * w[N][K]^T and an epilogue, on tensor cores (mma.sync, sm_80).
  *
  *   block     128 rows of a, 256 or 128 rows of w; 8 warps in 2 x 4 with 64x64 or 64x32 of the output each
- *   loop      K in steps of 64: a ring of 3 (256) or 4 (128) stages, filled by cp.async, read by ldmatrix
+ *   loop      K in steps of 64: a ring of 3 (256) or 4 (128) stages, filled by cp.async, read by ldmatrix;
+ *             3 (128) where a block may have no more than 99 KiB of shared memory (sm_86, sm_89)
  *   stage     rows of a, then rows of w, 128 bytes each, swizzled (gemm_common.cuh)
  *   epilogue  sums -> rounded, through the ring's memory -> 16-byte stores
  *   grid      x: tiles, 8 row blocks at a time so that they share rows of w in L2; y: slices of K
  *
  * An output element is one chain of m16n8k16 over rising k within its slice: its bits depend on K and the
- * number of slices, not on M nor on the row's place.
+ * number of slices, not on M nor on the row's place, nor on the tile's width or the number of stages.
  *
  *   M         any; rows past it are zeros in shared memory and never stored
  *   N         a multiple of 8 (silu_mul: 16); K of 64 in every slice; lda, ldo, slice_stride of 8
  *   output    BF16 and SILU_MUL with one slice, F32 with any number
  *
- * Shared memory 144 KiB (256) and 128 KiB (128): one block an SM. Registers 222 and 146 (nvcc 13.0, sm_90;
- * 220 and 140 on sm_80), no spills. A step of the 256 tile moves 48 KiB for 4.2 MFLOP. The scheme is that of
- * CUTLASS 2.x's multistage kernels. Emulated only.
+ * Shared memory 144 KiB (256), 128 KiB (128) and 96 KiB (128, 3 stages): one block an SM. Registers 222 and
+ * 146 (nvcc 13.0, sm_90; 220 and 140 on sm_80), no spills. A step of the 256 tile moves 48 KiB for 4.2 MFLOP.
+ * The scheme is that of CUTLASS 2.x's multistage kernels. Emulated only.
  */
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/gemm_common.cuh"
@@ -35,6 +36,16 @@ enum {
 };
 
 template <int TILE_N> constexpr uint32_t STAGE_BYTES = (TILE_M + TILE_N) * gemm::ROW_BYTES;
+
+/* A kernel's columns of output and stages, and the dynamic shared memory that they take. */
+template <int COLUMNS, int RING> struct tile {
+    static constexpr int TILE_N = COLUMNS, STAGES = RING;
+    static constexpr size_t SHARED_BYTES = RING * STAGE_BYTES<COLUMNS>;
+};
+using tile_128x256 = tile<256, 3>;
+using tile_128x128 = tile<128, 4>;
+using tile_128x128_3_stages = tile<128, 3>;
+static_assert(tile_128x128_3_stages::SHARED_BYTES <= SHARED_OF_EVERY_GPU, "this one fits everywhere");
 
 /* First row of a and of w of this block's tile. */
 struct origin {
@@ -234,30 +245,41 @@ __global__ void __launch_bounds__(THREADS, 1) gemm_bf16_tile_kernel(const proble
     store_warp<N_BLOCKS>(p, sums, shared, at.m + warp_m, at.n + warp_n);
 }
 
-template <int TILE_N, int STAGES>
+template <class Tile>
 qd_status launch_tile(const char *name, const problem &p, int32_t n_slices, cudaStream_t stream, char *err,
                       size_t errlen)
 {
-    constexpr size_t SHARED = STAGES * STAGE_BYTES<TILE_N>;
-    static_assert(THREADS / 32 * WARP_M * STAGED_STRIDE<TILE_N / WARPS_N> * sizeof(float) <= SHARED,
+    constexpr int TILE_N = Tile::TILE_N;
+    static_assert(THREADS / 32 * WARP_M * STAGED_STRIDE<TILE_N / WARPS_N> * sizeof(float) <=
+                      Tile::SHARED_BYTES,
                   "the output is staged in the ring's memory");
     const int64_t blocks_m = (static_cast<int64_t>(p.m) + TILE_M - 1) / TILE_M;
     const int64_t tiles = blocks_m * ((static_cast<int64_t>(p.n) + TILE_N - 1) / TILE_N);
     if (tiles > INT32_MAX)
         return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "%s: more than 2^31 - 1 tiles", name);
     const launch_shape shape = {dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(n_slices)),
-                                dim3(THREADS), SHARED, stream};
-    return launch(name, gemm_bf16_tile_kernel<TILE_N, STAGES>, shape, err, errlen, p);
+                                dim3(THREADS), Tile::SHARED_BYTES, stream};
+    return launch(name, gemm_bf16_tile_kernel<TILE_N, Tile::STAGES>, shape, err, errlen, p);
 }
 
 } // namespace gemm_tile
 
+size_t qd_cuda_gemm_tile_shared_bytes(enum qd_cuda_gemm_kernel kernel)
+{
+    if (kernel == QD_CUDA_GEMM_TILE_128X256) return gemm_tile::tile_128x256::SHARED_BYTES;
+    if (kernel == QD_CUDA_GEMM_TILE_128X128) return gemm_tile::tile_128x128::SHARED_BYTES;
+    return gemm_tile::tile_128x128_3_stages::SHARED_BYTES;
+}
+
 qd_status qd_cuda_gemm_tile(const struct qd_cuda_gemm_args *args, struct CUstream_st *stream, char *err,
                             size_t errlen)
 {
+    using namespace gemm_tile;
     const gemm::problem p = gemm::problem_of(*args);
+    const int32_t n_slices = args->plan.n_slices;
     if (args->plan.kernel == QD_CUDA_GEMM_TILE_128X256)
-        return gemm_tile::launch_tile<256, 3>("gemm_tile_128x256", p, args->plan.n_slices, stream, err,
-                                              errlen);
-    return gemm_tile::launch_tile<128, 4>("gemm_tile_128x128", p, args->plan.n_slices, stream, err, errlen);
+        return launch_tile<tile_128x256>("gemm_tile_128x256", p, n_slices, stream, err, errlen);
+    if (args->plan.kernel == QD_CUDA_GEMM_TILE_128X128)
+        return launch_tile<tile_128x128>("gemm_tile_128x128", p, n_slices, stream, err, errlen);
+    return launch_tile<tile_128x128_3_stages>("gemm_tile_128x128_3_stages", p, n_slices, stream, err, errlen);
 }

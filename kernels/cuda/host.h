@@ -92,7 +92,8 @@ struct qd_cuda_graphs {
 struct qd_cuda {
     struct qd_device_config config;
     struct qd_bootstrap bootstrap;
-    int gpu, n_sms; /* n_sms: the least of the replica's GPUs, so that all ranks choose alike */
+    int gpu;
+    struct qd_cuda_gpu_size size; /* the least of the replica's GPUs, so that all ranks choose alike */
     cudaStream_t stream;
     char text[QD_ERR_LEN]; /* of the op that failed last */
     struct qd_cuda_memory memory;
@@ -121,10 +122,10 @@ qd_status qd_cuda_memory_of_ranks(const struct qd_cuda *cuda, const void *mine, 
                                   size_t errlen);
 void qd_cuda_memory_free(struct qd_cuda *cuda);
 
-/* Bytes of the context's own memory under `config` on GPUs of n_sms; with `cuda` also allocates and places
- * it. */
-qd_status qd_cuda_working_memory(const struct qd_device_config *config, int n_sms, struct qd_cuda *cuda,
-                                 size_t *bytes, char *err, size_t errlen);
+/* Bytes of the context's own memory under `config` on GPUs of this size; with `cuda` also allocates and
+ * places it. */
+qd_status qd_cuda_working_memory(const struct qd_device_config *config, struct qd_cuda_gpu_size size,
+                                 struct qd_cuda *cuda, size_t *bytes, char *err, size_t errlen);
 
 /* Page-locked memory and the event of steps. */
 qd_status qd_cuda_step_init(struct qd_cuda *cuda, char *err, size_t errlen);

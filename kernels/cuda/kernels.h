@@ -95,6 +95,7 @@ qd_status qd_cuda_all_reduce(const struct qd_cuda_all_reduce_args *args, struct 
 enum qd_cuda_gemm_kernel {
     QD_CUDA_GEMM_TILE_128X256, /* 128 tokens x 256 columns, 3 stages of 64 */
     QD_CUDA_GEMM_TILE_128X128, /* 4 stages */
+    QD_CUDA_GEMM_TILE_128X128_3_STAGES, /* the same bits with less shared memory */
     QD_CUDA_GEMM_SKINNY_DIRECT, /* 1 .. 16 tokens */
     QD_CUDA_GEMM_SKINNY_RING,   /* 1 .. 64 tokens */
 };
@@ -102,10 +103,19 @@ struct qd_cuda_gemm_plan {
     enum qd_cuda_gemm_kernel kernel;
     int32_t n_slices;
 };
-/* The kernel and split for a shape: a function of its arguments alone; with batch_invariant of n and k alone.
+/* Dynamic shared memory, in bytes, with which the kernel is launched for M tokens (those that it takes). */
+size_t qd_cuda_gemm_shared_bytes(enum qd_cuda_gemm_kernel kernel, int64_t m);
+/* What choices depend on of a GPU. */
+struct qd_cuda_gpu_size {
+    int n_sms;
+    int shared_bytes; /* that a block may ask for: cudaDevAttrMaxSharedMemoryPerBlockOptin */
+};
+/* The kernel and split for a shape: a function of its arguments alone; with batch_invariant the split is of n, k and
+ * may_slice alone, and the kernel one for all shapes, of which GPUs with less shared memory run a twin that gives the
+ * same bits. Every kernel chosen fits gpu.shared_bytes, given the 99 KiB that every GPU since sm_80 has.
  * may_slice: the consumer can sum fp32 slices. */
-struct qd_cuda_gemm_plan qd_cuda_gemm_choose(int64_t m, int64_t n, int64_t k, bool may_slice, int n_sms,
-                                             bool batch_invariant);
+struct qd_cuda_gemm_plan qd_cuda_gemm_choose(int64_t m, int64_t n, int64_t k, bool may_slice,
+                                             struct qd_cuda_gpu_size gpu, bool batch_invariant);
 struct qd_cuda_gemm_args {
     const qd_bf16 *a; /* [M][K] row stride lda */
     int64_t m, n, k, lda;

@@ -8,6 +8,9 @@
 #include "kernels/cuda/gpu.cuh"
 #include "kernels/cuda/kernels.h"
 
+/* Bytes that a block may ask for on every GPU since sm_80: sm_86 and sm_89 have the least. */
+constexpr size_t SHARED_OF_EVERY_GPU = 99 * 1024;
+
 struct launch_shape {
     dim3 grid, block;
     size_t shared_bytes; /* dynamic */

@@ -135,18 +135,19 @@ static void *take(struct layout *l, int64_t n, size_t element_bytes)
 }
 
 /* Bytes of fp32 slices that any step's projection [m][n] of inputs [m][k] may leave. */
-static size_t slice_bytes(const struct qd_device_config *config, int n_sms, int64_t n, int64_t k)
+static size_t slice_bytes(const struct qd_device_config *config, struct qd_cuda_gpu_size size, int64_t n,
+                          int64_t k)
 {
     int64_t most = 0;
     for (int64_t m = 1; m <= config->limits.max_tokens; m++) {
-        int64_t slices = qd_cuda_gemm_choose(m, n, k, true, n_sms, config->batch_invariant).n_slices;
+        int64_t slices = qd_cuda_gemm_choose(m, n, k, true, size, config->batch_invariant).n_slices;
         if (slices > 1 && slices * m > most) most = slices * m;
     }
     return (size_t)most * (size_t)n * sizeof(float);
 }
 
 /* The largest of the three projections whose readers take slices. */
-static size_t largest_slices(const struct qd_device_config *config, int n_sms)
+static size_t largest_slices(const struct qd_device_config *config, struct qd_cuda_gpu_size size)
 {
     const struct qd_model_shape *s = &config->shape;
     int64_t hd = s->head_dim, ffn = (int64_t)qd_round_up((size_t)s->ffn_dim, 64);
@@ -155,7 +156,7 @@ static size_t largest_slices(const struct qd_device_config *config, int n_sms)
                                  {s->hidden_dim, ffn}};
     size_t most = 0;
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
-        size_t bytes = slice_bytes(config, n_sms, shapes[i][0], shapes[i][1]);
+        size_t bytes = slice_bytes(config, size, shapes[i][0], shapes[i][1]);
         if (bytes > most) most = bytes;
     }
     return most;
@@ -201,8 +202,8 @@ static void place(struct layout *l, const struct qd_device_config *config, size_
     cuda->reduced = take(l, config->n_ranks > 1 ? QD_CUDA_REDUCE_VALUES : 0, sizeof(qd_bf16));
 }
 
-qd_status qd_cuda_working_memory(const struct qd_device_config *config, int n_sms, struct qd_cuda *cuda,
-                                 size_t *bytes, char *err, size_t errlen)
+qd_status qd_cuda_working_memory(const struct qd_device_config *config, struct qd_cuda_gpu_size size,
+                                 struct qd_cuda *cuda, size_t *bytes, char *err, size_t errlen)
 {
     const struct qd_step_limits *limits = &config->limits;
     struct qd_cuda *target = cuda != NULL ? cuda : calloc(1, sizeof *target);
@@ -210,12 +211,12 @@ qd_status qd_cuda_working_memory(const struct qd_device_config *config, int n_sm
     target->attention = (struct qd_cuda_attention_config){.n_heads = config->shape.n_heads,
                                                           .n_kv_heads = config->shape.n_kv_heads,
                                                           .head_dim = config->shape.head_dim,
-                                                          .n_sms = n_sms,
+                                                          .n_sms = size.n_sms,
                                                           .batch_invariant = config->batch_invariant};
     target->attention_capacity = qd_cuda_attention_capacity(&target->attention, limits);
     target->step.step_bytes = qd_step_capacity(limits);
     target->step.plan_bytes = qd_cuda_attention_plan_bytes(&target->attention_capacity);
-    size_t slices = largest_slices(config, n_sms);
+    size_t slices = largest_slices(config, size);
     struct layout l = {0};
     place(&l, config, slices, target);
     *bytes = l.bytes;

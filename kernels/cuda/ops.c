@@ -121,7 +121,7 @@ qd_status qd_cuda_op_gemm_nt(void *ctx, const struct qd_gemm_nt_args *args)
         .ldo = args->ldo,
     };
     gemm.plan =
-        qd_cuda_gemm_choose(gemm.m, gemm.n, gemm.k, is_partial, cuda->n_sms, cuda->config.batch_invariant);
+        qd_cuda_gemm_choose(gemm.m, gemm.n, gemm.k, is_partial, cuda->size, cuda->config.batch_invariant);
     if (gemm.lda < gemm.k)
         return qd_fail(QD_ERR_UNSUPPORTED, cuda->text, sizeof cuda->text, "gemm: rows of %lld for K %lld",
                        (long long)gemm.lda, (long long)gemm.k);

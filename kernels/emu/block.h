@@ -192,6 +192,8 @@ void qd_emu_barriers_reset(struct block *block);
 void qd_emu_barriers_exit(struct thread *thread);
 
 /* shared.c */
+/* Bytes that a block of the launch may have. */
+size_t qd_emu_shared_limit_of(const struct qd_emu_launch *launch);
 bool qd_emu_shared_create(struct block *block);
 void qd_emu_shared_destroy(struct block *block);
 void qd_emu_shared_start(struct block *block, size_t dynamic_bytes);

@@ -20,6 +20,11 @@ enum {
  * (memory, handles or a worker thread exist: qd_emu_shutdown first). */
 int qd_emu_set_device_count(int n);
 
+/* Shared memory that a block of each GPU may have, static and dynamic together: 48 KiB .. 163 KiB, which is
+ * the default (sm_80; sm_86 and sm_89 have 99 KiB); 0: the default. 0, or -1 when it is out of range or a GPU
+ * is in use. */
+int qd_emu_set_shared_limit(size_t bytes);
+
 /* Memory of each GPU; 0: half of the machine's, which is the default. */
 void qd_emu_set_device_memory(size_t bytes);
 
@@ -32,7 +37,7 @@ int qd_emu_malloc_sparse(void **p, size_t bytes);
 size_t qd_emu_leaks(char *text, size_t text_len);
 
 /* Finishes what was issued, ends the worker threads, frees all memory and handles, forgets failures, peer
- * access and kernel attributes; the number of GPUs and their memory stay. No other call may be in progress.
+ * access and kernel attributes; the number of GPUs and their limits stay. No other call may be in progress.
  * The next call starts afresh. */
 void qd_emu_shutdown(void);
 

@@ -29,6 +29,7 @@ struct qd_emu_launch {
     void *const *args;                                   /* one pointer per argument, passed to call */
     unsigned grid[3], block[3];                          /* x, y, z */
     size_t shared_bytes;                                 /* dynamic */
+    size_t shared_limit;                                 /* static and dynamic; 0: QD_EMU_MAX_SHARED_BYTES */
     int device;
 };
 

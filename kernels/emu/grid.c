@@ -161,9 +161,9 @@ static bool shape_fits(const struct qd_emu_launch *l, char *err, size_t errlen)
                  l->grid[2]);
         return false;
     }
-    if (l->shared_bytes > QD_EMU_MAX_SHARED_BYTES) {
-        snprintf(err, errlen, "kernel %s: %zu bytes of shared memory, more than %d", l->name, l->shared_bytes,
-                 QD_EMU_MAX_SHARED_BYTES);
+    if (l->shared_bytes > qd_emu_shared_limit_of(l)) {
+        snprintf(err, errlen, "kernel %s: %zu bytes of shared memory, more than %zu", l->name,
+                 l->shared_bytes, qd_emu_shared_limit_of(l));
         return false;
     }
     return true;

@@ -83,6 +83,11 @@ void qd_emu_shared_end(struct block *b)
     }
 }
 
+size_t qd_emu_shared_limit_of(const struct qd_emu_launch *launch)
+{
+    return launch->shared_limit > 0 ? launch->shared_limit : QD_EMU_MAX_SHARED_BYTES;
+}
+
 static size_t bytes_in_use(const struct block *b)
 {
     size_t bytes = 0;
@@ -103,8 +108,9 @@ void *qd_emu_shared_object(const void *key, size_t bytes, size_t align, const ch
     if (bytes_in_use(b) - b->objects[0].bytes + bytes > QD_EMU_DEFAULT_SHARED_BYTES)
         qd_emu_fail(nowhere, "static shared memory beyond %d bytes with %s", QD_EMU_DEFAULT_SHARED_BYTES,
                     name);
-    if (bytes_in_use(b) + bytes > QD_EMU_MAX_SHARED_BYTES)
-        qd_emu_fail(nowhere, "shared memory beyond %d bytes with %s", QD_EMU_MAX_SHARED_BYTES, name);
+    const size_t limit = qd_emu_shared_limit_of(b->run->launch);
+    if (bytes_in_use(b) + bytes > limit)
+        qd_emu_fail(nowhere, "shared memory beyond %zu bytes with %s", limit, name);
     uint32_t offset = (b->arena_used + (uint32_t)align - 1) & ~((uint32_t)align - 1);
     return b->arena + add_object(b, key, name, offset, bytes)->offset;
 }

@@ -47,6 +47,15 @@ __global__ void shared(int *out, uint64_t bytes)
     *out = memory[bytes - 1];
 }
 
+__global__ void shared_beside(int *out, uint64_t bytes)
+{
+    QD_SHARED(int, beside, [1024]);
+    QD_DYN_SHARED(unsigned char, memory);
+    memory[bytes - 1] = 40;
+    beside[1023] = 2;
+    *out = memory[bytes - 1] + beside[1023];
+}
+
 template <class... Params> const void *known(const char *name, void (*kernel)(Params...))
 {
     qd_emu_register(kernel, name);
@@ -66,6 +75,7 @@ const void *runtime_kernel(enum runtime_kernel which)
     case RUNTIME_WRITE_AT: return known("write_at", write_at);
     case RUNTIME_SUM: return known("sum", sum);
     case RUNTIME_SHARED: return known("shared", shared);
+    case RUNTIME_SHARED_BESIDE: return known("shared_beside", shared_beside);
     }
     return nullptr;
 }

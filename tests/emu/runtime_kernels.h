@@ -24,6 +24,7 @@ enum runtime_kernel {
     RUNTIME_WRITE_AT, /* (int *p, uint64_t index, int value): p[index] = value */
     RUNTIME_SUM,      /* (struct runtime_peers peers, int *out): *out = sum of the values */
     RUNTIME_SHARED, /* (int *out, uint64_t bytes): writes and reads the last byte of dynamic shared memory */
+    RUNTIME_SHARED_BESIDE, /* the same, with 4 KiB of static shared memory beside it */
 };
 /* The kernel's address, registered with the emulator. */
 const void *runtime_kernel(enum runtime_kernel which);
@@ -123,6 +124,7 @@ static inline int end_runtime(void **state)
     size_t n = qd_emu_leaks(text, sizeof text);
     qd_emu_shutdown();
     qd_emu_set_device_memory(0);
+    if (qd_emu_set_shared_limit(0) != 0) return -1;
     struct qd_emu_mode mode = qd_emu_default_mode();
     qd_emu_set_mode(&mode);
     if (n > 0) print_error("left behind:\n%s", text);

@@ -60,6 +60,62 @@ static void shared_memory_above_48_kib_must_be_asked_for(void **state)
     OK(cudaFree(out));
 }
 
+/* Static memory, of which the launch does not know, counts when the kernel runs. */
+static void static_shared_memory_counts_against_the_limit(void **state)
+{
+    (void)state;
+    enum { LIMIT = 99 * 1024 };
+    uint64_t bytes = LIMIT - 4096;
+    assert_int_equal(qd_emu_set_shared_limit(LIMIT), 0);
+    int *out = alloc_ints(1);
+    OK(cudaFuncSetAttribute(runtime_kernel(RUNTIME_SHARED_BESIDE),
+                            cudaFuncAttributeMaxDynamicSharedMemorySize, LIMIT));
+    OK(launch_one(RUNTIME_SHARED_BESIDE, (void *[]){&out, &bytes}, bytes, NULL));
+    assert_int_equal(read_int(out), 42);
+    bytes++;
+    OK(launch_one(RUNTIME_SHARED_BESIDE, (void *[]){&out, &bytes}, bytes, NULL));
+    EXPECT(cudaDeviceSynchronize(), cudaErrorLaunchFailure);
+    ASSERT_CONTAINS(cudaGetErrorString(cudaErrorLaunchFailure), "shared memory beyond 101376 bytes");
+    qd_emu_shutdown();
+}
+
+/* What was asked for before counts no longer, and the GPU says what it has. */
+static void a_smaller_limit_of_shared_memory_holds(void **state)
+{
+    (void)state;
+    enum { LIMIT = 99 * 1024 };
+    const void *kernel = runtime_kernel(RUNTIME_SHARED);
+    struct cudaFuncAttributes attributes;
+    struct cudaDeviceProp prop;
+    OK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 163 * 1024));
+    assert_int_equal(qd_emu_set_shared_limit(LIMIT), 0);
+    int *out = alloc_ints(1), value = 0;
+    REFUSED(launch_shared(out, LIMIT + 1), cudaErrorInvalidValue, "101376 are allowed");
+    REFUSED(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, LIMIT + 1),
+            cudaErrorInvalidValue, "at most 101376");
+    OK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, LIMIT));
+    OK(launch_shared(out, LIMIT));
+    assert_int_equal(read_int(out), 42);
+    OK(cudaFuncGetAttributes(&attributes, kernel));
+    assert_int_equal(attributes.maxDynamicSharedSizeBytes, LIMIT);
+    OK(cudaGetDeviceProperties(&prop, 0));
+    assert_int_equal(prop.sharedMemPerBlockOptin, LIMIT);
+    assert_int_equal(prop.sharedMemPerMultiprocessor, 100 * 1024);
+    OK(cudaDeviceGetAttribute(&value, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
+    assert_int_equal(value, LIMIT);
+
+    assert_int_equal(qd_emu_set_shared_limit(0), -1); /* a GPU is in use */
+    OK(cudaFree(out));
+    qd_emu_shutdown();
+    assert_int_equal(qd_emu_set_shared_limit(48 * 1024 - 1), -1);
+    assert_int_equal(qd_emu_set_shared_limit(163 * 1024 + 1), -1);
+    OK(cudaDeviceGetAttribute(&value, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
+    assert_int_equal(value, LIMIT); /* stays */
+    assert_int_equal(qd_emu_set_shared_limit(0), 0);
+    OK(cudaDeviceGetAttribute(&value, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
+    assert_int_equal(value, 163 * 1024);
+}
+
 static void unknown_kernels_and_attributes_are_refused(void **state)
 {
     (void)state;
@@ -221,6 +277,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         RUNTIME_TEST(shapes_beyond_the_limits_are_refused),
         RUNTIME_TEST(shared_memory_above_48_kib_must_be_asked_for),
+        RUNTIME_TEST(static_shared_memory_counts_against_the_limit),
+        RUNTIME_TEST(a_smaller_limit_of_shared_memory_holds),
         RUNTIME_TEST(unknown_kernels_and_attributes_are_refused),
         RUNTIME_TEST(launches_return_before_the_kernel_ends),
         RUNTIME_TEST(arguments_are_copied_at_the_launch),

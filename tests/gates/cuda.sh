@@ -56,6 +56,16 @@ kernels_take_what_the_table_says() {
     grep -vE "^(#|kernel$TAB)" "$TABLE" | diff - "$NOW" || fail "the kernels differ from $TABLE (UPDATE=1 writes it anew)"
 }
 
+# Their dynamic shared memory comes so near to the 99 KiB of sm_86 and sm_89 that nothing may lie beside it.
+large_tiles_are_all_the_shared_memory() {
+    need_resources
+    for stem in gemm_tile attention_prefill attention_decode; do
+        grep -q "^$stem::" "$NOW" || fail "no kernel of $stem"
+    done
+    grep -q '^gemm_skinny::.*ring' "$NOW" || fail "no ring kernel"
+    none "static shared memory" '/^(gemm_tile|attention_prefill|attention_decode|gemm_skinny::.*ring)/ && $4 > 0' "$NOW"
+}
+
 local_memory_is_not_used() {
     need_sass
     none "local loads or stores" '$10 > 0' "$SASS"
@@ -80,6 +90,7 @@ weights_are_read_16_bytes_at_a_time() {
 check kernels_compile_alone_without_a_warning
 check nothing_spills
 check kernels_take_what_the_table_says
+check large_tiles_are_all_the_shared_memory
 check local_memory_is_not_used
 check matrix_kernels_use_tensor_cores
 check weights_are_read_16_bytes_at_a_time

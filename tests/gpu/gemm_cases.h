@@ -99,6 +99,12 @@ static inline void *gemm_dense(const struct gemm_case *c, const unsigned char *s
     return dense;
 }
 
+/* Whether the device has the shared memory that the kernel takes for m tokens. */
+static inline bool gemm_fits(enum qd_cuda_gemm_kernel kernel, int64_t m)
+{
+    return qd_cuda_gemm_shared_bytes(kernel, m) <= gpu_shared_bytes();
+}
+
 /* Runs the kernel into a poisoned output; what it stored as gemm_dense. */
 static inline void *gemm_run(const struct gemm_case *c, const struct gemm_inputs *in)
 {

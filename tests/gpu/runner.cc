@@ -75,8 +75,8 @@ void check(cudaError_t error, const char *what)
 
 enum { FIXED_MODES = 2, DEFAULT_SEEDS = 2, PTX_MODES = 2 };
 
-bool
-    is_ptx; /* the PTX front end runs the kernels: one fixed mode with latest arrival, one random and eager */
+/* The PTX front end runs the kernels: one fixed mode with latest arrival, one random and eager. */
+bool is_ptx;
 
 int n_seeds(void)
 {
@@ -247,9 +247,16 @@ void release(void)
     test.n_device = test.n_host = test.next_result = 0;
 }
 
+/* All results but the first n. */
+void forget_results(size_t n)
+{
+    while (test.n_results > n) free(test.results[--test.n_results].data);
+}
+
 /* One mode of a test: 0, FAILED or SKIPPED. */
 int run_mode(const struct gpu_test *t, int mode)
 {
+    const size_t n_results = test.n_results;
     test.mode = mode;
     set_mode();
     const int end = setjmp(test.end);
@@ -262,7 +269,10 @@ int run_mode(const struct gpu_test *t, int mode)
         check_guards();
     }
     release();
-    if (end == FAILED) recover();
+    if (end == FAILED) {
+        forget_results(n_results); /* later modes are not to be judged by what may be wrong */
+        recover();
+    }
     return end;
 }
 
@@ -272,9 +282,9 @@ int run_test(const struct gpu_test *t)
     int end = 0;
     printf("[ RUN      ] %s\n", t->name);
     fflush(stdout);
-    for (int mode = 0; mode < n_modes() && end != SKIPPED; mode++) {
-        const int mode_end = run_mode(t, mode);
-        if (mode_end != 0) end = mode_end;
+    for (int mode = 0, mode_end = 0; mode < n_modes() && mode_end != SKIPPED; mode++) {
+        mode_end = run_mode(t, mode);
+        if (end != FAILED) end = mode_end;
     }
     if (test.worst > 0) printf("worst error: %.3g of its tolerance (%s)\n", test.worst, test.worst_what);
     if (test.n_other > 0) printf("other bits: %zu of %zu elements\n", test.n_other, test.n_other_of);
@@ -282,8 +292,8 @@ int run_test(const struct gpu_test *t)
     printf("%s %s\n", end == 0 ? "[       OK ]" : end == SKIPPED ? "[  SKIPPED ]" : "[  FAILED  ]", t->name);
     fflush(stdout);
 
-    for (size_t i = 0; i < test.n_results; i++) free(test.results[i].data);
-    test.n_results = test.n_other = 0;
+    forget_results(0);
+    test.n_other = 0;
     test.worst = 0;
     return end;
 }
@@ -458,6 +468,14 @@ void gpu_synchronize(void)
         check(cudaDeviceSynchronize(), "kernel");
     }
     gpu_set_rank(rank);
+}
+
+size_t gpu_shared_bytes(void)
+{
+    int bytes = 0;
+    check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0),
+          "cudaDeviceGetAttribute");
+    return static_cast<size_t>(bytes);
 }
 
 struct CUstream_st *gpu_stream(void)

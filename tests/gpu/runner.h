@@ -59,6 +59,9 @@ void gpu_set_rank(int rank);
 /* Host memory released when the test ends. */
 void *gpu_host_alloc(size_t bytes);
 
+/* Shared memory that a block of the device may ask for. */
+size_t gpu_shared_bytes(void);
+
 /* Random inputs, the same in every mode: uniform in [-scale, scale), bf16 or fp32. */
 void gpu_random_bf16(qd_bf16 *out, size_t n, float scale, uint64_t seed);
 void gpu_random_f32(float *out, size_t n, float scale, uint64_t seed);

@@ -9,6 +9,8 @@ struct qd_emu_runtime qd_emu_runtime = {
     .n_devices = QD_EMU_DEFAULT_DEVICES,
 };
 
+enum { RESERVED_SHARED_BYTES = 1024 }; /* by CUDA, of what an SM has for a block */
+
 static _Thread_local int current;
 
 void qd_emu_lock(void)
@@ -48,6 +50,11 @@ cudaError_t qd_emu_device_failure(struct qd_emu_device *device)
     if (!device->has_failed) return cudaSuccess;
     device->is_failure_known = true;
     return qd_emu_refuse(cudaErrorLaunchFailure, "%s", device->failure);
+}
+
+size_t qd_emu_shared_limit(void)
+{
+    return qd_emu_runtime.shared_bytes > 0 ? qd_emu_runtime.shared_bytes : QD_EMU_MAX_SHARED_BYTES;
 }
 
 bool qd_emu_can_access(const struct qd_emu_device *device, int owner)
@@ -98,9 +105,9 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device)
             .memoryBusWidth = 5120,
             .l2CacheSize = 40 << 20,
             .maxThreadsPerMultiProcessor = 2048,
-            .sharedMemPerMultiprocessor = 164 * 1024,
+            .sharedMemPerMultiprocessor = qd_emu_shared_limit() + RESERVED_SHARED_BYTES,
             .regsPerMultiprocessor = 65536,
-            .sharedMemPerBlockOptin = QD_EMU_MAX_SHARED_BYTES,
+            .sharedMemPerBlockOptin = qd_emu_shared_limit(),
         };
     }
     return error;
@@ -192,13 +199,28 @@ bool qd_emu_handle_is(const void *handle, enum qd_emu_handle_kind kind)
 
 /* ---- the whole ---- */
 
+static bool is_used(void)
+{
+    if (qd_emu_runtime.handles != NULL || qd_emu_runtime.n_allocations > 0) return true;
+    for (int d = 0; d < QD_EMU_MAX_DEVICES; d++)
+        if (qd_emu_runtime.devices[d].has_thread) return true;
+    return false;
+}
+
 int qd_emu_set_device_count(int n)
 {
     QD_EMU_ENTER();
-    bool is_used = qd_emu_runtime.handles != NULL || qd_emu_runtime.n_allocations > 0;
-    for (int d = 0; d < QD_EMU_MAX_DEVICES; d++) is_used |= qd_emu_runtime.devices[d].has_thread;
-    if (n < 0 || n > QD_EMU_MAX_DEVICES || is_used) return -1;
+    if (n < 0 || n > QD_EMU_MAX_DEVICES || is_used()) return -1;
     qd_emu_runtime.n_devices = n;
+    return 0;
+}
+
+int qd_emu_set_shared_limit(size_t bytes)
+{
+    QD_EMU_ENTER();
+    if (bytes == 0) bytes = QD_EMU_MAX_SHARED_BYTES;
+    if (bytes < QD_EMU_DEFAULT_SHARED_BYTES || bytes > QD_EMU_MAX_SHARED_BYTES || is_used()) return -1;
+    qd_emu_runtime.shared_bytes = bytes;
     return 0;
 }
 

@@ -177,6 +177,7 @@ struct qd_emu_runtime {
     pthread_cond_t progress; /* a mark or an event was reached */
     int n_devices;
     size_t memory_bytes; /* of each GPU; 0: default */
+    size_t shared_bytes; /* limit of a block; 0: default */
     struct qd_emu_device devices[QD_EMU_MAX_DEVICES];
     struct qd_emu_handle *handles;
     struct qd_emu_allocation *allocations; /* [n_allocations], by address */
@@ -206,6 +207,8 @@ cudaError_t qd_emu_current(struct qd_emu_device **device);
 int qd_emu_device_index(const struct qd_emu_device *device);
 /* The GPU's failure, from now on known; cudaSuccess when it has none. */
 cudaError_t qd_emu_device_failure(struct qd_emu_device *device);
+/* Shared memory that a block may have. */
+size_t qd_emu_shared_limit(void);
 bool qd_emu_can_access(const struct qd_emu_device *device, int owner);
 
 /* ---- memory.c ---- */

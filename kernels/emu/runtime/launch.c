@@ -112,6 +112,7 @@ int qd_emu_run_launch(const struct qd_emu_work *work, int device, char *err, siz
         .kernel = kernel->symbol,
         .args = args,
         .shared_bytes = work->as.launch.shared_bytes,
+        .shared_limit = qd_emu_shared_limit(),
         .device = device,
     };
     memcpy(launch.grid, work->as.launch.grid, sizeof launch.grid);
@@ -138,10 +139,12 @@ static cudaError_t check_shape(const dim3 *grid, const dim3 *block)
     return cudaSuccess;
 }
 
+/* Dynamic; what was asked for under a larger limit of the GPU does not count. */
 static size_t shared_limit(const struct qd_emu_kernel *kernel, int device)
 {
-    size_t set = kernel->shared_limit[device];
-    return set > QD_EMU_DEFAULT_SHARED_BYTES ? set : QD_EMU_DEFAULT_SHARED_BYTES;
+    size_t set = kernel->shared_limit[device], most = qd_emu_shared_limit();
+    if (set < QD_EMU_DEFAULT_SHARED_BYTES) return QD_EMU_DEFAULT_SHARED_BYTES;
+    return set < most ? set : most;
 }
 
 /* The current GPU and a registered kernel. */
@@ -200,9 +203,9 @@ cudaError_t cudaFuncSetAttribute(const void *symbol, enum cudaFuncAttribute attr
     if (error != cudaSuccess) return error;
     switch (attr) {
     case cudaFuncAttributeMaxDynamicSharedMemorySize:
-        if (value < 0 || value > QD_EMU_MAX_SHARED_BYTES)
-            return qd_emu_refuse(cudaErrorInvalidValue, "%d bytes of dynamic shared memory, at most %d",
-                                 value, QD_EMU_MAX_SHARED_BYTES);
+        if (value < 0 || (size_t)value > qd_emu_shared_limit())
+            return qd_emu_refuse(cudaErrorInvalidValue, "%d bytes of dynamic shared memory, at most %zu",
+                                 value, qd_emu_shared_limit());
         kernel->shared_limit[qd_emu_device_index(device)] = (size_t)value;
         return cudaSuccess;
     case cudaFuncAttributePreferredSharedMemoryCarveout: /* a hint about speed */
