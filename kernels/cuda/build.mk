@@ -73,7 +73,7 @@ ptx: need-nvcc $(PTX_MODULES)
 
 ptx-test: ## the kernel tests in the emulator, running nvcc's PTX instead of the sources
 ifeq ($(NVCC),)
-	$(Q)echo "ptx-test: skipped: no nvcc in PATH or CUDA_HOME"; echo "0 passed, 0 failed, 0 skipped"
+	$(Q)echo "skip: ptx-test: no nvcc in PATH or CUDA_HOME"; echo "0 passed, 0 failed, 1 skipped"
 else
 	$(Q)$(SUBMAKE) ptx $(GPU_TESTS)
 	$(Q)BUILD=$(BUILD) TEST_ARGS="--ptx $(PTX)" tools/run-tests.sh $(GPU_TESTS)
