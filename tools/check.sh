@@ -22,7 +22,7 @@ add_counts() {
     passed=$((passed + $1)) failed=$((failed + $3)) skipped=$((skipped + $5))
 }
 
-show() { grep -vE '^  (CC|CXX|LD|PTX) |^make|^[0-9]+ passed' "$log"; }
+show() { grep -vE '^  (CC|CXX|LD|NVCC|PTX) |^make|^[0-9]+ passed' "$log"; }
 
 echo "== AddressSanitizer and UndefinedBehaviorSanitizer, every test"
 { make -j"$jobs" --no-print-directory SAN=address,undefined tests &&
@@ -95,6 +95,17 @@ echo "== what is known of the CUDA kernels without running them"
 BUILD=build/release tools/run-tests.sh tests/gates/cuda.sh >"$log" 2>&1
 show
 add_counts "the gates"
+
+echo "== the device cuda, for every GPU that nvcc knows"
+if ! command -v nvcc >/dev/null && [ ! -x "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" ]; then
+    echo "skip: no nvcc in PATH or CUDA_HOME"
+    skipped=$((skipped + 1))
+elif make -j"$jobs" --no-print-directory BUILD=build/every-arch CUARCH=all build/every-arch/libqdyno_cuda.so >"$log" 2>&1; then
+    passed=$((passed + 1))
+else
+    failed=$((failed + 1))
+    tail -n 30 "$log"
+fi
 
 echo "== fuzzers, $seconds s each"
 fuzz_build=build/fuzz
