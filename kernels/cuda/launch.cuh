@@ -29,6 +29,7 @@ qd_status launch(const char *name, void (*kernel)(Params...), const struct launc
     void *pointers[] = {static_cast<void *>(const_cast<std::remove_const_t<Params> *>(&args))..., nullptr};
 #ifdef QD_EMU
     qd_emu_register(kernel, name); /* teaches the emulator how to call it */
+    (qd_emu_clear_padding(args), ...);
 #endif
     return launch_checked(name, reinterpret_cast<const void *>(kernel), shape, pointers, err, errlen);
 }

@@ -58,6 +58,18 @@ template <class... Params> void qd_emu_register(void (*kernel)(Params...), const
                            sizes, sizeof...(Params));
 }
 
+/* The runtime looks for addresses in every aligned word of an argument: what a structure holds between its
+ * members must not look like one. */
+template <class Argument> void qd_emu_clear_padding(Argument &argument)
+{
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_clear_padding)
+    __builtin_clear_padding(const_cast<std::remove_const_t<Argument> *>(&argument));
+#endif
+#endif
+    (void)argument;
+}
+
 /* ---- block and warp ---- */
 
 inline void __syncthreads(QD_EMU_HERE)
