@@ -166,7 +166,8 @@ struct merged {
 };
 
 /* Merges columns column .. column + 3 of n parts in index order, whatever order they were made in. `row`: the
- * row in part 0; stride: floats between parts. A part without keys (maximum -inf) is left out. */
+ * row in part 0; stride: floats between parts. A part without keys (total 0) is left out; one of which no
+ * score is a number has the same maximum, -inf, but a total that is none either, and stays. */
 __device__ __forceinline__ merged merge_parts(const float *row, int64_t stride, int n, int head_dim,
                                               int column)
 {
@@ -174,11 +175,11 @@ __device__ __forceinline__ merged merge_parts(const float *row, int64_t stride, 
     for (int i = 0; i < n; i++) m.max = fmaxf(m.max, row[i * stride + head_dim + PART_MAX]);
     for (int i = 0; i < n; i++) {
         const float *part = row + i * stride;
-        const float part_max = part[head_dim + PART_MAX];
-        if (part_max == -INFINITY) continue;
-        const float weight = ptx::exp2_approx(part_max - m.max);
+        const float part_total = part[head_dim + PART_TOTAL];
+        if (part_total == 0.0f) continue;
+        const float weight = ptx::exp2_approx(part[head_dim + PART_MAX] - m.max);
         const float4 x = *reinterpret_cast<const float4 *>(part + column);
-        m.total = __fmaf_rn(part[head_dim + PART_TOTAL], weight, m.total);
+        m.total = __fmaf_rn(part_total, weight, m.total);
         m.sum.x = __fmaf_rn(x.x, weight, m.sum.x);
         m.sum.y = __fmaf_rn(x.y, weight, m.sum.y);
         m.sum.z = __fmaf_rn(x.z, weight, m.sum.z);

@@ -2,14 +2,14 @@
  *
  *     M = max_i m_i,  out = sum_i 2^(m_i - M) sums_i / sum_i 2^(m_i - M) l_i
  *
- * A part without keys (m_i = -inf) is left out.
+ * A part without keys (l_i = 0) is left out.
  *
  * A block is one sequence and one KV head: its query heads' rows, four columns a thread. The result depends
  * on the parts alone, never on the order in which they were made.
  *
  *   parts        [n_parts][group][hd + 4] fp32: sums, m, l, two unused
  *   constraints  head_dim a multiple of 4
- *   registers    48, no shared memory, no spills (nvcc 13.0 for sm_80 and sm_90)
+ *   registers    48 (43 on sm_90), no shared memory, no spills (nvcc 13.0 for sm_80 and sm_90)
  *   traffic      every part once, out once
  *   emulated only
  */

@@ -28,6 +28,20 @@ static qd_status enable_peer(struct qd_cuda *cuda, int peer_gpu, char *err, size
     return qd_cuda_check(error, "cudaDeviceEnablePeerAccess", __FILE__, __LINE__, err, errlen);
 }
 
+/* A GPU of fewer SMs than a meeting has blocks (each may take a whole SM) would wait for blocks that never
+ * start. Emulated blocks all run, whatever number of SMs the emulator reports. */
+static qd_status check_residency(const struct qd_cuda *cuda, char *err, size_t errlen)
+{
+#ifndef QD_EMU
+    if (cuda->bootstrap.world > 1 && cuda->size.n_sms < QD_CUDA_PEER_BLOCKS)
+        return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "%d ranks need GPUs of %d SMs: one has %d",
+                       cuda->bootstrap.world, QD_CUDA_PEER_BLOCKS, cuda->size.n_sms);
+#else
+    (void)cuda, (void)err, (void)errlen;
+#endif
+    return QD_OK;
+}
+
 qd_status qd_cuda_comm_open(struct qd_cuda *cuda, char *err, size_t errlen)
 {
     struct qd_bootstrap *b = &cuda->bootstrap;
@@ -46,7 +60,7 @@ qd_status qd_cuda_comm_open(struct qd_cuda *cuda, char *err, size_t errlen)
                            cuda->gpu);
         QD_TRY(enable_peer(cuda, all[rank].gpu, err, errlen));
     }
-    return QD_OK;
+    return check_residency(cuda, err, errlen);
 }
 
 qd_status qd_cuda_comm_connect(struct qd_cuda *cuda, char *err, size_t errlen)

@@ -239,8 +239,11 @@ static const struct qd_device_ops cuda_ops = {
 };
 
 #ifndef QD_EMU
+/* Kernels are to be loaded when a GPU is first used, not when they are first launched: loading may wait for all that
+ * runs on the GPU, and what runs may be waiting for another rank. CUDA reads this with its first call. */
 __attribute__((visibility("default"))) const struct qd_device_ops *qd_cuda_device_ops(void)
 {
+    setenv("CUDA_MODULE_LOADING", "EAGER", 0);
     return &cuda_ops;
 }
 #endif

@@ -110,12 +110,12 @@ static void list_parts(const struct qd_cuda *cuda, const struct qd_step *step,
              (int32_t)(plan->used_bytes / sizeof zero), sizeof zero, &zero);
 }
 
-/* Grids of this step's attention: its own counts, or when it is recorded or replayed what any step of so many
- * decodes may need. */
+/* Grids of this step's attention: its own counts, or when it is recorded, replayed or the run before these,
+ * which has to launch the same kernels, what any step of so many decodes may need. */
 static struct qd_cuda_attention_limits
 attention_grids(const struct qd_cuda *cuda, const struct qd_cuda_attention_plan *plan, int32_t n_padded)
 {
-    if (cuda->graphs.mode == QD_CUDA_EAGER)
+    if (cuda->graphs.current < 0)
         return (struct qd_cuda_attention_limits){plan->n_prefill, plan->n_decode, plan->n_merge,
                                                  plan->n_parts};
     struct qd_step_limits limits = cuda->config.limits;

@@ -4,7 +4,8 @@
  *     constraint                                    otherwise
  *     1 .. QD_CUDA_MAX_PARTS parts, max_words > 0   QD_ERR_ARGUMENT
  *
- * Traffic: twice the upload, a few hundred KiB at most. No shared memory. Emulated only.
+ * Traffic: twice the upload, a few hundred KiB at most. nvcc 13.0: 22 registers on sm_80, 24 on sm_90, no shared
+ * memory, no spills. Emulated only.
  */
 #include "kernels/cuda/step_unpack.h"
 

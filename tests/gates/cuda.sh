@@ -87,6 +87,13 @@ weights_are_read_16_bytes_at_a_time() {
     none "narrow loads, or none" '/^gemm_skinny::.*direct/ && ($6 == 0 || $7 > 0)' "$SASS"
 }
 
+# The read-only path may serve what another kernel or another GPU has overwritten since.
+only_weights_are_read_past_coherence() {
+    need_resources
+    readers=$(cd "$WORK" && grep -l 'ld\.global\.nc' ./*.ptx | tr '\n' ' ')
+    [ "$readers" = "./gemm_skinny.ptx " ] || fail "ld.global.nc in ${readers:-no file}, not in gemm_skinny alone"
+}
+
 check kernels_compile_alone_without_a_warning
 check nothing_spills
 check kernels_take_what_the_table_says
@@ -94,4 +101,5 @@ check large_tiles_are_all_the_shared_memory
 check local_memory_is_not_used
 check matrix_kernels_use_tensor_cores
 check weights_are_read_16_bytes_at_a_time
+check only_weights_are_read_past_coherence
 finish

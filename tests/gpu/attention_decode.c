@@ -1,6 +1,8 @@
 /* attention_decode.cu and attention_merge.cu against the specification. */
 #include "tests/gpu/attention_rig.h"
 
+#include <math.h>
+
 #include "kernels/base/size.h"
 
 enum { MAX_CHUNKS = 32, SMALLEST_PART = 128, MANY_SMS = 1000, ONE_SM = 1 };
@@ -217,6 +219,34 @@ static void test_empty_parts(void)
     for (size_t i = 0; i < n; i++) GPU_EXPECT(zero[i] == 0 && zero_merged[i] == 0, "out[%zu] is not 0", i);
 }
 
+/* Queries of head 1 are NaN, everything else is ordinary. */
+static void nan_queries(const struct attention_rig *rig, enum rig_what what, int32_t seq, int32_t head,
+                        int32_t position, qd_bf16 *row)
+{
+    (void)seq, (void)position;
+    float value = 0.25f;
+    if (what == RIG_QUERY && head == 1) value = NAN;
+    fill_row(row, rig->heads.head_dim, value);
+}
+
+/* A score that is no number makes the head's output none, and no other head's: neither a split nor a merge
+ * may take it for a part without keys, whose maximum is -inf as well. */
+static void test_nan_queries(void)
+{
+    static const struct rig_chunk chunks[] = {{0, 299, 1}, {1, 4, 1}, {2, 5, 20}};
+    static const struct rig_heads heads = {4, 2, 64};
+    struct attention_rig rig = attention_rig_init(heads, N_OF(chunks), 300, 18);
+    rig.values = nan_queries;
+    rig.n_sms = MANY_SMS;
+    attention_rig_fill(&rig, chunks, N_OF(chunks));
+    const qd_bf16 *out = attention_rig_run(&rig, chunks, N_OF(chunks));
+    for (size_t i = 0; i < attention_rig_elements(&rig, chunks, N_OF(chunks)); i++) {
+        const bool want = i / (size_t)heads.head_dim % (size_t)heads.n_heads == 1;
+        GPU_EXPECT(isnan(qd_bf16_to_f32(out[i])) == want, "out[%zu] is %g", i,
+                   (double)qd_bf16_to_f32(out[i]));
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const struct gpu_test tests[] = {
@@ -227,6 +257,7 @@ int main(int argc, char **argv)
         {"mixed_step", test_mixed_step},
         {"order_of_sums", test_order_of_sums},
         {"empty_parts", test_empty_parts},
+        {"nan_queries", test_nan_queries},
     };
     return gpu_main(tests, sizeof tests / sizeof *tests, argc, argv);
 }

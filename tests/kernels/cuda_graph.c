@@ -6,6 +6,7 @@
 
 #include "kernels/base/size.h"
 #include "kernels/cuda/device.h"
+#include "kernels/emu/emu.h"
 #include "tests/support/model_run.h"
 
 enum {
@@ -33,6 +34,17 @@ static qd_status counting_embed(void *ctx, const struct qd_embed_args *args)
 {
     n_passes++;
     return qd_emu_ops.embed(ctx, args);
+}
+
+/* Launches of the merge of attention, which no step here needs: its sequences are too short to be split. */
+static _Atomic int n_merges;
+
+static int count_merges(struct qd_emu_launch *launch, const unsigned *arg_sizes, unsigned n_args, char *err,
+                        size_t errlen)
+{
+    (void)arg_sizes, (void)n_args, (void)err, (void)errlen;
+    if (strcmp(launch->name, "attention_merge") == 0) n_merges++;
+    return 0;
 }
 
 /* A sequence's tokens at positions [begin, end): its prompt, or what its slot sampled last. */
@@ -87,8 +99,8 @@ static void run_step(struct model_run *run, const struct qd_step *step, const in
     for (int32_t s = batch[0]; s < batch[1]; s++) ids->of[s][ids->n[s]++] = result.ids[s - batch[0]];
 }
 
-/* The prompts in one step, then the decodes; with `only` >= 0 those of this sequence. */
-static struct ids generate(int tp, bool enforce_eager, bool batch_invariant, int32_t only)
+/* The prompts in one step, then n_decodes steps of decodes; with `only` >= 0 those of this sequence. */
+static struct ids generate(int tp, bool enforce_eager, bool batch_invariant, int32_t only, int n_decodes)
 {
     struct qd_device_ops ops = qd_emu_ops;
     ops.embed = counting_embed;
@@ -105,7 +117,7 @@ static struct ids generate(int tp, bool enforce_eager, bool batch_invariant, int
     struct qd_step *step = calloc(1, qd_step_capacity(&run.limits));
     assert_non_null(step);
     struct ids ids = {.n = {0}};
-    for (int i = -1; i < N_DECODES; i++) {
+    for (int i = -1; i < n_decodes; i++) {
         int32_t batch[2] = {i < 0 ? 0 : batches[i][0], i < 0 ? N_SEQS : batches[i][1]};
         if (only >= 0 && (only < batch[0] || only >= batch[1])) continue;
         if (only >= 0) batch[0] = only, batch[1] = only + 1;
@@ -130,9 +142,9 @@ static void expect_same(const struct ids *got, const struct ids *want, int32_t s
 static void replays_sample_what_ops_sample(void **state)
 {
     const int tp = *(const int *)*state;
-    struct ids eager = generate(tp, true, false, -1);
+    struct ids eager = generate(tp, true, false, -1, N_DECODES);
     assert_int_equal(n_passes, tp * (1 + N_DECODES));
-    struct ids recorded = generate(tp, false, false, -1);
+    struct ids recorded = generate(tp, false, false, -1, N_DECODES);
     assert_int_equal(n_passes, tp * (1 + 3 * 2));
     for (int32_t s = 0; s < N_SEQS; s++) expect_same(&recorded, &eager, s);
 }
@@ -141,11 +153,26 @@ static void replays_sample_what_ops_sample(void **state)
 static void a_batch_makes_no_difference(void **state)
 {
     (void)state;
-    struct ids together = generate(1, false, true, -1);
+    struct ids together = generate(1, false, true, -1, N_DECODES);
     for (int32_t s = 0; s < N_SEQS; s++) {
-        struct ids alone = generate(1, true, true, s);
+        struct ids alone = generate(1, true, true, s, N_DECODES);
         expect_same(&alone, &together, s);
     }
+}
+
+/* The first decode of a size launches every kernel that will be recorded, needed or not: CUDA loads a kernel when
+ * it is first launched, and may not while a stream captures. */
+static void what_is_recorded_has_run_before(void **state)
+{
+    (void)state;
+    n_merges = 0;
+    qd_emu_set_replace(count_merges);
+    (void)generate(1, false, false, 0, 1);
+    const int before_recording = n_merges;
+    (void)generate(1, false, false, 0, 2);
+    qd_emu_set_replace(NULL);
+    assert_true(before_recording > 0);
+    assert_int_equal(n_merges, 3 * before_recording); /* of a step run and one run and recorded */
 }
 
 static int sizes[] = {1, 2, 4, 8};
@@ -158,6 +185,7 @@ int main(void)
         {"replays_sample_what_ops_sample_tp4", replays_sample_what_ops_sample, NULL, NULL, &sizes[2]},
         {"replays_sample_what_ops_sample_tp8", replays_sample_what_ops_sample, NULL, NULL, &sizes[3]},
         cmocka_unit_test(a_batch_makes_no_difference),
+        cmocka_unit_test(what_is_recorded_has_run_before),
     };
     return cmocka_run_group_tests_name("cuda_graph", tests, NULL, NULL);
 }
