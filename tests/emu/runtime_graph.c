@@ -4,8 +4,17 @@
 
 /* ---- replay ---- */
 
+/* A capture takes only kernels that its GPU has loaded. */
+static void load_kernels(void)
+{
+    struct cudaFuncAttributes attributes;
+    for (int kernel = RUNTIME_FILL; kernel <= RUNTIME_SHARED_BESIDE; kernel++)
+        OK(cudaFuncGetAttributes(&attributes, runtime_kernel((enum runtime_kernel)kernel)));
+}
+
 static void begin(cudaStream_t stream)
 {
+    load_kernels();
     OK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
 }
 

@@ -292,8 +292,10 @@ void qd_emu_shutdown(void)
         runtime->devices[d] = (struct qd_emu_device){0};
     }
     for (int bucket = 0; bucket < QD_EMU_KERNEL_BUCKETS; bucket++)
-        for (struct qd_emu_kernel *k = runtime->kernels[bucket]; k != NULL; k = k->next)
+        for (struct qd_emu_kernel *k = runtime->kernels[bucket]; k != NULL; k = k->next) {
             memset(k->shared_limit, 0, sizeof k->shared_limit);
+            memset(k->is_loaded, 0, sizeof k->is_loaded);
+        }
     current = 0;
     qd_emu_forget_errors();
     qd_emu_unlock();

@@ -168,6 +168,7 @@ struct qd_emu_kernel {
     unsigned n_args;
     unsigned arg_sizes[QD_EMU_MAX_ARGS];     /* bytes */
     size_t shared_limit[QD_EMU_MAX_DEVICES]; /* dynamic, as set by cudaFuncSetAttribute; 0: the default */
+    bool is_loaded[QD_EMU_MAX_DEVICES];      /* launched there, or asked for its attributes */
 };
 
 enum { QD_EMU_KERNEL_BUCKETS = 256 };

@@ -159,6 +159,19 @@ static cudaError_t find_function(const void *symbol, struct qd_emu_device **devi
     return cudaSuccess;
 }
 
+/* A GPU loads a kernel when it is first launched, which may allocate and wait. */
+static cudaError_t load(struct qd_emu_kernel *kernel, struct CUstream_st *stream)
+{
+    bool *is_loaded = &kernel->is_loaded[stream->handle.device];
+    if (stream->capture != NULL && !*is_loaded) {
+        char call[sizeof kernel->name + 32];
+        snprintf(call, sizeof call, "the first launch of %s", kernel->name);
+        return qd_emu_forbid_on_capturing(stream, call);
+    }
+    *is_loaded = true;
+    return cudaSuccess;
+}
+
 /* ---- the API ---- */
 
 cudaError_t cudaLaunchKernel(const void *symbol, dim3 grid, dim3 block, void **args, size_t shared_bytes,
@@ -176,6 +189,8 @@ cudaError_t cudaLaunchKernel(const void *symbol, dim3 grid, dim3 block, void **a
         return qd_emu_refuse(cudaErrorInvalidResourceHandle,
                              "a launch on a stream of GPU %d while GPU %d is current", stream->handle.device,
                              qd_emu_device_index(device));
+    error = load(kernel, stream);
+    if (error != cudaSuccess) return error;
     size_t limit = shared_limit(kernel, qd_emu_device_index(device));
     if (shared_bytes > limit)
         return qd_emu_refuse(cudaErrorInvalidValue, "%zu bytes of dynamic shared memory, %zu are allowed",
@@ -222,12 +237,13 @@ cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *attr, const void *s
     struct qd_emu_kernel *kernel;
     QD_EMU_ENTER();
     cudaError_t error = find_function(symbol, &device, &kernel);
-    if (error == cudaSuccess)
-        *attr = (struct cudaFuncAttributes){
-            .maxThreadsPerBlock = QD_EMU_MAX_THREADS,
-            .ptxVersion = 80,
-            .binaryVersion = 80,
-            .maxDynamicSharedSizeBytes = (int)shared_limit(kernel, qd_emu_device_index(device)),
-        };
-    return error;
+    if (error != cudaSuccess) return error;
+    *attr = (struct cudaFuncAttributes){
+        .maxThreadsPerBlock = QD_EMU_MAX_THREADS,
+        .ptxVersion = 80,
+        .binaryVersion = 80,
+        .maxDynamicSharedSizeBytes = (int)shared_limit(kernel, qd_emu_device_index(device)),
+    };
+    kernel->is_loaded[qd_emu_device_index(device)] = true;
+    return cudaSuccess;
 }

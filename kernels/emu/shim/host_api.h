@@ -10,7 +10,8 @@
  * captured;
  * - while a thread captures (not in relaxed mode) it may neither use the legacy stream nor wait for other
  * streams;
- * - launching a graph whose memory was freed is refused.
+ * - launching a graph whose memory was freed is refused;
+ * - a capture refuses a kernel that its GPU has not loaded: launched before or asked for its attributes.
  * The text of the last refusal, or of the kernel that failed, is what cudaGetErrorString returns for that
  * error on that thread, until the next. A kernel's failure is reported by the next call that waits for its
  * device and by every call after that until qd_emu_shutdown (devices.h); work issued after it is dropped.
