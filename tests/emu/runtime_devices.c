@@ -250,6 +250,8 @@ static void *run_rank(void *argument)
     RANK_TRY(cudaMalloc(&a, sizeof(int)));
     RANK_TRY(cudaMalloc(&b, sizeof(int)));
     RANK_TRY(cudaMallocHost(&pinned, sizeof(int)));
+    RANK_TRY(launch_twice(a, b, 1, stream)); /* loads the kernel, which a capture may not */
+    RANK_TRY(cudaStreamSynchronize(stream));
     RANK_TRY(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
     RANK_TRY(cudaMemcpyAsync(a, pinned, sizeof(int), cudaMemcpyHostToDevice, stream));
     RANK_TRY(launch_twice(a, b, 1, stream));
