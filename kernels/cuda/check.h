@@ -1,5 +1,6 @@
 /* QD_CUDA(call): a call of CUDA's runtime as a qd_status. A failure's text has file, line, GPU, statement and
- * CUDA's own words, and CUDA's sticky error is cleared, so that the next call does not report it again.
+ * CUDA's own words, and the thread's last error is cleared, so that cudaGetLastError does not report it again. A
+ * kernel's fault stays: it has ended the GPU's context, and every later call of the process says so.
  *
  *     QD_TRY(QD_CUDA(cudaMalloc(&p, bytes)));      expects `err` and `errlen` in scope
  */

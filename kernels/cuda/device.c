@@ -6,7 +6,7 @@
 
 #include "kernels/cuda/host.h"
 
-enum { MAX_DIM = 8192, MAX_GQA = 16, MIN_COMPUTE_MAJOR = 8 };
+enum { MAX_DIM = 8192, MAX_VOCAB = 1 << 20, MAX_GQA = 16, MIN_COMPUTE_MAJOR = 8 };
 
 /* ---- GPUs ---- */
 
@@ -63,6 +63,9 @@ static qd_status check_dims(const struct qd_model_shape *s, char *why, size_t wh
         return qd_fail(QD_ERR_UNSUPPORTED, why, why_len,
                        "an intermediate size of %lld a rank: it must be a multiple of 8",
                        (long long)s->ffn_dim);
+    if (s->vocab_size > MAX_VOCAB)
+        return qd_fail(QD_ERR_UNSUPPORTED, why, why_len, "a vocabulary of %lld ids: %d are the most",
+                       (long long)s->vocab_size, MAX_VOCAB);
     return QD_OK;
 }
 

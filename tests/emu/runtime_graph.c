@@ -383,6 +383,30 @@ static void forbidden_calls_break_the_capture(void **state)
     destroy_rig(&rig);
 }
 
+/* Each start of the GPUs loads kernels anew; a GPU's loading is not another's. */
+static void captures_load_no_kernel(void **state)
+{
+    (void)state;
+    struct cudaFuncAttributes attributes;
+    qd_emu_shutdown();
+    OK(cudaSetDevice(1));
+    OK(cudaFuncGetAttributes(&attributes, runtime_kernel(RUNTIME_FILL)));
+    OK(cudaSetDevice(0));
+    cudaStream_t stream = create_stream();
+    cudaGraph_t graph;
+    int *p = alloc_ints(1);
+    OK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    REFUSED(launch_fill(p, 1, 5, stream), cudaErrorStreamCaptureUnsupported, "the first launch of");
+    REFUSED(cudaStreamEndCapture(stream, &graph), cudaErrorStreamCaptureInvalidated, "was broken");
+    OK(launch_fill(p, 1, 6, stream));
+    OK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    OK(launch_fill(p, 1, 5, stream));
+    OK(cudaStreamEndCapture(stream, &graph));
+    OK(cudaGraphDestroy(graph));
+    OK(cudaStreamDestroy(stream));
+    OK(cudaFree(p));
+}
+
 static void relaxed_captures_forbid_only_their_own_stream(void **state)
 {
     (void)state;
@@ -560,6 +584,7 @@ int main(void)
         RUNTIME_TEST(graphs_of_freed_memory_are_refused),
         RUNTIME_TEST(graphs_stay_on_their_gpu_and_handles_are_checked),
         RUNTIME_TEST(forbidden_calls_break_the_capture),
+        RUNTIME_TEST(captures_load_no_kernel),
         RUNTIME_TEST(relaxed_captures_forbid_only_their_own_stream),
         RUNTIME_TEST(modes_say_which_threads_a_capture_binds),
         RUNTIME_TEST(blocking_streams_that_capture_exclude_the_legacy_stream),

@@ -47,7 +47,8 @@ static void unsupported_shapes_have_a_reason(void **state)
                  {good, 1, "head_dim 96"},
                  {good, 1, "3 query heads are no multiple of 2"},
                  {good, 1, "17 query heads for each KV head"},
-                 {good, 1, "not positive"}};
+                 {good, 1, "not positive"},
+                 {good, 1, "a vocabulary of 1048577 ids"}};
     cases[2].shape.hidden_dim = 72;
     cases[3].shape.hidden_dim = 8256;
     cases[4].shape.ffn_dim = 100;
@@ -55,6 +56,7 @@ static void unsupported_shapes_have_a_reason(void **state)
     cases[6].shape.n_heads = 3;
     cases[7].shape.n_heads = 34;
     cases[8].shape.n_layers = 0;
+    cases[9].shape.vocab_size = (1 << 20) + 1;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         assert_false(qd_emu_ops.supports(&cases[i].shape, cases[i].tp, QD_NUMERICS_HF, why, sizeof why));
         ASSERT_CONTAINS(why, cases[i].reason);
