@@ -161,8 +161,8 @@ static qd_status run(struct bench *b, const struct qd_options *options, char *er
     if (instance_options.max_model_len == 0) instance_options.max_model_len = MAX_CONTEXT;
     if (instance_options.max_num_seqs == 0) instance_options.max_num_seqs = 1;
     QD_TRY(qd_session_open(&instance_options, &b->instance, err, errlen));
-    QD_TRY(
-        open_probe(b, options, err, errlen)); /* pins this thread: ranks that start now would inherit that */
+    /* Pins this thread: ranks that start later would inherit that. */
+    QD_TRY(open_probe(b, options, err, errlen));
     b->tokens = calloc(MAX_CONTEXT, sizeof *b->tokens);
     if (b->tokens == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "tokens");
     for (int32_t i = 0; i < MAX_CONTEXT; i++)

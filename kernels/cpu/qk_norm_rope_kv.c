@@ -2,7 +2,8 @@
  * split over the team. K goes into its page transposed, [hd][16]: attention multiplies pages whose lanes are
  * keys.
  *
- * Constraints: head_dim a multiple of 16; qkv in bf16, as this device's gemm_nt leaves it; plan() has filled cos and sin of the step.
+ * Constraints: head_dim a multiple of 16; qkv in bf16, as this device's gemm_nt leaves it; plan() has filled
+ * cos and sin of the step.
  */
 #include "kernels/cpu/norm.h"
 #include "kernels/cpu/split.h"

@@ -9,7 +9,7 @@
  *
  *   parts        [n_parts][group][hd + 4] fp32: sums, m, l, two unused
  *   constraints  head_dim a multiple of 4
- *   registers    48 (43 on sm_90), no shared memory, no spills (nvcc 13.0 for sm_80 and sm_90)
+ *   registers    40 (32 on sm_90), no shared memory, no spills (nvcc 13.0 for sm_80 and sm_90)
  *   traffic      every part once, out once
  *   emulated only
  */

@@ -58,10 +58,10 @@ $(CUDA_BUILD)/%.cc.o: %.cc $(CUDA_BUILD)/flags
 	$(Q)mkdir -p $(@D)
 	$(Q)$(NVCC) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
 
-$(CUDA_BUILD)/%.c.o: %.c
+$(CUDA_BUILD)/%.c.o: %.c $(CUDA_BUILD)/flags
 	@$(if $(V),,echo "  CC $@")
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) -I. -D_GNU_SOURCE -isystem $(dir $(NVCC))../include $(CUDA_CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) -I. -D_GNU_SOURCE -isystem $(dir $(realpath $(NVCC)))../include $(CUDA_CFLAGS) -MMD -MP -c -o $@ $<
 
 # What nvcc makes of each kernel, for the emulator's PTX front end.
 PTX         := $(BUILD)/ptx

@@ -24,8 +24,8 @@ enum {
     QD_CUDA_MAX_BLOCKS = 32,       /* allocations of one rank */
     QD_CUDA_MAX_GRAPH_BATCH = 512, /* larger decode steps are not recorded: launches no longer matter */
     QD_CUDA_N_GRAPHS = 3 + QD_CUDA_MAX_GRAPH_BATCH / 8,
-    QD_CUDA_N_SLICE_BUFFERS =
-        3, /* qkv, o and down of a layer: a collective may still read the last o and down */
+    /* qkv, o and down of a layer: a collective may still read the last o and down */
+    QD_CUDA_N_SLICE_BUFFERS = 3,
     QD_CUDA_REDUCE_VALUES = 1 << 19, /* an all-reduce goes in pieces of this many bf16: 1 MiB */
 };
 

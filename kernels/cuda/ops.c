@@ -4,10 +4,9 @@
 #include "kernels/cuda/host.h"
 
 enum {
-    K_STEP = 64, /* the GEMM kernels take K in multiples of this */
-    ROW_STEP =
-        64, /* rows of a packed weight are padded to whole vocabulary tiles; kernels take N in 8s and 16s */
-    N_STEP = 8,
+    K_STEP = 64,   /* the GEMM kernels take K in multiples of this */
+    ROW_STEP = 64, /* rows of a packed weight are padded to whole vocabulary tiles */
+    N_STEP = 8,    /* and N in multiples of this */
 };
 
 /* ---- weights ---- */

@@ -7,7 +7,7 @@
 __thread struct qd_emu_thread *qd_emu_self;
 __thread struct worker *qd_emu_worker;
 
-enum { PAGE_BYTES = 4096, PRIORITY_SWAP_ODDS = 256, TSAN_STACK_BYTES = 32 * 1024 };
+enum { PRIORITY_SWAP_ODDS = 256, TSAN_STACK_BYTES = 32 * 1024 };
 
 /* ---- whose turn ---- */
 

@@ -11,6 +11,7 @@
 #include "kernels/emu/sanitize.h"
 
 enum {
+    PAGE_BYTES = 4096, /* of the host: what a guard takes */
     MAX_WARPS = QD_EMU_MAX_THREADS / QD_EMU_WARP_SIZE,
     N_BARRIERS = 16,
     MAX_SHARED_OBJECTS = 64,

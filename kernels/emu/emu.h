@@ -38,8 +38,8 @@ enum {
     QD_EMU_MAX_THREADS = 1024, /* of a block */
     QD_EMU_MAX_GRID_YZ = 65535,
     QD_EMU_MAX_SHARED_BYTES = 163 * 1024, /* of a block, static and dynamic together, as on sm_80 */
-    QD_EMU_DEFAULT_SHARED_BYTES =
-        48 * 1024, /* dynamic, without cudaFuncAttributeMaxDynamicSharedMemorySize */
+    /* dynamic, without cudaFuncAttributeMaxDynamicSharedMemorySize */
+    QD_EMU_DEFAULT_SHARED_BYTES = 48 * 1024,
 };
 
 /* Runs every block of the launch in the mode that is set (mode.h). 0, or -1 with a text that names the
@@ -56,8 +56,8 @@ void qd_emu_register_kernel(const void *kernel, const char *name, void (*call)(v
 
 /* Lets another front end take over launches of registered kernels: `replace` may change the launch's call and
  * kernel. It returns 0, or -1 with a text, which fails the launch. NULL: none. No launch may be under way. */
-typedef int qd_emu_replace(struct qd_emu_launch *launch, const unsigned *arg_sizes, unsigned n_args, char *err,
-                           size_t errlen);
+typedef int qd_emu_replace(struct qd_emu_launch *launch, const unsigned *arg_sizes, unsigned n_args,
+                           char *err, size_t errlen);
 void qd_emu_set_replace(qd_emu_replace *replace);
 
 /* ---- the running thread ---- */
@@ -125,7 +125,11 @@ enum qd_emu_shuffle_mode {
 };
 /* What a shuffle gives that reads a lane outside its mask. */
 #define QD_EMU_POISON 0xdeadbeefdeadbeefull
-/* `value` of the lane that mode, `lane` and `width` (a power of two up to 32) name, as __shfl_*_sync. */
+/* The lane that lane `self` reads by mode, `by` and `width` (a power of two up to 32): itself, and false,
+ * where that would be outside its segment. */
+bool qd_emu_shuffle_source(enum qd_emu_shuffle_mode mode, uint32_t self, uint32_t by, uint32_t width,
+                           uint32_t *source);
+/* `value` of that lane, as __shfl_*_sync. */
 uint64_t qd_emu_shuffle(uint32_t mask, enum qd_emu_shuffle_mode mode, uint64_t value, uint32_t lane,
                         uint32_t width, struct qd_emu_site site);
 /* The lanes of `mask` whose predicate is set. */

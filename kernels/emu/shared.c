@@ -5,7 +5,6 @@
 /* The arena: a guard page, the objects with RED_BYTES between them, a guard page. All bytes are 0xff at a
  * block's start, which reads as NaN; those between objects must still be at its end. */
 enum {
-    PAGE_BYTES = 4096,
     RED_BYTES = 64,
     ALIGN_MAX = 128, /* of a static object */
     BASE_ODD = 16,   /* dynamic memory is promised no more alignment than this */

@@ -96,18 +96,27 @@ struct shuffle {
     enum qd_emu_shuffle_mode mode;
 };
 
-/* The lane that lane l reads; its own where the source would leave its segment. */
-static unsigned shuffle_source(const struct shuffle *s, unsigned l)
+bool qd_emu_shuffle_source(enum qd_emu_shuffle_mode mode, uint32_t self, uint32_t by, uint32_t width,
+                           uint32_t *source)
 {
-    unsigned first = l & ~(s->width - 1), end = first + s->width;
-    unsigned source = l;
-    switch (s->mode) {
-    case QD_EMU_SHUFFLE_INDEX: return first + (s->lane & (s->width - 1));
-    case QD_EMU_SHUFFLE_UP: return s->lane <= l - first ? l - s->lane : l;
-    case QD_EMU_SHUFFLE_DOWN: source = l + s->lane; break;
-    case QD_EMU_SHUFFLE_XOR: source = l ^ s->lane; break;
+    const uint32_t first = self & ~(width - 1), last = first + width - 1;
+    *source = self;
+    switch (mode) {
+    case QD_EMU_SHUFFLE_INDEX: *source = first + (by & (width - 1)); return true;
+    case QD_EMU_SHUFFLE_UP:
+        if (by > self - first) return false;
+        *source = self - by;
+        return true;
+    case QD_EMU_SHUFFLE_DOWN:
+        if (self + by > last) return false;
+        *source = self + by;
+        return true;
+    case QD_EMU_SHUFFLE_XOR:
+        if ((self ^ by) > last) return false;
+        *source = self ^ by;
+        return true;
     }
-    return source >= end ? l : source;
+    return false;
 }
 
 static void execute_shuffle(struct qd_emu_lanes *lanes)
@@ -115,7 +124,8 @@ static void execute_shuffle(struct qd_emu_lanes *lanes)
     for (uint32_t left = lanes->mask; left; left &= left - 1) {
         unsigned l = (unsigned)__builtin_ctz(left);
         struct shuffle *s = lanes->args[l];
-        unsigned source = shuffle_source(s, l);
+        uint32_t source;
+        (void)qd_emu_shuffle_source(s->mode, l, s->lane, s->width, &source);
         bool takes_part = lanes->mask >> source & 1;
         s->result = takes_part ? ((const struct shuffle *)lanes->args[source])->value : QD_EMU_POISON;
     }

@@ -8,37 +8,7 @@
 #include "tests/support/golden.h"
 #include "tests/support/model_run.h"
 
-#define COMMITTED "tests/data/goldens/models/"
-#define SHARED    SHARED_DATA "goldens/models/"
-
-enum {
-    MAX_LEN = 768,
-    MAX_CHUNK = 384,
-    REF_LEN = 40, /* the specification is slow: shorter prompts only */
-    SANITIZED_LEN = 120,
-};
-
-/* Judges all prompts of up to max_len tokens. */
-static void judge_prompts(struct model_run *run, const struct golden *golden, int32_t max_len,
-                          const char *kind, const char *what)
-{
-    struct judge judge;
-    judge_begin(&judge, golden, kind);
-    for (int p = 0; p < golden->n_prompts; p++) {
-        if (golden->lengths[p] > max_len || (IS_SANITIZED && golden->lengths[p] > SANITIZED_LEN)) continue;
-        judge_prompt(&judge, p);
-        struct qd_forward forward = {
-            .tokens = golden->prompts[p],
-            .n_tokens = golden->lengths[p],
-            .chunk = MAX_CHUNK,
-            .row = judge_row,
-            .arg = &judge,
-        };
-        model_run_forward(run, &forward);
-        judge_prompt_end(&judge);
-    }
-    judge_end(&judge, what);
-}
+enum { REF_LEN = 40 }; /* the specification is slow: shorter prompts only */
 
 static void keep_id(void *arg, int32_t position, int32_t id, const float *logits)
 {
@@ -54,14 +24,14 @@ static void judge_greedy(struct model_run *run, const struct golden *golden, int
         if (golden->lengths[p] > max_len) continue;
         const cJSON *entry = cJSON_GetArrayItem(cJSON_GetObjectItem(golden->root, "greedy_bfloat16"), p);
         int judged = cJSON_GetObjectItem(entry, "judged")->valueint;
-        int32_t n = golden->lengths[p], tokens[MAX_LEN], id;
+        int32_t n = golden->lengths[p], tokens[GOLDEN_MAX_LEN], id;
         memcpy(tokens, golden->prompts[p], (size_t)n * sizeof *tokens);
         for (int i = 0, n_cached = 0; i < judged; i++) {
             struct qd_forward forward = {
                 .tokens = tokens,
                 .n_tokens = n,
                 .n_cached = n_cached,
-                .chunk = MAX_CHUNK,
+                .chunk = GOLDEN_MAX_CHUNK,
                 .first_row = n - 1,
                 .row = keep_id,
                 .arg = &id,
@@ -89,16 +59,16 @@ static void run_cpu(const char *dir, const struct golden *golden, int tp)
             struct run_options options = {
                 .isa = sets[i],
                 .numerics = hf ? QD_NUMERICS_HF : QD_NUMERICS_FUSED,
-                .max_tokens = MAX_CHUNK,
-                .max_logit_rows = MAX_CHUNK,
-                .max_model_len = MAX_LEN,
+                .max_tokens = GOLDEN_MAX_CHUNK,
+                .max_logit_rows = GOLDEN_MAX_CHUNK,
+                .max_model_len = GOLDEN_MAX_LEN,
             };
             struct model_run run;
             char what[64];
             model_run_open(&run, model, &qd_cpu_ops, &options);
             snprintf(what, sizeof what, "cpu %s, %d ranks", sets[i], tp);
-            judge_prompts(&run, golden, MAX_LEN, !hf ? "fused" : tp > 1 ? "bf16_tp" : "bf16", what);
-            if (hf && tp == 1) judge_greedy(&run, golden, MAX_LEN);
+            judge_prompts(&run, golden, GOLDEN_MAX_LEN, !hf ? "fused" : tp > 1 ? "bf16_tp" : "bf16", what);
+            if (hf && tp == 1) judge_greedy(&run, golden, GOLDEN_MAX_LEN);
             model_run_close(&run);
         }
     }
@@ -111,9 +81,9 @@ static void run_ref(const char *dir, const struct golden *golden)
     for (int hf = 0; hf < 2; hf++) {
         struct run_options options = {
             .numerics = hf ? QD_NUMERICS_HF : QD_NUMERICS_FUSED,
-            .max_tokens = MAX_CHUNK,
-            .max_logit_rows = MAX_CHUNK,
-            .max_model_len = MAX_LEN,
+            .max_tokens = GOLDEN_MAX_CHUNK,
+            .max_logit_rows = GOLDEN_MAX_CHUNK,
+            .max_model_len = GOLDEN_MAX_LEN,
         };
         struct model_run run;
         model_run_open(&run, model, &qd_ref_ops, &options);
@@ -158,55 +128,55 @@ static void check_model(const char *dir, int n_expected)
 static void tied_gqa2_hd64(void **state)
 {
     (void)state;
-    check_model(COMMITTED "tied-gqa2-hd64", 3);
+    check_model(GOLDEN_COMMITTED "tied-gqa2-hd64", 3);
 }
 
 static void mha_oddsize_f32(void **state)
 {
     (void)state;
-    check_model(COMMITTED "mha-oddsize-f32", 2);
+    check_model(GOLDEN_COMMITTED "mha-oddsize-f32", 2);
 }
 
 static void yarn4_hd128(void **state)
 {
     (void)state;
-    check_model(COMMITTED "yarn4-hd128", 2);
+    check_model(GOLDEN_COMMITTED "yarn4-hd128", 2);
 }
 
 static void yarn4_hd128_beyond_the_original_context(void **state)
 {
     (void)state;
-    check_model(SHARED "yarn4-hd128", 2);
+    check_model(GOLDEN_SHARED "yarn4-hd128", 2);
 }
 
 static void untied_gqa4_hd128_shards(void **state)
 {
     (void)state;
-    check_model(SHARED "untied-gqa4-hd128-shards", 3);
+    check_model(GOLDEN_SHARED "untied-gqa4-hd128-shards", 3);
 }
 
 static void gqa8_f16(void **state)
 {
     (void)state;
-    check_model(SHARED "gqa8-f16", 4);
+    check_model(GOLDEN_SHARED "gqa8-f16", 4);
 }
 
 static void gqa5_hd64_shards(void **state)
 {
     (void)state;
-    check_model(SHARED "gqa5-hd64-shards", 2);
+    check_model(GOLDEN_SHARED "gqa5-hd64-shards", 2);
 }
 
 static void yarn4_hd64_f32_shards(void **state)
 {
     (void)state;
-    check_model(SHARED "yarn4-hd64-f32-shards", 1);
+    check_model(GOLDEN_SHARED "yarn4-hd64-f32-shards", 1);
 }
 
 static void deep4_tied_f16_shards(void **state)
 {
     (void)state;
-    check_model(SHARED "deep4-tied-f16-shards", 4);
+    check_model(GOLDEN_SHARED "deep4-tied-f16-shards", 4);
 }
 
 int main(void)

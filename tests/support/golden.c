@@ -2,7 +2,7 @@
 
 #include <math.h>
 
-#include "tests/support/test.h"
+#include "tests/support/model_run.h"
 
 static const cJSON *member(const cJSON *object, const char *key)
 {
@@ -51,12 +51,11 @@ void golden_load(struct golden *golden, const char *dir)
     golden->lengths = calloc((size_t)golden->n_prompts, sizeof *golden->lengths);
     assert_true(golden->prompts != NULL && golden->lengths != NULL);
     int p = 0;
-    cJSON_ArrayForEach(prompt, prompts)
-    {
+    cJSON_ArrayForEach (prompt, prompts) {
         int32_t *ids = calloc((size_t)cJSON_GetArraySize(prompt), sizeof *ids);
         assert_non_null(ids);
         golden->prompts[p] = ids;
-        cJSON_ArrayForEach(id, prompt) ids[golden->lengths[p]++] = id->valueint;
+        cJSON_ArrayForEach (id, prompt) ids[golden->lengths[p]++] = id->valueint;
         p++;
     }
 }
@@ -179,4 +178,26 @@ void judge_end(const struct judge *judge, const char *what)
     if (!(rms <= 1.0))
         fail_msg("%s, %s, %s: rms is %.3f of its limit", judge->golden->name, what, judge->kind, rms);
     assert_true(judge->n_judged_argmax > 0);
+}
+
+void judge_prompts(struct model_run *run, const struct golden *golden, int32_t max_len, const char *kind,
+                   const char *what)
+{
+    enum { SANITIZED_LEN = 120 };
+    struct judge judge;
+    judge_begin(&judge, golden, kind);
+    for (int p = 0; p < golden->n_prompts; p++) {
+        if (golden->lengths[p] > max_len || (IS_SANITIZED && golden->lengths[p] > SANITIZED_LEN)) continue;
+        judge_prompt(&judge, p);
+        struct qd_forward forward = {
+            .tokens = golden->prompts[p],
+            .n_tokens = golden->lengths[p],
+            .chunk = GOLDEN_MAX_CHUNK,
+            .row = judge_row,
+            .arg = &judge,
+        };
+        model_run_forward(run, &forward);
+        judge_prompt_end(&judge);
+    }
+    judge_end(&judge, what);
 }

@@ -3,9 +3,18 @@
 #ifndef QD_TESTS_SUPPORT_GOLDEN_H
 #define QD_TESTS_SUPPORT_GOLDEN_H
 
-#include <stdint.h>
-
 #include <cjson/cJSON.h>
+
+#include "tests/support/test.h"
+
+struct model_run;
+
+/* Where the models are: in this repository, and beside it. */
+#define GOLDEN_COMMITTED "tests/data/goldens/models/"
+#define GOLDEN_SHARED    SHARED_DATA "goldens/models/"
+
+/* What a run of any golden prompt needs. */
+enum { GOLDEN_MAX_LEN = 768, GOLDEN_MAX_CHUNK = 384 };
 
 /* golden.json of one model. */
 struct golden {
@@ -44,5 +53,9 @@ void judge_row(void *arg, int32_t position, int32_t id, const float *logits);
 void judge_prompt_end(struct judge *judge);
 /* Prints the worst shares; fails the running test when a rule was broken. `what` names the implementation. */
 void judge_end(const struct judge *judge, const char *what);
+
+/* All of it for every prompt of up to max_len tokens (fewer under sanitizers), run in chunks. */
+void judge_prompts(struct model_run *run, const struct golden *golden, int32_t max_len, const char *kind,
+                   const char *what);
 
 #endif

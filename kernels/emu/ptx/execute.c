@@ -142,19 +142,6 @@ static void change_atomically(const struct state *s, const struct qd_ptx_instruc
 
 /* ---- warps ---- */
 
-/* Whether the source lane lies within the segment: the predicate that a shuffle gives. */
-static bool shuffle_is_inside(enum qd_emu_shuffle_mode mode, unsigned lane, unsigned by, unsigned width)
-{
-    const unsigned first = lane & ~(width - 1), last = first + width - 1;
-    switch (mode) {
-    case QD_EMU_SHUFFLE_UP: return by <= lane - first;
-    case QD_EMU_SHUFFLE_DOWN: return lane + by <= last;
-    case QD_EMU_SHUFFLE_XOR: return (lane ^ by) <= last;
-    case QD_EMU_SHUFFLE_INDEX: break;
-    }
-    return true; /* taken modulo the width */
-}
-
 /* d|p, a, b, c, mask; c: the segment's mask from bit 8 on and, below, its last lane (of `up`: its first). */
 static void shuffle(const struct state *s, const struct qd_ptx_instruction *i, enum qd_emu_shuffle_mode mode)
 {
@@ -166,7 +153,8 @@ static void shuffle(const struct state *s, const struct qd_ptx_instruction *i, e
     const uint32_t value =
         (uint32_t)qd_emu_shuffle(s->r[o[5]].b32, mode, s->r[o[2]].b32, by, width, site_of(s, i));
     s->r[o[0]].b32 = value;
-    s->r[o[1]].pred = shuffle_is_inside(mode, qd_emu_self->lane, by, width);
+    uint32_t source;
+    s->r[o[1]].pred = qd_emu_shuffle_source(mode, qd_emu_self->lane, by, width, &source);
 }
 
 static void multiply(const struct state *s, const struct qd_ptx_instruction *i)
