@@ -47,6 +47,7 @@ struct qd_group {
     int n_opened;          /* ranks that are ready for steps */
     int n_running;         /* ranks that may still touch another rank's memory */
     bool stop;             /* asked to end */
+    struct qd_device_stats stats; /* of rank 0's device, after its last step */
     qd_status failure;     /* of the first rank that failed */
     char text[QD_ERR_LEN]; /* its "replica R rank K: phase: reason" */
 };
@@ -105,10 +106,13 @@ static qd_status run_step(struct rank *rank, uint64_t index)
         fail_rank(rank, st, phase, err);
         return st;
     }
+    struct qd_device_stats stats = qd_device_get_stats(rank->device);
+    if (stats.last_span_ns > 0) begin_ns = qd_clock_now_ns() - stats.last_span_ns;
     pthread_mutex_lock(&group->mutex);
     if (rank->rank == 0) {
         slot->begin_ns = begin_ns;
         slot->logits = output.logits;
+        group->stats = stats;
     }
     if (++slot->n_done == group->config.tp) {
         slot->end_ns = qd_clock_now_ns();
@@ -136,6 +140,7 @@ static void *rank_main(void *arg)
     qd_status st = open_rank(rank);
     pthread_mutex_lock(&group->mutex);
     if (st == QD_OK) group->n_opened++;
+    if (st == QD_OK && rank->rank == 0) group->stats = qd_device_get_stats(rank->device);
     pthread_cond_broadcast(&group->changed);
     pthread_mutex_unlock(&group->mutex);
 
@@ -321,6 +326,14 @@ qd_status qd_group_wait(qd_group_t *group, struct qd_group_result *result, char 
     }
     pthread_mutex_unlock(&group->mutex);
     return st;
+}
+
+struct qd_device_stats qd_group_get_stats(qd_group_t *group)
+{
+    pthread_mutex_lock(&group->mutex);
+    struct qd_device_stats stats = group->stats;
+    pthread_mutex_unlock(&group->mutex);
+    return stats;
 }
 
 void qd_group_close(qd_group_t *group)

@@ -97,31 +97,6 @@ static void rank_close(void *state)
     free(r); /* buffers belong to the device */
 }
 
-static qd_status rank_open(void *user, int index, struct qd_device device, void **state, char *err,
-                           size_t errlen)
-{
-    struct program *program = user;
-    if (index >= qd_model_get_tp(program->model))
-        return qd_fail(QD_ERR_ARGUMENT, err, errlen, "the model was loaded for %d ranks",
-                       qd_model_get_tp(program->model));
-    struct rank *r = calloc(1, sizeof *r);
-    if (r == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for a rank");
-    r->config = qd_model_get_config(program->model);
-    r->shard = qd_model_shard(program->model, index);
-    r->rope = qd_model_get_rope(program->model);
-    r->options = program->options;
-    r->device = device;
-    r->step_capacity = qd_step_capacity(&r->options.limits);
-    qd_status st = allocate(r, err, errlen);
-    if (st == QD_OK) st = qd_model_place_weights(program->model, index, device, &r->weights, err, errlen);
-    if (st != QD_OK) {
-        rank_close(r);
-        return st;
-    }
-    *state = r;
-    return QD_OK;
-}
-
 /* out [m][...] = a [m][K] * w^T, rows of `a` without a gap; rows of `out` are ldo apart. */
 static qd_status project(const struct rank *r, const qd_bf16 *a, int64_t m, const struct qd_weight *w,
                          enum qd_epilogue epilogue, void *out, int64_t ldo)
@@ -326,6 +301,49 @@ static qd_status run_step(const struct rank *r, const struct qd_step *step, stru
         if (launched->n_logit_rows > 0) QD_TRY(predict(r, launched, out));
     }
     return qd_device_end_step(r->device, out->ids);
+}
+
+/* What the device wants to have met before the first step. */
+static qd_status warm_up(const struct rank *r, char *err, size_t errlen)
+{
+    struct qd_step *step = calloc(1, r->step_capacity);
+    struct qd_step_output out = {.ids = calloc((size_t)r->options.limits.max_logit_rows + 1, sizeof *out.ids)};
+    qd_status st = QD_OK;
+    if (step == NULL || out.ids == NULL)
+        st = qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for the steps of the warm-up");
+    for (int i = 0; st == QD_OK && qd_device_warm_up_step(r->device, i, step); i++) {
+        st = run_step(r, step, &out);
+        if (st != QD_OK) qd_fail(st, err, errlen, "warm-up: step %d: %s", i, qd_device_error_text(r->device));
+    }
+    free(out.ids);
+    free(step);
+    return st;
+}
+
+static qd_status rank_open(void *user, int index, struct qd_device device, void **state, char *err,
+                           size_t errlen)
+{
+    struct program *program = user;
+    if (index >= qd_model_get_tp(program->model))
+        return qd_fail(QD_ERR_ARGUMENT, err, errlen, "the model was loaded for %d ranks",
+                       qd_model_get_tp(program->model));
+    struct rank *r = calloc(1, sizeof *r);
+    if (r == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for a rank");
+    r->config = qd_model_get_config(program->model);
+    r->shard = qd_model_shard(program->model, index);
+    r->rope = qd_model_get_rope(program->model);
+    r->options = program->options;
+    r->device = device;
+    r->step_capacity = qd_step_capacity(&r->options.limits);
+    qd_status st = allocate(r, err, errlen);
+    if (st == QD_OK) st = qd_model_place_weights(program->model, index, device, &r->weights, err, errlen);
+    if (st == QD_OK) st = warm_up(r, err, errlen);
+    if (st != QD_OK) {
+        rank_close(r);
+        return st;
+    }
+    *state = r;
+    return QD_OK;
 }
 
 static qd_status rank_step(void *state, const struct qd_step *step, struct qd_step_output *out, char *err,

@@ -104,7 +104,7 @@ static void cuda_close(void *ctx)
         qd_cuda_graph_free(cuda);
         cudaStreamSynchronize(cuda->stream);
     }
-    qd_cuda_step_free(cuda);
+    qd_cuda_timing_free(cuda);
     qd_cuda_memory_free(cuda);
     if (cuda->stream != NULL) cudaStreamDestroy(cuda->stream);
     cudaGetLastError(); /* what failed before has been reported */
@@ -118,6 +118,8 @@ static qd_status open_context(struct qd_cuda *cuda, char *err, size_t errlen)
     QD_TRY(qd_cuda_comm_open(cuda, err, errlen));
     QD_TRY(QD_CUDA(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking)));
     QD_TRY(qd_cuda_working_memory(&cuda->config, cuda->size, cuda, &bytes, err, errlen));
+    qd_cuda_graph_init(cuda);
+    QD_TRY(qd_cuda_timing_init(cuda, err, errlen));
     return qd_cuda_step_init(cuda, err, errlen);
 }
 
@@ -132,7 +134,6 @@ static qd_status cuda_open(const struct qd_device_config *config, const struct q
     if (cuda == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for a device context");
     cuda->config = *config;
     cuda->bootstrap = *bootstrap;
-    cuda->graphs.current = -1;
     qd_status st = open_context(cuda, err, errlen);
     if (st != QD_OK) {
         cuda_close(cuda);
@@ -205,6 +206,33 @@ static qd_status cuda_end_step(void *ctx, int32_t *ids)
     return qd_cuda_step_finish(ctx, ids);
 }
 
+static void cuda_stats(void *ctx, struct qd_device_stats *out)
+{
+    *out = ((const struct qd_cuda *)ctx)->stats;
+}
+
+/* ---- ops, timed where asked for ---- */
+
+#define TIMED_OP(op, function, segment)                                                                      \
+    static qd_status timed_##op(void *ctx, const struct qd_##op##_args *args)                                \
+    {                                                                                                        \
+        QD_TRY(qd_cuda_timing_begin_op(ctx, segment));                                                       \
+        QD_TRY(function(ctx, args));                                                                         \
+        return qd_cuda_timing_end_op(ctx);                                                                   \
+    }
+
+TIMED_OP(embed, qd_cuda_op_embed, QD_SEGMENT_NORM_ROPE)
+TIMED_OP(rmsnorm, qd_cuda_op_rmsnorm, QD_SEGMENT_NORM_ROPE)
+TIMED_OP(gemm_nt, qd_cuda_op_gemm_nt, QD_SEGMENT_LINEAR)
+TIMED_OP(silu_mul, qd_cuda_op_silu_mul, QD_SEGMENT_LINEAR)
+TIMED_OP(qk_norm_rope_kv, qd_cuda_op_qk_norm_rope_kv, QD_SEGMENT_NORM_ROPE)
+TIMED_OP(attention, qd_cuda_op_attention, QD_SEGMENT_ATTENTION)
+TIMED_OP(reduce_add_rmsnorm, qd_cuda_op_reduce_add_rmsnorm,
+         args->partial.cross_rank ? QD_SEGMENT_COLLECTIVE : QD_SEGMENT_NORM_ROPE)
+TIMED_OP(sample, qd_cuda_op_sample, QD_SEGMENT_SAMPLING)
+TIMED_OP(all_gather, qd_cuda_all_gather, QD_SEGMENT_COLLECTIVE)
+TIMED_OP(all_reduce, qd_cuda_all_reduce_in_place, QD_SEGMENT_COLLECTIVE)
+
 #ifdef QD_EMU
 const struct qd_device_ops qd_emu_ops = {
     .name = "emu", /* emulated GPUs live in the host's memory, so there is no `memory` */
@@ -229,16 +257,18 @@ static const struct qd_device_ops cuda_ops = {
     .plan = cuda_plan,
     .begin_step = cuda_begin_step,
     .end_step = cuda_end_step,
-    .embed = qd_cuda_op_embed,
-    .rmsnorm = qd_cuda_op_rmsnorm,
-    .gemm_nt = qd_cuda_op_gemm_nt,
-    .silu_mul = qd_cuda_op_silu_mul,
-    .qk_norm_rope_kv = qd_cuda_op_qk_norm_rope_kv,
-    .attention = qd_cuda_op_attention,
-    .reduce_add_rmsnorm = qd_cuda_op_reduce_add_rmsnorm,
-    .sample = qd_cuda_op_sample,
-    .all_gather = qd_cuda_all_gather,
-    .all_reduce = qd_cuda_all_reduce_in_place,
+    .warm_up_step = qd_cuda_graph_warm_up_step,
+    .stats = cuda_stats,
+    .embed = timed_embed,
+    .rmsnorm = timed_rmsnorm,
+    .gemm_nt = timed_gemm_nt,
+    .silu_mul = timed_silu_mul,
+    .qk_norm_rope_kv = timed_qk_norm_rope_kv,
+    .attention = timed_attention,
+    .reduce_add_rmsnorm = timed_reduce_add_rmsnorm,
+    .sample = timed_sample,
+    .all_gather = timed_all_gather,
+    .all_reduce = timed_all_reduce,
 };
 
 #ifndef QD_EMU

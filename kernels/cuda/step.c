@@ -26,13 +26,7 @@ qd_status qd_cuda_step_init(struct qd_cuda *cuda, char *err, size_t errlen)
     size_t id_bytes = (size_t)cuda->config.limits.max_logit_rows * sizeof *step->host_ids;
     QD_TRY(qd_cuda_memory_alloc_host(cuda, id_bytes, &memory, err, errlen));
     step->host_ids = memory;
-    return QD_CUDA(cudaEventCreateWithFlags(&step->done, cudaEventDisableTiming));
-}
-
-void qd_cuda_step_free(struct qd_cuda *cuda)
-{
-    if (cuda->step.done != NULL) cudaEventDestroy(cuda->step.done);
-    cuda->step.done = NULL;
+    return QD_OK;
 }
 
 /* cos and sin of every position, by the rule of qd_ref_rope (kernels/ref/qk_norm_rope_kv.c): the angle is
@@ -144,6 +138,19 @@ static qd_status first_step(struct qd_cuda *cuda, const struct qd_rope *rope, ch
     return upload_rope(cuda, rope, err, errlen);
 }
 
+static qd_status upload_step(struct qd_cuda *cuda, const struct qd_step *host,
+                             const struct qd_cuda_attention_plan *plan, char *err, size_t errlen)
+{
+    struct qd_cuda_step *step = &cuda->step;
+    struct parts parts = {.part = (void *)step->staging};
+    list_parts(cuda, host, plan, step->launched->n_logit_rows, &parts);
+    size_t bytes = STEP_AT + host->used_bytes + plan->used_bytes;
+    QD_TRY(qd_cuda_timing_begin_step(cuda, err, errlen));
+    QD_TRY(
+        QD_CUDA(cudaMemcpyAsync(step->upload, step->staging, bytes, cudaMemcpyHostToDevice, cuda->stream)));
+    return qd_cuda_step_unpack(step->upload, parts.n, parts.max_words, cuda->stream, err, errlen);
+}
+
 qd_status qd_cuda_step_plan(struct qd_cuda *cuda, const struct qd_plan_args *args)
 {
     char *err = cuda->text;
@@ -158,18 +165,26 @@ qd_status qd_cuda_step_plan(struct qd_cuda *cuda, const struct qd_plan_args *arg
     QD_TRY(qd_cuda_attention_plan(&cuda->attention, &cuda->attention_capacity, host, plan, err, errlen));
     qd_cuda_graph_choose(cuda, host, &n_padded);
     memcpy(step->launched, host, host->used_bytes);
-    if (cuda->graphs.mode != QD_CUDA_EAGER || n_padded > host->n_tokens)
-        step->launched->n_tokens = step->launched->n_logit_rows = n_padded;
+    if (n_padded > host->n_tokens) step->launched->n_tokens = step->launched->n_logit_rows = n_padded;
+    step->n_tokens = host->n_tokens;
     step->n_logit_rows = host->n_logit_rows;
     step->limits = attention_grids(cuda, plan, n_padded);
     cuda->n_partials = 0;
+    return qd_cuda_step_runs(cuda) ? upload_step(cuda, host, plan, err, errlen) : QD_OK;
+}
 
-    struct parts parts = {.part = (void *)step->staging};
-    list_parts(cuda, host, plan, step->launched->n_logit_rows, &parts);
-    size_t bytes = STEP_AT + host->used_bytes + plan->used_bytes;
-    QD_TRY(
-        QD_CUDA(cudaMemcpyAsync(step->upload, step->staging, bytes, cudaMemcpyHostToDevice, cuda->stream)));
-    return qd_cuda_step_unpack(step->upload, parts.n, parts.max_words, cuda->stream, err, errlen);
+static void count_step(struct qd_cuda *cuda)
+{
+    uint64_t n_tokens = (uint64_t)cuda->step.n_tokens;
+    struct qd_device_stats *stats = &cuda->stats;
+    if (cuda->graphs.mode == QD_CUDA_REPLAY) {
+        stats->n_replayed_steps++;
+        stats->n_replayed_tokens += n_tokens;
+        stats->n_padded_tokens += (uint64_t)cuda->step.launched->n_tokens - n_tokens;
+    } else {
+        stats->n_eager_steps++;
+        stats->n_eager_tokens += n_tokens;
+    }
 }
 
 qd_status qd_cuda_step_finish(struct qd_cuda *cuda, int32_t *ids)
@@ -178,13 +193,15 @@ qd_status qd_cuda_step_finish(struct qd_cuda *cuda, int32_t *ids)
     const size_t errlen = sizeof cuda->text;
     struct qd_cuda_step *step = &cuda->step;
     size_t bytes = (size_t)step->n_logit_rows * sizeof *ids;
+    if (!qd_cuda_step_runs(cuda)) return QD_OK;
     if (bytes > 0)
         QD_TRY(
             QD_CUDA(cudaMemcpyAsync(step->host_ids, step->ids, bytes, cudaMemcpyDeviceToHost, cuda->stream)));
-    QD_TRY(QD_CUDA(cudaEventRecord(step->done, cuda->stream)));
-    QD_TRY(QD_CUDA(cudaEventSynchronize(step->done)));
+    QD_TRY(QD_CUDA(cudaEventRecord(cuda->timing.end, cuda->stream)));
+    QD_TRY(QD_CUDA(cudaEventSynchronize(cuda->timing.end)));
     memcpy(ids, step->host_ids, bytes);
-    return QD_OK;
+    count_step(cuda);
+    return qd_cuda_timing_end_step(cuda, err, errlen);
 }
 
 const int32_t *qd_cuda_step_array(const struct qd_cuda *cuda, const int32_t *host)

@@ -1,0 +1,108 @@
+#include <math.h>
+#include <stdlib.h>
+
+#include "kernels/cuda/host.h"
+
+enum { OPS_OF_LAYER = 10, OTHER_OPS = 16 }; /* more than the forward pass has */
+
+/* Two events a step, recorded on the stream and read when the host has waited for the second anyway. With
+ * device_timing two more for each op: the time between them includes what the host takes to launch it when the GPU
+ * has nothing else to do. */
+qd_status qd_cuda_timing_init(struct qd_cuda *cuda, char *err, size_t errlen)
+{
+    struct qd_cuda_timing *timing = &cuda->timing;
+    QD_TRY(QD_CUDA(cudaEventCreateWithFlags(&timing->begin, cudaEventDefault)));
+    QD_TRY(QD_CUDA(cudaEventCreateWithFlags(&timing->end, cudaEventDefault)));
+    if (!cuda->config.device_timing) return QD_OK;
+    int n = cuda->config.shape.n_layers * OPS_OF_LAYER + OTHER_OPS;
+    timing->ops = calloc((size_t)n, sizeof *timing->ops);
+    if (timing->ops == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for the events of %d ops", n);
+    timing->max_ops = n;
+    for (int i = 0; i < n; i++) {
+        QD_TRY(QD_CUDA(cudaEventCreateWithFlags(&timing->ops[i].begin, cudaEventDefault)));
+        QD_TRY(QD_CUDA(cudaEventCreateWithFlags(&timing->ops[i].end, cudaEventDefault)));
+    }
+    return QD_OK;
+}
+
+static void destroy(cudaEvent_t event)
+{
+    if (event != NULL) cudaEventDestroy(event);
+}
+
+void qd_cuda_timing_free(struct qd_cuda *cuda)
+{
+    struct qd_cuda_timing *timing = &cuda->timing;
+    for (int i = 0; i < timing->max_ops; i++) {
+        destroy(timing->ops[i].begin);
+        destroy(timing->ops[i].end);
+    }
+    free(timing->ops);
+    destroy(timing->begin);
+    destroy(timing->end);
+    *timing = (struct qd_cuda_timing){0};
+}
+
+qd_status qd_cuda_timing_begin_step(struct qd_cuda *cuda, char *err, size_t errlen)
+{
+    cuda->timing.n_ops = 0;
+    return QD_CUDA(cudaEventRecord(cuda->timing.begin, cuda->stream));
+}
+
+qd_status qd_cuda_timing_begin_op(struct qd_cuda *cuda, enum qd_segment segment)
+{
+    char *err = cuda->text;
+    const size_t errlen = sizeof cuda->text;
+    struct qd_cuda_timing *timing = &cuda->timing;
+    if (timing->max_ops == 0) return QD_OK;
+    if (timing->n_ops == timing->max_ops)
+        return qd_fail(QD_ERR_FULL, err, errlen, "a step of more than the %d ops that can be timed", timing->max_ops);
+    timing->ops[timing->n_ops].segment = segment;
+    return QD_CUDA(cudaEventRecord(timing->ops[timing->n_ops].begin, cuda->stream));
+}
+
+qd_status qd_cuda_timing_end_op(struct qd_cuda *cuda)
+{
+    char *err = cuda->text;
+    const size_t errlen = sizeof cuda->text;
+    struct qd_cuda_timing *timing = &cuda->timing;
+    if (timing->max_ops == 0) return QD_OK;
+    return QD_CUDA(cudaEventRecord(timing->ops[timing->n_ops++].end, cuda->stream));
+}
+
+static qd_status elapsed(cudaEvent_t begin, cudaEvent_t end, int64_t *ns, char *err, size_t errlen)
+{
+    float ms = 0;
+    QD_TRY(QD_CUDA(cudaEventElapsedTime(&ms, begin, end)));
+    *ns = llround((double)ms * 1e6);
+    return QD_OK;
+}
+
+static qd_status add_ops(struct qd_cuda *cuda, char *err, size_t errlen)
+{
+    const struct qd_cuda_timing *timing = &cuda->timing;
+    int64_t *segment_ns = cuda->stats.segment_ns, ns;
+    cudaEvent_t before = timing->begin;
+    for (int i = 0; i < timing->n_ops; i++) {
+        QD_TRY(elapsed(before, timing->ops[i].begin, &ns, err, errlen));
+        segment_ns[QD_SEGMENT_GAP] += ns;
+        QD_TRY(elapsed(timing->ops[i].begin, timing->ops[i].end, &ns, err, errlen));
+        segment_ns[timing->ops[i].segment] += ns;
+        before = timing->ops[i].end;
+    }
+    QD_TRY(elapsed(before, timing->end, &ns, err, errlen));
+    segment_ns[QD_SEGMENT_GAP] += ns;
+    return QD_OK;
+}
+
+qd_status qd_cuda_timing_end_step(struct qd_cuda *cuda, char *err, size_t errlen)
+{
+    int64_t span;
+    QD_TRY(elapsed(cuda->timing.begin, cuda->timing.end, &span, err, errlen));
+    cuda->stats.span_ns += span;
+    cuda->stats.last_span_ns = span;
+    if (cuda->timing.max_ops == 0) return QD_OK;
+    cuda->stats.n_timed_steps++;
+    cuda->stats.timed_span_ns += span;
+    return add_ops(cuda, err, errlen);
+}
