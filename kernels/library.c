@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <link.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -152,7 +153,7 @@ qd_status qd_library_open(const struct qd_library *library, const struct qd_libr
     if (path != NULL) snprintf(path, path_len, "%s", file);
     for (size_t i = 0; i < n_symbols; i++) {
         void *symbol = dlsym(s.handle, symbols[i].name);
-        if (symbol == NULL && !symbols[i].optional)
+        if (symbol == NULL)
             return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "%s: no function %s", file, symbols[i].name);
         memcpy((unsigned char *)functions + symbols[i].offset, &symbol, sizeof symbol);
     }

@@ -11,7 +11,6 @@
 #ifndef QD_KERNELS_LIBRARY_H
 #define QD_KERNELS_LIBRARY_H
 
-#include <stdbool.h>
 #include <stddef.h>
 
 #include "kernels/base/status.h"
@@ -44,8 +43,12 @@ extern const struct qd_library qd_libraries[QD_N_LIBRARIES];
 struct qd_library_symbol {
     const char *name;
     size_t offset;
-    bool optional; /* stays NULL where the library has no such function */
 };
+
+/* A library's functions are listed once, as X(result, member, symbol, arguments): these make a struct of
+ * pointers and its table of symbols of such a list. */
+#define QD_LIBRARY_MEMBER(result, member, symbol, args) result(*member) args;
+#define QD_LIBRARY_SYMBOL(type, member, symbol)         {#symbol, offsetof(type, member)},
 
 /* Opens `library` and fills in the pointers that `symbols` [n_symbols] names inside *functions. With no
  * symbols it tells only whether the library can be opened. `path` (may be NULL) gets the file that was
