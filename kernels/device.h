@@ -33,7 +33,7 @@ struct qd_device_config {
     struct qd_step_limits limits;
     int32_t max_model_len;      /* longest kv_len */
     bool enforce_eager;         /* never record and replay a step (devices with begin_step) */
-    bool device_timing;         /* time every op of a step (devices with stats); steps then run op by op */
+    bool device_timing;         /* time every op of a step (devices with stats) */
     bool batch_invariant;       /* a row's bits never depend on the other rows (`cpu`: always so) */
 };
 

@@ -32,7 +32,7 @@ static void print_device(FILE *out, const struct qd_run_result *run)
         fprintf(out, "  device         %.3f s of steps%s\n", (double)total->span_ns / 1e9 / run->dp,
                 run->dp > 1 ? " (mean over replicas)" : "");
     if (total->n_timed_steps == 0) return;
-    fprintf(out, "  device, op by op");
+    fprintf(out, "  device time   ");
     for (int i = 0; i < QD_N_SEGMENTS; i++)
         fprintf(out, "%s %s %.1f %%", i > 0 ? "," : "", qd_segment_name((enum qd_segment)i),
                 100 * (double)total->segment_ns[i] / (double)total->timed_span_ns);

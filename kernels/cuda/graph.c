@@ -4,7 +4,7 @@
 
 enum {
     CHUNK_TOKENS = QD_KV_BLOCK_SIZE, /* of the chunk that the warm-up runs: one page */
-    EVERY_8_UNTIL = 256,             /* batches are padded to 1, 2, 4 and every eighth, then every sixteenth */
+    EVERY_8_UNTIL = 256, /* batches are padded to 1, 2, 4 and every eighth, then every sixteenth */
 };
 
 /* ---- which batches are recorded ---- */
@@ -28,15 +28,15 @@ static int32_t next_size(int32_t size)
     return size + 16;
 }
 
-/* vLLM's capture sizes as far as decodes reach, and the largest batch itself: above its last size vLLM has graphs
- * between attentions, which this device has not. */
+/* vLLM's capture sizes as far as decodes reach, and the largest batch itself: above its last size vLLM has
+ * graphs between attentions, which this device has not. */
 void qd_cuda_graph_init(struct qd_cuda *cuda)
 {
     struct qd_cuda_graphs *graphs = &cuda->graphs;
     int32_t largest = smaller(largest_batch(&cuda->config.limits), QD_CUDA_MAX_GRAPH_BATCH);
     graphs->current = -1;
     graphs->n = 0;
-    if (cuda->config.enforce_eager || cuda->config.device_timing || largest < 1) return;
+    if (cuda->config.enforce_eager || largest < 1) return;
     for (int32_t size = 1; size < largest; size = next_size(size)) graphs->of[graphs->n++].size = size;
     graphs->of[graphs->n++].size = largest;
     QD_ASSERT(graphs->n <= QD_CUDA_N_GRAPHS);
@@ -71,8 +71,10 @@ void qd_cuda_graph_choose(struct qd_cuda *cuda, const struct qd_step *step, int3
 
 /* ---- warm-up ---- */
 
-/* n sequences of q_len tokens, all on the null page, which nothing is written to; no slot keeps what they sample. */
-static void make_idle_step(const struct qd_step_limits *limits, int32_t n, int32_t q_len, struct qd_step *step)
+/* n sequences of q_len tokens, all on the null page, which nothing is written to; no slot keeps what they
+ * sample. */
+static void make_idle_step(const struct qd_step_limits *limits, int32_t n, int32_t q_len,
+                           struct qd_step *step)
 {
     int32_t n_rows = smaller(n, limits->max_logit_rows);
     QD_ASSERT(qd_step_begin(step, limits, n * q_len, n, n, n_rows) == QD_OK);
@@ -114,9 +116,10 @@ static void end_warm_up(struct qd_cuda *cuda)
     if (left < graphs->bytes_before) cuda->stats.graph_bytes = graphs->bytes_before - left;
 }
 
-/* Loads every kernel that will be recorded: CUDA loads one when it is first launched, which may neither happen in a
- * recording nor while ranks wait for each other. Then a chunk and a batch of decodes run, and the graphs are recorded,
- * the largest first; nothing runs meanwhile, so no rank can wait for one that is busy recording. */
+/* Loads every kernel that will be recorded: CUDA loads one when it is first launched, which may neither
+ * happen in a recording nor while ranks wait for each other. Then a chunk and a batch of decodes run, and the
+ * graphs are recorded, the largest first; nothing runs meanwhile, so no rank can wait for one that is busy
+ * recording. */
 bool qd_cuda_graph_warm_up_step(void *ctx, int index, struct qd_step *step)
 {
     struct qd_cuda *cuda = ctx;
@@ -168,6 +171,7 @@ static qd_status end_recording(struct qd_cuda *cuda, cudaGraphExec_t *exec)
     const size_t errlen = sizeof cuda->text;
     cudaGraph_t graph = NULL;
     cuda->graphs.recording = false;
+    qd_cuda_timing_keep_recorded(cuda);
     QD_TRY(QD_CUDA(cudaStreamEndCapture(cuda->stream, &graph)));
     qd_status st = QD_CUDA(cudaGraphInstantiate(exec, graph, 0));
     cudaGraphDestroy(graph);

@@ -99,8 +99,10 @@ struct qd_cuda_timing {
     struct {
         cudaEvent_t begin, end;
         enum qd_segment segment;
+        enum qd_segment recorded_segment; /* in a graph: all have the same ops */
     } *ops;             /* [max_ops] of the step, with device_timing */
     int n_ops, max_ops; /* max_ops 0: ops are not timed */
+    int n_recorded_ops;
 };
 
 /* ---- the context ---- */
@@ -182,6 +184,8 @@ qd_status qd_cuda_timing_begin_step(struct qd_cuda *cuda, char *err, size_t errl
 /* Around every op. */
 qd_status qd_cuda_timing_begin_op(struct qd_cuda *cuda, enum qd_segment segment);
 qd_status qd_cuda_timing_end_op(struct qd_cuda *cuda);
+/* The ops of this step are those of every graph. */
+void qd_cuda_timing_keep_recorded(struct qd_cuda *cuda);
 /* When the step's end was reached: adds its times to the context's stats. */
 qd_status qd_cuda_timing_end_step(struct qd_cuda *cuda, char *err, size_t errlen);
 

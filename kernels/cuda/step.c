@@ -145,7 +145,6 @@ static qd_status upload_step(struct qd_cuda *cuda, const struct qd_step *host,
     struct parts parts = {.part = (void *)step->staging};
     list_parts(cuda, host, plan, step->launched->n_logit_rows, &parts);
     size_t bytes = STEP_AT + host->used_bytes + plan->used_bytes;
-    QD_TRY(qd_cuda_timing_begin_step(cuda, err, errlen));
     QD_TRY(
         QD_CUDA(cudaMemcpyAsync(step->upload, step->staging, bytes, cudaMemcpyHostToDevice, cuda->stream)));
     return qd_cuda_step_unpack(step->upload, parts.n, parts.max_words, cuda->stream, err, errlen);
@@ -170,6 +169,7 @@ qd_status qd_cuda_step_plan(struct qd_cuda *cuda, const struct qd_plan_args *arg
     step->n_logit_rows = host->n_logit_rows;
     step->limits = attention_grids(cuda, plan, n_padded);
     cuda->n_partials = 0;
+    QD_TRY(qd_cuda_timing_begin_step(cuda, err, errlen));
     return qd_cuda_step_runs(cuda) ? upload_step(cuda, host, plan, err, errlen) : QD_OK;
 }
 

@@ -147,8 +147,11 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t handle)
     struct CUstream_st *stream;
     cudaError_t error = check_launch(exec, handle, "cudaGraphLaunch", &stream);
     if (error != cudaSuccess) return error;
-    for (const struct qd_emu_work *w = exec->graph.first; w != NULL && error == cudaSuccess; w = w->next)
-        error = qd_emu_issue(stream, qd_emu_work_clone(w));
+    for (const struct qd_emu_work *w = exec->graph.first; w != NULL && error == cudaSuccess; w = w->next) {
+        struct qd_emu_work *work = qd_emu_work_clone(w);
+        if (work != NULL && work->kind == QD_EMU_WORK_RECORD) qd_emu_event_issue_recording(work);
+        error = qd_emu_issue(stream, work);
+    }
     return error;
 }
 
