@@ -1,10 +1,12 @@
 /* The table of the devices `cuda` and `emu`: one source, compiled against CUDA or against the emulator. */
 #include "kernels/cuda/device.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernels/cuda/host.h"
+#include "kernels/cuda/numa.h"
 
 enum { MAX_DIM = 8192, MAX_VOCAB = 1 << 20, MAX_GQA = 16, MIN_COMPUTE_MAJOR = 8 };
 
@@ -45,6 +47,20 @@ static qd_status cuda_memory(int global_rank, struct qd_device_memory *out, char
     QD_TRY(count_gpus(&out->n_devices, err, errlen));
     QD_TRY(use_gpu(global_rank, &gpu, &size, err, errlen));
     return QD_CUDA(cudaMemGetInfo(&out->free_bytes, &out->total_bytes));
+}
+#endif
+
+#ifndef QD_EMU
+/* The rank's thread, and with it the page-locked memory that it touches first, go beside the GPU. */
+static qd_status go_near(int gpu, char *err, size_t errlen)
+{
+    struct cudaDeviceProp prop;
+    char pci_id[32];
+    QD_TRY(QD_CUDA(cudaGetDeviceProperties(&prop, gpu)));
+    snprintf(pci_id, sizeof pci_id, "%04x:%02x:%02x.0", (unsigned)prop.pciDomainID, (unsigned)prop.pciBusID,
+             (unsigned)prop.pciDeviceID);
+    (void)qd_cuda_numa_bind("", pci_id); /* where it cannot be told, the thread stays as it is */
+    return QD_OK;
 }
 #endif
 
@@ -115,6 +131,9 @@ static qd_status open_context(struct qd_cuda *cuda, char *err, size_t errlen)
 {
     size_t bytes;
     QD_TRY(use_gpu(cuda->config.first_rank, &cuda->gpu, &cuda->size, err, errlen));
+#ifndef QD_EMU
+    QD_TRY(go_near(cuda->gpu, err, errlen));
+#endif
     QD_TRY(qd_cuda_comm_open(cuda, err, errlen));
     QD_TRY(QD_CUDA(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking)));
     QD_TRY(qd_cuda_working_memory(&cuda->config, cuda->size, cuda, &bytes, err, errlen));
