@@ -69,6 +69,8 @@ static const struct option_row option_rows[] = {
      "a request's bits do not depend on its batch (cuda, emu; cpu: always)", NULL},
     {"enable-prefix-caching", NULL, QD_GROUP_ENGINE, OPTION_FLAG, AT(enable_prefix_caching), 0, 0, NULL, NULL,
      "share KV pages of equal beginnings between requests", NULL},
+    {"async-scheduling", NULL, QD_GROUP_ENGINE, OPTION_FLAG, AT(async_scheduling), 0, 0, NULL, NULL,
+     "schedule the next step while the device runs one", NULL},
     {"long-prefill-token-threshold", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(long_prefill_token_threshold), 0,
      1 << 24, NULL, "N", "the most tokens of one request in a step; 0: no limit but the budget", NULL},
     {"null-step-us", NULL, QD_GROUP_ENGINE, OPTION_REAL, AT(null_step_us), 0, 1e9, NULL, "US",

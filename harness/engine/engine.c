@@ -64,6 +64,7 @@ static qd_status open_replicas(struct qd_engine *engine, char *err, size_t errle
         .n_eos = config->executes ? config->n_eos : 0,
         .eos_ids = engine->eos_ids,
         .max_requests = config->max_requests,
+        .async_scheduling = config->async_scheduling,
         .events = &engine->events,
     };
     for (int i = 0; i < config->dp; i++) {

@@ -26,6 +26,7 @@ struct qd_engine_config {
     int32_t vocab_size;
     int32_t long_prefill_token_threshold; /* 0: none */
     bool prefix_caching;
+    bool async_scheduling; /* a step is scheduled while the one before runs */
     int32_t n_eos;
     const int32_t *eos_ids; /* [n_eos], copied */
     enum qd_router router;

@@ -17,6 +17,7 @@ struct qd_replica_config {
     int32_t n_eos;
     const int32_t *eos_ids; /* [n_eos], borrowed; n_eos is 0 where nothing executes */
     size_t max_requests;
+    bool async_scheduling;
     struct qd_events *events; /* borrowed */
 };
 

@@ -84,7 +84,8 @@ static void clients_storm_an_engine_that_does_nothing(void **state)
 {
     (void)state;
     for (int dp = 1; dp <= FAKE_MAX_DP; dp++) {
-        struct fake_engine fake = {.null_device = true, .config = {.dp = dp, .n_kv_blocks = 9}};
+        struct fake_engine fake = {.null_device = true,
+                                   .config = {.dp = dp, .n_kv_blocks = 9, .async_scheduling = dp % 2 == 0}};
         storm(&fake);
     }
 }
@@ -92,8 +93,11 @@ static void clients_storm_an_engine_that_does_nothing(void **state)
 static void clients_storm_an_engine_that_checks_every_step(void **state)
 {
     (void)state;
-    struct fake_engine fake = {.config = {.dp = 3, .n_kv_blocks = 9}};
-    storm(&fake);
+    for (int async = 0; async <= 1; async++) {
+        struct fake_engine fake = {
+            .config = {.dp = 3, .n_kv_blocks = 9, .prefix_caching = async, .async_scheduling = async}};
+        storm(&fake);
+    }
 }
 
 static void thousands_wait_in_line(void **state)
