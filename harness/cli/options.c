@@ -49,6 +49,9 @@ static const struct option_row option_rows[] = {
     {"threads", NULL, QD_GROUP_PARALLEL, OPTION_INT, AT(threads), 0, 1024, NULL, "N",
      "cores of the process, divided over all ranks", "all cores"},
 
+    {"router", NULL, QD_GROUP_PARALLEL, OPTION_TEXT, AT(router), 0, 0, "round-robin|least-loaded|vllm|vllm-0.9.1",
+     NULL, "which replica a request goes to", NULL},
+
     {"max-num-batched-tokens", "budget", QD_GROUP_ENGINE, OPTION_INT, AT(budget), 1, 1 << 20, NULL, "N",
      "token budget of a step, per replica", "2048"},
     {"max-num-seqs", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(max_num_seqs), 1, 1 << 16, NULL, "N",
@@ -166,6 +169,7 @@ static const struct qd_options option_defaults = {
     .numerics = "fused",
     .tp = 1,
     .dp = 1,
+    .router = "round-robin",
     .memory_utilization = 0.9,
     .top_p = 1.0,
     .dataset_name = "random",

@@ -141,7 +141,7 @@ static void describe(struct run *run)
         .tp = (int)o->tp,
         .dp = (int)o->dp,
         .n_threads = plan->n_threads > 0 ? plan->n_threads : machine.n_cores,
-        .router = "round-robin",
+        .router = o->router,
         .max_num_batched_tokens = plan->limits.max_tokens,
         .max_num_seqs = plan->limits.max_seqs,
         .max_model_len = plan->max_model_len,

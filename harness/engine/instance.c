@@ -70,7 +70,7 @@ static qd_status open_engine(const struct qd_instance_options *o, qd_instance_t 
         .async_scheduling = o->async_scheduling,
         .n_eos = plan->config.n_eos,
         .eos_ids = plan->config.eos_ids,
-        .router = QD_ROUTER_ROUND_ROBIN,
+        .router = o->router,
         .executes = plan->ops->executes,
         .max_requests = o->max_requests,
     };

@@ -28,6 +28,8 @@ struct qd_replica {
     struct qd_schedule flights[MAX_FLIGHTS]; /* launched steps, the oldest first */
     int n_flights, max_flights;
 
+    atomic_int n_waiting, n_running, n_used_blocks; /* for routers */
+
     struct qd_replica_stats stats; /* written by the thread, read by others while it is parked */
     int64_t wall_begin_ns;
     int64_t stamp_ns; /* end of the last segment, where the next begins */
@@ -127,6 +129,12 @@ static qd_status die(struct qd_replica *replica, qd_status st, const char *err)
     return st;
 }
 
+static int32_t used_blocks(const struct qd_replica *replica)
+{
+    const struct qd_kv_pool *pool = qd_scheduler_pool(replica->scheduler);
+    return qd_kv_pool_capacity(pool->n_blocks) - pool->n_free;
+}
+
 /* What the schedule says about tokens: computed for the first time or again, prompt or output. */
 static void count_schedule(struct qd_replica *replica, const struct qd_schedule *schedule, int64_t now_ns)
 {
@@ -152,8 +160,7 @@ static void count_schedule(struct qd_replica *replica, const struct qd_schedule 
     }
     int32_t n_running = qd_scheduler_n_running(replica->scheduler);
     int32_t n_waiting = qd_scheduler_n_waiting(replica->scheduler);
-    const struct qd_kv_pool *pool = qd_scheduler_pool(replica->scheduler);
-    int32_t n_used = qd_kv_pool_capacity(pool->n_blocks) - pool->n_free;
+    int32_t n_used = used_blocks(replica);
     stats->n_steps++;
     stats->n_preemptions += (uint64_t)schedule->n_preempted;
     stats->n_query_tokens += (uint64_t)schedule->n_query_tokens;
@@ -289,6 +296,13 @@ static qd_status run_step(struct qd_replica *replica)
     return finish_step(replica);
 }
 
+static void publish_load(struct qd_replica *replica)
+{
+    atomic_store_explicit(&replica->n_waiting, qd_scheduler_n_waiting(replica->scheduler), memory_order_relaxed);
+    atomic_store_explicit(&replica->n_running, qd_scheduler_n_running(replica->scheduler), memory_order_relaxed);
+    atomic_store_explicit(&replica->n_used_blocks, used_blocks(replica), memory_order_relaxed);
+}
+
 static bool has_work(const struct qd_replica *replica)
 {
     return replica->n_flights > 0 || qd_scheduler_oldest(replica->scheduler) != NULL;
@@ -313,6 +327,7 @@ static void *replica_main(void *arg)
             drop_flights(replica);
             end_all_with_error(replica);
         }
+        publish_load(replica);
     }
     drop_flights(replica);
     return NULL;
@@ -392,6 +407,17 @@ void qd_replica_submit(qd_replica_t *replica, struct qd_live_request *first, str
 bool qd_replica_abort(qd_replica_t *replica, uint64_t id)
 {
     return qd_inbox_abort(&replica->inbox, id);
+}
+
+struct qd_replica_load qd_replica_get_load(const qd_replica_t *replica)
+{
+    int32_t capacity = qd_kv_pool_capacity(replica->config.scheduler.n_kv_blocks);
+    return (struct qd_replica_load){
+        .n_waiting = atomic_load_explicit(&replica->n_waiting, memory_order_relaxed),
+        .n_running = atomic_load_explicit(&replica->n_running, memory_order_relaxed),
+        .kv_share = (double)atomic_load_explicit(&replica->n_used_blocks, memory_order_relaxed) / capacity,
+        .is_dead = atomic_load(&replica->dead),
+    };
 }
 
 const char *qd_replica_failure(const qd_replica_t *replica)
