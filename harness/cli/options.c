@@ -155,6 +155,12 @@ static const struct option_row option_rows[] = {
     {"dry-run", NULL, QD_GROUP_DRY_RUN, OPTION_FLAG, AT(dry_run), 0, 0, NULL, NULL,
      "check and print what would run, then stop", NULL},
 
+    {"running", NULL, QD_GROUP_SCHED, OPTION_TEXT, AT(running), 0, 0, NULL, "LIST", "requests that decode", NULL},
+    {"waiting", NULL, QD_GROUP_SCHED, OPTION_TEXT, AT(waiting), 0, 0, NULL, "LIST",
+     "requests that stand in line meanwhile", NULL},
+    {"steps", NULL, QD_GROUP_SCHED, OPTION_INT, AT(steps), 1, 1 << 20, NULL, "N",
+     "measured steps a row, after as many to warm up", NULL},
+
     {"matrix", NULL, QD_GROUP_REPORT, OPTION_TEXT, AT(matrix), 0, 0, NULL, "tp=1,2;dp=1,2;budget=64,256",
      "the cells that were to be measured", "inferred"},
 };
@@ -180,6 +186,9 @@ static const struct qd_options option_defaults = {
     .results = "results",
     .repeats = 3,
     .cell_timeout = 3600,
+    .running = "1,16,64,256,1024,4096",
+    .waiting = "0",
+    .steps = 1000,
 };
 
 static const struct option_row *find_row(unsigned groups, const char *name, size_t len)

@@ -38,6 +38,7 @@ enum qd_option_group {
     QD_GROUP_TOKENIZE = 1 << 11,
     QD_GROUP_CHAT = 1 << 12,
     QD_GROUP_DRY_RUN = 1 << 13,
+    QD_GROUP_SCHED = 1 << 14,
 };
 
 enum { QD_MAX_OPTIONS = 96 };
@@ -103,6 +104,9 @@ struct qd_options {
     int64_t repeats, cell_timeout;
     bool resume;
     bool dry_run;
+    /* sched */
+    const char *running, *waiting; /* lists and ranges */
+    int64_t steps;
     /* report */
     const char *matrix;
     int n_given;
