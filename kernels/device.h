@@ -99,7 +99,9 @@ struct qd_device_ops {
 
     /* stream and graph */
     qd_status (*begin_step)(void *ctx, const struct qd_step **launched); /* (optional, with end_step) */
-    qd_status (*end_step)(void *ctx, int32_t *ids);                      /* (optional, with begin_step) */
+    qd_status (*end_step)(void *ctx);                                    /* (optional, with begin_step) */
+    qd_status (*finish_step)(void *ctx, int32_t *ids);                   /* (optional, with begin_step) */
+    bool (*step_ended)(void *ctx);                                       /* (optional, with begin_step) */
     bool (*warm_up_step)(void *ctx, int index, struct qd_step *step);    /* (optional) */
     void (*stats)(void *ctx, struct qd_device_stats *out);               /* (optional) */
 
@@ -197,11 +199,21 @@ static inline qd_status qd_device_begin_step(struct qd_device d, const struct qd
 {
     return d.ops->begin_step != NULL ? d.ops->begin_step(d.ctx, launched) : QD_OK;
 }
-/* After the last op: returns when the step has ended on the device, with the sampled ids [R]. Without the member
- * sample() has written them. */
-static inline qd_status qd_device_end_step(struct qd_device d, int32_t *ids)
+/* After the last op: the step is handed to the device, which need not have begun it. The next may then be planned,
+ * whose token sources may be what this one samples; two steps at most are unfinished. */
+static inline qd_status qd_device_end_step(struct qd_device d)
 {
-    return d.ops->end_step != NULL ? d.ops->end_step(d.ctx, ids) : QD_OK;
+    return d.ops->end_step != NULL ? d.ops->end_step(d.ctx) : QD_OK;
+}
+/* Waits for the oldest unfinished step, with its sampled ids [R]. Without the member sample() has written them. */
+static inline qd_status qd_device_finish_step(struct qd_device d, int32_t *ids)
+{
+    return d.ops->finish_step != NULL ? d.ops->finish_step(d.ctx, ids) : QD_OK;
+}
+/* Whether qd_device_finish_step would not wait; also when it would fail. True without the member. */
+static inline bool qd_device_step_ended(struct qd_device d)
+{
+    return d.ops->step_ended == NULL || d.ops->step_ended(d.ctx);
 }
 /* Before the first step, with index 0, 1, ...: writes a step, within the limits, that the device wants to be run next as
  * any other is, from plan to end. It changes no page and no slot, and its ids are not to be read. False: that was all.

@@ -25,6 +25,9 @@ struct qd_program {
                            size_t errlen);
     qd_status (*rank_step)(void *state, const struct qd_step *step, struct qd_step_output *out, char *err,
                            size_t errlen);
+    /* (optional) Waits for the oldest step that rank_step began, whose output that was. A next one may have been begun,
+     * not a third. Without it a step has ended when rank_step returns. */
+    qd_status (*rank_finish)(void *state, struct qd_step_output *out, char *err, size_t errlen);
     void (*rank_close)(void *state); /* accepts NULL */
 };
 

@@ -300,7 +300,7 @@ static qd_status run_step(const struct rank *r, const struct qd_step *step, stru
         QD_TRY(run_layers(r, launched));
         if (launched->n_logit_rows > 0) QD_TRY(predict(r, launched, out));
     }
-    return qd_device_end_step(r->device, out->ids);
+    return qd_device_end_step(r->device);
 }
 
 /* What the device wants to have met before the first step. */
@@ -313,6 +313,7 @@ static qd_status warm_up(const struct rank *r, char *err, size_t errlen)
         st = qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for the steps of the warm-up");
     for (int i = 0; st == QD_OK && qd_device_warm_up_step(r->device, i, step); i++) {
         st = run_step(r, step, &out);
+        if (st == QD_OK) st = qd_device_finish_step(r->device, out.ids);
         if (st != QD_OK) qd_fail(st, err, errlen, "warm-up: step %d: %s", i, qd_device_error_text(r->device));
     }
     free(out.ids);
@@ -356,6 +357,13 @@ static qd_status rank_step(void *state, const struct qd_step *step, struct qd_st
     return st == QD_OK ? st : qd_fail(st, err, errlen, "%s", qd_device_error_text(r->device));
 }
 
+static qd_status rank_finish(void *state, struct qd_step_output *out, char *err, size_t errlen)
+{
+    const struct rank *r = state;
+    qd_status st = qd_device_finish_step(r->device, out->ids);
+    return st == QD_OK ? st : qd_fail(st, err, errlen, "%s", qd_device_error_text(r->device));
+}
+
 qd_status qd_model_program(qd_model_t *model, const struct qd_program_options *options,
                            struct qd_program *out, char *err, size_t errlen)
 {
@@ -371,7 +379,12 @@ qd_status qd_model_program(qd_model_t *model, const struct qd_program_options *o
     if (program == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for a program");
     *program = (struct program){.model = model, .options = *options};
     *out = (struct qd_program){
-        .user = program, .rank_open = rank_open, .rank_step = rank_step, .rank_close = rank_close};
+        .user = program,
+        .rank_open = rank_open,
+        .rank_step = rank_step,
+        .rank_finish = rank_finish,
+        .rank_close = rank_close,
+    };
     return QD_OK;
 }
 

@@ -121,6 +121,7 @@ static void cuda_close(void *ctx)
         cudaStreamSynchronize(cuda->stream);
     }
     qd_cuda_timing_free(cuda);
+    qd_cuda_step_free(cuda);
     qd_cuda_memory_free(cuda);
     if (cuda->stream != NULL) cudaStreamDestroy(cuda->stream);
     cudaGetLastError(); /* what failed before has been reported */
@@ -215,13 +216,18 @@ static qd_status cuda_plan(void *ctx, const struct qd_plan_args *args)
 static qd_status cuda_begin_step(void *ctx, const struct qd_step **launched)
 {
     struct qd_cuda *cuda = ctx;
-    *launched = cuda->graphs.mode == QD_CUDA_REPLAY ? NULL : cuda->step.launched;
+    *launched = cuda->graphs.mode == QD_CUDA_REPLAY ? NULL : cuda->step.slot->launched;
     return qd_cuda_graph_begin(cuda);
 }
 
-static qd_status cuda_end_step(void *ctx, int32_t *ids)
+static qd_status cuda_end_step(void *ctx)
 {
     QD_TRY(qd_cuda_graph_end(ctx));
+    return qd_cuda_step_submit(ctx);
+}
+
+static qd_status cuda_finish_step(void *ctx, int32_t *ids)
+{
     return qd_cuda_step_finish(ctx, ids);
 }
 
@@ -259,6 +265,7 @@ const struct qd_device_ops qd_emu_ops = {
 static const struct qd_device_ops cuda_ops = {
     .name = "cuda",
     .memory = cuda_memory,
+    .step_ended = qd_cuda_step_ended, /* asking emulated GPUs keeps them from running */
 #endif
     .abi_version = QD_DEVICE_ABI_VERSION,
     .executes = true,
@@ -276,6 +283,7 @@ static const struct qd_device_ops cuda_ops = {
     .plan = cuda_plan,
     .begin_step = cuda_begin_step,
     .end_step = cuda_end_step,
+    .finish_step = cuda_finish_step,
     .warm_up_step = qd_cuda_graph_warm_up_step,
     .stats = cuda_stats,
     .embed = timed_embed,

@@ -27,6 +27,7 @@ enum {
     QD_CUDA_N_GRAPHS = 51, /* 1, 2, 4, 8, 16 ... 256, 272 ... 512 */
     /* qkv, o and down of a layer: a collective may still read the last o and down */
     QD_CUDA_N_SLICE_BUFFERS = 3,
+    QD_CUDA_STEPS_IN_FLIGHT = 2,
     QD_CUDA_REDUCE_VALUES = 1 << 19, /* an all-reduce goes in pieces of this many bf16: 1 MiB */
 };
 
@@ -58,19 +59,29 @@ struct qd_cuda_step_arrays {
     struct qd_cuda_attention_plan *plan;
 };
 
+/* One of the steps in flight, as the host has it. */
+struct qd_cuda_step_slot {
+    unsigned char *staging;         /* page-locked: parts, step, plan (step_unpack.h) */
+    struct qd_step *launched;       /* the step in staging; counts as launched, padded for a graph */
+    int32_t n_tokens, n_logit_rows; /* without padding */
+    int32_t *host_ids;              /* [max_logit_rows] page-locked */
+    cudaEvent_t begin, end;         /* before the upload, after the copy of ids */
+    int64_t span_ns;                /* between them */
+    bool runs;                      /* on the GPU: it is not only loaded or recorded */
+};
+
 struct qd_cuda_step {
     struct qd_cuda_step_arrays at;
     size_t step_bytes, plan_bytes;          /* of the largest step and plan */
-    unsigned char *staging;                 /* page-locked: parts, step, plan (step_unpack.h) */
-    unsigned char *upload;                  /* its copy in device memory */
-    struct qd_step *launched;               /* the step in staging; counts as launched, padded for a graph */
-    int32_t n_tokens, n_logit_rows;         /* without padding */
+    struct qd_cuda_step_slot slots[QD_CUDA_STEPS_IN_FLIGHT];
+    struct qd_cuda_step_slot *slot;         /* of the step that is being planned and launched */
+    uint64_t n_submitted, n_finished;       /* steps: the oldest unfinished one is in slots[n_finished % 2] */
+    unsigned char *upload;                  /* copy of staging in device memory; of one step after the other */
     struct qd_cuda_attention_limits limits; /* grids of this step's attention */
     float *cos, *sin;                       /* [max_model_len][hd/2] */
     bool has_rope;                          /* both are filled */
     int32_t *sampled;                       /* [max_seqs] by slot */
     int32_t *ids;                           /* [max_logit_rows] */
-    int32_t *host_ids;                      /* [max_logit_rows] page-locked */
 };
 
 /* ---- graph.c ---- */
@@ -95,7 +106,6 @@ struct qd_cuda_graphs {
 /* ---- timing.c ---- */
 
 struct qd_cuda_timing {
-    cudaEvent_t begin, end; /* of the step: before its upload, after the copy of its ids */
     struct {
         cudaEvent_t begin, end;
         enum qd_segment segment;
@@ -130,11 +140,6 @@ struct qd_cuda {
     struct qd_device_stats stats;
 };
 
-/* Whether this step does anything on the GPU. */
-static inline bool qd_cuda_step_runs(const struct qd_cuda *cuda)
-{
-    return cuda->graphs.mode == QD_CUDA_EAGER || cuda->graphs.mode == QD_CUDA_REPLAY;
-}
 /* Where kernels are launched. */
 static inline cudaStream_t qd_cuda_launch_stream(const struct qd_cuda *cuda)
 {
@@ -158,12 +163,17 @@ void qd_cuda_memory_free(struct qd_cuda *cuda);
 qd_status qd_cuda_working_memory(const struct qd_device_config *config, struct qd_cuda_gpu_size size,
                                  struct qd_cuda *cuda, size_t *bytes, char *err, size_t errlen);
 
-/* Page-locked memory of steps. */
+/* Page-locked memory and events of steps. */
 qd_status qd_cuda_step_init(struct qd_cuda *cuda, char *err, size_t errlen);
+void qd_cuda_step_free(struct qd_cuda *cuda);
 /* The step's arrays, padded, and the attention plan on their way to the device. */
 qd_status qd_cuda_step_plan(struct qd_cuda *cuda, const struct qd_plan_args *args);
-/* Waits for the stream, with the ids of this step's logit rows; for nothing when the step did not run. */
+/* Behind the step's last op: its ids come to the host, and the next step may be planned. */
+qd_status qd_cuda_step_submit(struct qd_cuda *cuda);
+/* Waits for the oldest unfinished step, with the ids of its logit rows; for nothing when it did not run. */
 qd_status qd_cuda_step_finish(struct qd_cuda *cuda, int32_t *ids);
+/* As in the table. */
+bool qd_cuda_step_ended(void *ctx);
 /* Where the array of the launched step (token_source or logit_row) lies in device memory; NULL for NULL. */
 const int32_t *qd_cuda_step_array(const struct qd_cuda *cuda, const int32_t *host);
 
@@ -177,17 +187,18 @@ qd_status qd_cuda_graph_begin(struct qd_cuda *cuda);
 qd_status qd_cuda_graph_end(struct qd_cuda *cuda);
 void qd_cuda_graph_free(struct qd_cuda *cuda);
 
-/* Events of steps and, with device_timing, of ops. */
+/* With device_timing: events of ops. */
 qd_status qd_cuda_timing_init(struct qd_cuda *cuda, char *err, size_t errlen);
 void qd_cuda_timing_free(struct qd_cuda *cuda);
-qd_status qd_cuda_timing_begin_step(struct qd_cuda *cuda, char *err, size_t errlen);
-/* Around every op. */
+/* Around every op of a step, after a first call of begin_step. */
+void qd_cuda_timing_begin_step(struct qd_cuda *cuda);
 qd_status qd_cuda_timing_begin_op(struct qd_cuda *cuda, enum qd_segment segment);
 qd_status qd_cuda_timing_end_op(struct qd_cuda *cuda);
 /* The ops of this step are those of every graph. */
 void qd_cuda_timing_keep_recorded(struct qd_cuda *cuda);
-/* When the step's end was reached: adds its times to the context's stats. */
-qd_status qd_cuda_timing_end_step(struct qd_cuda *cuda, char *err, size_t errlen);
+/* When the end of a step was reached: adds its span, and that of the ops launched last, to the context's stats. */
+qd_status qd_cuda_timing_add_step(struct qd_cuda *cuda, struct qd_cuda_step_slot *slot, char *err,
+                                  size_t errlen);
 
 /* Gives this rank's GPU access to the others'. Collective. */
 qd_status qd_cuda_comm_open(struct qd_cuda *cuda, char *err, size_t errlen);

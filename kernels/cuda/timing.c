@@ -5,15 +5,13 @@
 
 enum { OPS_OF_LAYER = 10, OTHER_OPS = 16 }; /* more than the forward pass has */
 
-/* Two events a step, recorded on the stream and read when the host has waited for the second anyway. With
- * device_timing two more for each op, in graphs as nodes of their own: every replay records them anew. Where
+/* A step has two events (step.c), read when the host has waited for the second anyway. With device_timing there are
+ * two more for each op, in graphs as nodes of their own: every replay records them anew. Where
  * a step runs op by op, the time between an op's events includes what the host takes to launch it when the
  * GPU has nothing else to do. */
 qd_status qd_cuda_timing_init(struct qd_cuda *cuda, char *err, size_t errlen)
 {
     struct qd_cuda_timing *timing = &cuda->timing;
-    QD_TRY(QD_CUDA(cudaEventCreateWithFlags(&timing->begin, cudaEventDefault)));
-    QD_TRY(QD_CUDA(cudaEventCreateWithFlags(&timing->end, cudaEventDefault)));
     if (!cuda->config.device_timing) return QD_OK;
     int n = cuda->config.shape.n_layers * OPS_OF_LAYER + OTHER_OPS;
     timing->ops = calloc((size_t)n, sizeof *timing->ops);
@@ -40,16 +38,12 @@ void qd_cuda_timing_free(struct qd_cuda *cuda)
         destroy(timing->ops[i].end);
     }
     free(timing->ops);
-    destroy(timing->begin);
-    destroy(timing->end);
     *timing = (struct qd_cuda_timing){0};
 }
 
-qd_status qd_cuda_timing_begin_step(struct qd_cuda *cuda, char *err, size_t errlen)
+void qd_cuda_timing_begin_step(struct qd_cuda *cuda)
 {
     cuda->timing.n_ops = 0;
-    if (!qd_cuda_step_runs(cuda)) return QD_OK;
-    return QD_CUDA(cudaEventRecord(cuda->timing.begin, cuda->stream));
 }
 
 static qd_status record(struct qd_cuda *cuda, cudaEvent_t event)
@@ -95,11 +89,11 @@ static qd_status elapsed(cudaEvent_t begin, cudaEvent_t end, int64_t *ns, char *
     return QD_OK;
 }
 
-static qd_status add_ops(struct qd_cuda *cuda, char *err, size_t errlen)
+static qd_status add_ops(struct qd_cuda *cuda, const struct qd_cuda_step_slot *slot, char *err, size_t errlen)
 {
     const struct qd_cuda_timing *timing = &cuda->timing;
     int64_t *segment_ns = cuda->stats.segment_ns, ns;
-    cudaEvent_t before = timing->begin;
+    cudaEvent_t before = slot->begin;
     bool is_replay = cuda->graphs.mode == QD_CUDA_REPLAY;
     int n = is_replay ? timing->n_recorded_ops : timing->n_ops;
     for (int i = 0; i < n; i++) {
@@ -109,19 +103,17 @@ static qd_status add_ops(struct qd_cuda *cuda, char *err, size_t errlen)
         segment_ns[is_replay ? timing->ops[i].recorded_segment : timing->ops[i].segment] += ns;
         before = timing->ops[i].end;
     }
-    QD_TRY(elapsed(before, timing->end, &ns, err, errlen));
+    QD_TRY(elapsed(before, slot->end, &ns, err, errlen));
     segment_ns[QD_SEGMENT_GAP] += ns;
     return QD_OK;
 }
 
-qd_status qd_cuda_timing_end_step(struct qd_cuda *cuda, char *err, size_t errlen)
+qd_status qd_cuda_timing_add_step(struct qd_cuda *cuda, struct qd_cuda_step_slot *slot, char *err, size_t errlen)
 {
-    int64_t span;
-    QD_TRY(elapsed(cuda->timing.begin, cuda->timing.end, &span, err, errlen));
-    cuda->stats.span_ns += span;
-    cuda->stats.last_span_ns = span;
+    QD_TRY(elapsed(slot->begin, slot->end, &slot->span_ns, err, errlen));
+    cuda->stats.span_ns += slot->span_ns;
     if (cuda->timing.max_ops == 0) return QD_OK;
     cuda->stats.n_timed_steps++;
-    cuda->stats.timed_span_ns += span;
-    return add_ops(cuda, err, errlen);
+    cuda->stats.timed_span_ns += slot->span_ns;
+    return add_ops(cuda, slot, err, errlen);
 }
