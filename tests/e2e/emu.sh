@@ -10,7 +10,7 @@ text() {
 
 the_text_is_the_cpus() {
     text --device cpu >"$TMP/want"
-    for options in "" "--enforce-eager" "--tp 2" "--numerics hf"; do
+    for options in "" "--enforce-eager" "--tp 2" "--numerics hf" "--async-scheduling"; do
         # shellcheck disable=SC2086 # options are words
         text --device emu $options >"$TMP/got" || { cat "$ERR"; return 1; }
         cmp "$TMP/want" "$TMP/got" || { echo "with $options"; return 1; }

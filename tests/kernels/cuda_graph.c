@@ -105,11 +105,16 @@ static void fill_step(struct qd_step *step, const struct qd_step_limits *limits,
     }
 }
 
-static void run_step(struct model_run *run, const struct qd_step *step, const int32_t *batch, struct ids *ids)
+static void launch(struct model_run *run, const struct qd_step *step)
+{
+    char err[QD_ERR_LEN] = "";
+    ASSERT_OK(qd_group_launch(run->group, step, err, sizeof err), err);
+}
+
+static void take_ids(struct model_run *run, const int32_t *batch, struct ids *ids)
 {
     char err[QD_ERR_LEN] = "";
     struct qd_group_result result;
-    ASSERT_OK(qd_group_launch(run->group, step, err, sizeof err), err);
     ASSERT_OK(qd_group_wait(run->group, &result, err, sizeof err), err);
     assert_int_equal(result.n_ids, batch[1] - batch[0]);
     for (int32_t s = batch[0]; s < batch[1]; s++) ids->of[s][ids->n[s]++] = result.ids[s - batch[0]];
@@ -120,6 +125,7 @@ struct how {
     bool enforce_eager, batch_invariant;
     int32_t only; /* this sequence alone; -1: all */
     int n_decodes;
+    bool overlap; /* every step is launched before the ids of the one before are there */
 };
 
 /* The prompts in one step, then the decodes. */
@@ -127,6 +133,7 @@ static struct ids generate(struct how how, struct qd_device_stats *stats)
 {
     struct qd_device_ops ops = qd_emu_ops;
     ops.embed = counting_embed;
+    if (how.overlap) ops.step_ended = qd_cuda_step_ended;
     n_passes = 0;
     const struct run_options options = {.max_tokens = MAX_TOKENS,
                                         .max_logit_rows = 8,
@@ -140,13 +147,19 @@ static struct ids generate(struct how how, struct qd_device_stats *stats)
     struct qd_step *step = calloc(1, qd_step_capacity(&run.limits));
     assert_non_null(step);
     struct ids ids = {.n = {0}};
+    int32_t made[N_SEQS] = {0}, last[2] = {0, 0};
     for (int i = -1; i < how.n_decodes; i++) {
         int32_t batch[2] = {i < 0 ? 0 : batches[i][0], i < 0 ? N_SEQS : batches[i][1]};
         if (how.only >= 0 && (how.only < batch[0] || how.only >= batch[1])) continue;
         if (how.only >= 0) batch[0] = how.only, batch[1] = how.only + 1;
-        fill_step(step, &run.limits, batch, ids.n);
-        run_step(&run, step, batch, &ids);
+        fill_step(step, &run.limits, batch, made);
+        launch(&run, step);
+        for (int32_t s = batch[0]; s < batch[1]; s++) made[s]++;
+        if (!how.overlap) take_ids(&run, batch, &ids);
+        if (how.overlap && last[1] > 0) take_ids(&run, last, &ids);
+        memcpy(last, batch, sizeof last);
     }
+    if (how.overlap) take_ids(&run, last, &ids);
     *stats = qd_group_get_stats(run.group);
     free(step);
     model_run_close(&run);
@@ -188,6 +201,74 @@ static void replays_sample_what_ops_sample(void **state)
     assert_int_equal(stats.n_replayed_tokens, N_DECODED);
     assert_int_equal(stats.n_padded_tokens, N_PADDED);
     for (int32_t s = 0; s < N_SEQS; s++) expect_same(&recorded, &eager, s);
+}
+
+/* Steps that follow each other on the device, token sources being what the one before samples. */
+static void two_steps_in_flight_sample_the_same(void **state)
+{
+    (void)state;
+    struct qd_device_stats stats;
+    for (int tp = 1; tp <= 2; tp++) {
+        struct how how = {.tp = tp, .only = -1, .n_decodes = 5, .enforce_eager = tp == 1};
+        struct ids want = generate(how, &stats);
+        how.overlap = true;
+        struct ids got = generate(how, &stats);
+        assert_int_equal(stats.n_replayed_steps, how.enforce_eager ? 0 : how.n_decodes);
+        for (int32_t s = 0; s < N_SEQS; s++) expect_same(&got, &want, s);
+    }
+}
+
+/* While a kernel of a step has not ended, the next step is planned and launched. */
+static _Atomic int n_planned;
+static _Atomic bool is_held;
+
+static qd_status counting_plan(void *ctx, const struct qd_plan_args *args)
+{
+    n_planned++;
+    return qd_emu_ops.plan(ctx, args);
+}
+
+static int hold(struct qd_emu_launch *held, const unsigned *arg_sizes, unsigned n_args, char *err, size_t errlen)
+{
+    (void)held, (void)arg_sizes, (void)n_args, (void)err, (void)errlen;
+    while (is_held) usleep(100);
+    return 0;
+}
+
+static void a_step_is_launched_while_another_runs(void **state)
+{
+    (void)state;
+    struct qd_device_ops ops = qd_emu_ops;
+    ops.plan = counting_plan;
+    ops.step_ended = qd_cuda_step_ended;
+    const struct run_options options = {
+        .n_threads = 1, .max_tokens = MAX_TOKENS, .max_logit_rows = 8, .max_model_len = (N_SEQS + 1) * MAX_LEN};
+    qd_model_t *model = make_model("micro", &ops, 1);
+    struct model_run run;
+    qd_emu_set_replace(hold);
+    model_run_open(&run, model, &ops, &options);
+    struct qd_step *step = calloc(1, qd_step_capacity(&run.limits));
+    assert_non_null(step);
+    struct ids ids = {.n = {0}};
+    const int32_t batch[2] = {0, 1}, none[N_SEQS] = {0}, one[N_SEQS] = {1};
+    is_held = true;
+    n_planned = 0;
+    fill_step(step, &run.limits, batch, none);
+    launch(&run, step);
+    while (n_planned < 1) usleep(100);
+    usleep(5000); /* the rank has gone on to look out for what comes */
+    fill_step(step, &run.limits, batch, one);
+    launch(&run, step);
+    for (int tries = 0; n_planned < 2 && tries < 50000; tries++) usleep(100);
+    const int while_held = n_planned;
+    is_held = false;
+    take_ids(&run, batch, &ids);
+    take_ids(&run, batch, &ids);
+    qd_emu_set_replace(NULL);
+    free(step);
+    model_run_close(&run);
+    qd_model_free(model);
+    assert_int_equal(while_held, 2);
 }
 
 /* Ranks that warm up, record and replay together, in random schedules. */
@@ -350,6 +431,8 @@ int main(void)
         {"replays_sample_what_ops_sample_tp8", replays_sample_what_ops_sample, NULL, NULL, &sizes[3]},
         cmocka_unit_test(a_batch_makes_no_difference),
         cmocka_unit_test(what_is_recorded_has_run_before),
+        cmocka_unit_test(two_steps_in_flight_sample_the_same),
+        cmocka_unit_test(a_step_is_launched_while_another_runs),
         cmocka_unit_test(ranks_record_together_in_any_order),
         cmocka_unit_test(opening_writes_to_no_page),
         cmocka_unit_test(sizes_are_vllms),
