@@ -214,11 +214,12 @@ static void *rank_main(void *arg)
 
     if (st == QD_OK) (void)run_steps(rank); /* what failed has been told */
 
-    /* A rank that gives up early must not release memory that another one still reads. */
+    /* A rank that gives up early must not release memory that another one still reads, nor logits that were handed
+     * out. */
     pthread_mutex_lock(&group->mutex);
     group->n_running--;
     pthread_cond_broadcast(&group->changed);
-    while (group->n_running > 0) pthread_cond_wait(&group->changed, &group->mutex);
+    while (group->n_running > 0 || !group->stop) pthread_cond_wait(&group->changed, &group->mutex);
     pthread_mutex_unlock(&group->mutex);
     close_rank(rank);
     return NULL;
