@@ -576,41 +576,6 @@ static void events_of_a_capture_belong_to_it(void **state)
     destroy_rig(&rig);
 }
 
-/* External recordings are work of the graph: each launch makes one, and they time what lies between. */
-static void external_recordings_are_replayed(void **state)
-{
-    (void)state;
-    cudaStream_t stream = create_stream();
-    cudaEvent_t before, after;
-    int *out = alloc_ints(1), n = 1, value = 7;
-    OK(cudaEventCreateWithFlags(&before, cudaEventDefault));
-    OK(cudaEventCreateWithFlags(&after, cudaEventDefault));
-    REFUSED(cudaEventRecordWithFlags(before, stream, 2), cudaErrorInvalidValue, "flags 0x2");
-    begin(stream);
-    OK(cudaEventRecordWithFlags(before, stream, cudaEventRecordExternal));
-    OK(launch_one(RUNTIME_FILL, (void *[]){&out, &n, &value}, 0, stream));
-    OK(cudaEventRecordWithFlags(after, stream, cudaEventRecordExternal));
-    cudaGraphExec_t exec = end_and_instantiate(stream);
-    float ms = -1;
-    REFUSED(cudaEventElapsedTime(&ms, before, after), cudaErrorInvalidResourceHandle, "never recorded");
-    for (int launch = 0; launch < 3; launch++) {
-        OK(cudaEventRecordWithFlags(before, stream, cudaEventRecordExternal)); /* outside: as any other */
-        OK(cudaGraphLaunch(exec, stream));
-        OK(cudaEventSynchronize(after));
-        assert_int_equal(read_int(out), 7);
-        OK(cudaEventElapsedTime(&ms, before, after));
-        assert_true(ms > 0 && ms < 1000);
-        OK(launch_fill(out, 1, 0, stream));
-    }
-    OK(cudaGraphLaunch(exec, stream)); /* work keeps what the caller no longer has */
-    OK(cudaEventDestroy(before));
-    OK(cudaEventDestroy(after));
-    OK(cudaStreamSynchronize(stream));
-    OK(cudaGraphExecDestroy(exec));
-    OK(cudaStreamDestroy(stream));
-    OK(cudaFree(out));
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -628,7 +593,6 @@ int main(void)
         RUNTIME_TEST(captures_begin_and_end_once),
         RUNTIME_TEST(a_capture_ends_on_a_gpu_that_failed),
         RUNTIME_TEST(events_of_a_capture_belong_to_it),
-        RUNTIME_TEST(external_recordings_are_replayed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
