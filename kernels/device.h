@@ -43,8 +43,9 @@ struct qd_device_memory {
     int n_devices; /* ranks are dealt over these in order of their global index */
 };
 
-/* What the time of a step on the device goes to. An op that is fused with a collective counts as collective, but
- * sampling over ranks as sampling; gap is everything between ops, the step's and the ids' copies included. */
+/* What the time of a step on the device goes to. An op that is fused with a collective counts as collective,
+ * but sampling over ranks as sampling; gap is everything between ops, the step's and the ids' copies
+ * included. */
 enum qd_segment {
     QD_SEGMENT_LINEAR = 0,
     QD_SEGMENT_ATTENTION,
@@ -135,7 +136,8 @@ qd_status qd_device_get(const char *name, const struct qd_device_ops **out, char
 const char *qd_segment_name(enum qd_segment segment);
 
 /* What was done between two readings of the same device; what opening took stays. */
-struct qd_device_stats qd_device_stats_since(const struct qd_device_stats *now, const struct qd_device_stats *then);
+struct qd_device_stats qd_device_stats_since(const struct qd_device_stats *now,
+                                             const struct qd_device_stats *then);
 /* Adds another rank's; of the times of opening and of the last step the larger stays. */
 void qd_device_stats_add(struct qd_device_stats *sum, const struct qd_device_stats *other);
 
@@ -199,13 +201,14 @@ static inline qd_status qd_device_begin_step(struct qd_device d, const struct qd
 {
     return d.ops->begin_step != NULL ? d.ops->begin_step(d.ctx, launched) : QD_OK;
 }
-/* After the last op: the step is handed to the device, which need not have begun it. The next may then be planned,
- * whose token sources may be what this one samples; two steps at most are unfinished. */
+/* After the last op: the step is handed to the device, which need not have begun it. The next may then be
+ * planned, whose token sources may be what this one samples; two steps at most are unfinished. */
 static inline qd_status qd_device_end_step(struct qd_device d)
 {
     return d.ops->end_step != NULL ? d.ops->end_step(d.ctx) : QD_OK;
 }
-/* Waits for the oldest unfinished step, with its sampled ids [R]. Without the member sample() has written them. */
+/* Waits for the oldest unfinished step, with its sampled ids [R]. Without the member sample() has written
+ * them. */
 static inline qd_status qd_device_finish_step(struct qd_device d, int32_t *ids)
 {
     return d.ops->finish_step != NULL ? d.ops->finish_step(d.ctx, ids) : QD_OK;
@@ -215,9 +218,9 @@ static inline bool qd_device_step_ended(struct qd_device d)
 {
     return d.ops->step_ended == NULL || d.ops->step_ended(d.ctx);
 }
-/* Before the first step, with index 0, 1, ...: writes a step, within the limits, that the device wants to be run next as
- * any other is, from plan to end. It changes no page and no slot, and its ids are not to be read. False: that was all.
- * The steps of all ranks are alike; each is written to the same buffer. */
+/* Before the first step, with index 0, 1, ...: writes a step, within the limits, that the device wants to be
+ * run next as any other is, from plan to end. It changes no page and no slot, and its ids are not to be read.
+ * False: that was all. The steps of all ranks are alike; each is written to the same buffer. */
 static inline bool qd_device_warm_up_step(struct qd_device d, int index, struct qd_step *step)
 {
     return d.ops->warm_up_step != NULL && d.ops->warm_up_step(d.ctx, index, step);

@@ -147,8 +147,8 @@ static qd_status begin_step(struct rank *rank)
     struct qd_step_output *output = &rank->output[index % N_SLOTS];
     output->logits = NULL;
     rank->begin_ns[index % N_SLOTS] = qd_clock_now_ns();
-    qd_status st =
-        group->config.program.rank_step(rank->state, group->slots[index % N_SLOTS].step, output, err, sizeof err);
+    qd_status st = group->config.program.rank_step(rank->state, group->slots[index % N_SLOTS].step, output,
+                                                   err, sizeof err);
     if (st == QD_OK) return st;
     if (rank->n_ended < index) (void)end_step(rank);
     fail_step(rank, index, st, err);
@@ -166,16 +166,16 @@ static enum action next_action(struct rank *rank)
     while (group->n_launched == rank->n_begun && rank->n_begun == rank->n_ended && !group->stop &&
            group->failure == QD_OK)
         pthread_cond_wait(&group->changed, &group->mutex);
-    enum action action = group->failure != QD_OK              ? STOP
-                         : group->n_launched > rank->n_begun  ? BEGIN
-                         : rank->n_begun > rank->n_ended      ? END
-                                                              : STOP;
+    enum action action = group->failure != QD_OK             ? STOP
+                         : group->n_launched > rank->n_begun ? BEGIN
+                         : rank->n_begun > rank->n_ended     ? END
+                                                             : STOP;
     pthread_mutex_unlock(&group->mutex);
     return action;
 }
 
-/* Whether a step was launched before the oldest begun one has ended. Only asked of devices that can tell, where ranks
- * have cores to spend on asking. */
+/* Whether a step was launched before the oldest begun one has ended. Only asked of devices that can tell,
+ * where ranks have cores to spend on asking. */
 static bool is_launched_meanwhile(struct rank *rank)
 {
     struct qd_group *group = rank->group;
@@ -214,8 +214,8 @@ static void *rank_main(void *arg)
 
     if (st == QD_OK) (void)run_steps(rank); /* what failed has been told */
 
-    /* A rank that gives up early must not release memory that another one still reads, nor logits that were handed
-     * out. */
+    /* A rank that gives up early must not release memory that another one still reads, nor logits that were
+     * handed out. */
     pthread_mutex_lock(&group->mutex);
     group->n_running--;
     pthread_cond_broadcast(&group->changed);

@@ -25,8 +25,8 @@ struct qd_program {
                            size_t errlen);
     qd_status (*rank_step)(void *state, const struct qd_step *step, struct qd_step_output *out, char *err,
                            size_t errlen);
-    /* (optional) Waits for the oldest step that rank_step began, whose output that was. A next one may have been begun,
-     * not a third. Without it a step has ended when rank_step returns. */
+    /* (optional) Waits for the oldest step that rank_step began, whose output that was. A next one may have
+     * been begun, not a third. Without it a step has ended when rank_step returns. */
     qd_status (*rank_finish)(void *state, struct qd_step_output *out, char *err, size_t errlen);
     void (*rank_close)(void *state); /* accepts NULL */
 };
@@ -63,8 +63,8 @@ qd_status qd_group_launch(qd_group_t *group, const struct qd_step *step, char *e
  * and reason; the group is then dead and only close is allowed. */
 qd_status qd_group_wait(qd_group_t *group, struct qd_group_result *result, char *err, size_t errlen);
 
-/* What rank 0's device did in the steps that have ended. Ranks take the same steps, so counts are those of any rank;
- * what rank 0 waits for others is in its collectives. All zeros where the device counts nothing. */
+/* What rank 0's device did in the steps that have ended. Ranks take the same steps, so counts are those of
+ * any rank; what rank 0 waits for others is in its collectives. All zeros where the device counts nothing. */
 struct qd_device_stats qd_group_get_stats(qd_group_t *group);
 
 /* Joins and releases everything, also after a failure. Accepts NULL. */

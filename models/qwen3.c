@@ -307,7 +307,8 @@ static qd_status run_step(const struct rank *r, const struct qd_step *step, stru
 static qd_status warm_up(const struct rank *r, char *err, size_t errlen)
 {
     struct qd_step *step = calloc(1, r->step_capacity);
-    struct qd_step_output out = {.ids = calloc((size_t)r->options.limits.max_logit_rows + 1, sizeof *out.ids)};
+    struct qd_step_output out = {.ids =
+                                     calloc((size_t)r->options.limits.max_logit_rows + 1, sizeof *out.ids)};
     qd_status st = QD_OK;
     if (step == NULL || out.ids == NULL)
         st = qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for the steps of the warm-up");

@@ -26,7 +26,8 @@ static void print_device(FILE *out, const struct qd_run_result *run)
     const struct qd_device_stats *total = &use.total;
     if (total->n_graphs > 0)
         fprintf(out,
-                "  graphs         %.1f %% of steps replayed, %.1f %% of tokens; padding %.1f %% of what they computed\n",
+                "  graphs         %.1f %% of steps replayed, %.1f %% of tokens; padding %.1f %% of what they "
+                "computed\n",
                 100 * use.hit_rate_steps, 100 * use.hit_rate_tokens, 100 * use.padding_share);
     if (total->span_ns > 0)
         fprintf(out, "  device         %.3f s of steps%s\n", (double)total->span_ns / 1e9 / run->dp,

@@ -24,7 +24,7 @@
 enum {
     QD_CUDA_MAX_BLOCKS = 32,       /* allocations of one rank */
     QD_CUDA_MAX_GRAPH_BATCH = 512, /* larger decode steps are not recorded: launches no longer matter */
-    QD_CUDA_N_GRAPHS = 51, /* 1, 2, 4, 8, 16 ... 256, 272 ... 512 */
+    QD_CUDA_N_GRAPHS = 51,         /* 1, 2, 4, 8, 16 ... 256, 272 ... 512 */
     /* qkv, o and down of a layer: a collective may still read the last o and down */
     QD_CUDA_N_SLICE_BUFFERS = 3,
     QD_CUDA_STEPS_IN_FLIGHT = 2,
@@ -74,9 +74,9 @@ struct qd_cuda_step {
     struct qd_cuda_step_arrays at;
     size_t step_bytes, plan_bytes;          /* of the largest step and plan */
     struct qd_cuda_step_slot slots[QD_CUDA_STEPS_IN_FLIGHT];
-    struct qd_cuda_step_slot *slot;         /* of the step that is being planned and launched */
-    uint64_t n_submitted, n_finished;       /* steps: the oldest unfinished one is in slots[n_finished % 2] */
-    unsigned char *upload;                  /* copy of staging in device memory; of one step after the other */
+    struct qd_cuda_step_slot *slot;   /* of the step that is being planned and launched */
+    uint64_t n_submitted, n_finished; /* steps: the oldest unfinished one is in slots[n_finished % 2] */
+    unsigned char *upload;            /* copy of staging in device memory; of one step after the other */
     struct qd_cuda_attention_limits limits; /* grids of this step's attention */
     float *cos, *sin;                       /* [max_model_len][hd/2] */
     bool has_rope;                          /* both are filled */
@@ -86,7 +86,8 @@ struct qd_cuda_step {
 
 /* ---- graph.c ---- */
 
-/* What becomes of the ops of a step: they run, they load their kernels, they are recorded, or are not called. */
+/* What becomes of the ops of a step: they run, they load their kernels, they are recorded, or are not called.
+ */
 enum qd_cuda_mode { QD_CUDA_EAGER = 0, QD_CUDA_LOAD, QD_CUDA_RECORD, QD_CUDA_REPLAY };
 
 struct qd_cuda_graphs {
@@ -110,8 +111,8 @@ struct qd_cuda_timing {
         cudaEvent_t begin, end;
         enum qd_segment segment;
         enum qd_segment recorded_segment; /* in a graph: all have the same ops */
-    } *ops;             /* [max_ops] of the step, with device_timing */
-    int n_ops, max_ops; /* max_ops 0: ops are not timed */
+    } * ops;                              /* [max_ops] of the step, with device_timing */
+    int n_ops, max_ops;                   /* max_ops 0: ops are not timed */
     int n_recorded_ops;
 };
 
@@ -196,7 +197,8 @@ qd_status qd_cuda_timing_begin_op(struct qd_cuda *cuda, enum qd_segment segment)
 qd_status qd_cuda_timing_end_op(struct qd_cuda *cuda);
 /* The ops of this step are those of every graph. */
 void qd_cuda_timing_keep_recorded(struct qd_cuda *cuda);
-/* When the end of a step was reached: adds its span, and that of the ops launched last, to the context's stats. */
+/* When the end of a step was reached: adds its span, and that of the ops launched last, to the context's
+ * stats. */
 qd_status qd_cuda_timing_add_step(struct qd_cuda *cuda, struct qd_cuda_step_slot *slot, char *err,
                                   size_t errlen);
 

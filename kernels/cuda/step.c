@@ -226,8 +226,8 @@ qd_status qd_cuda_step_submit(struct qd_cuda *cuda)
     if (slot->runs) {
         size_t bytes = id_bytes(slot);
         if (bytes > 0)
-            QD_TRY(
-                QD_CUDA(cudaMemcpyAsync(slot->host_ids, step->ids, bytes, cudaMemcpyDeviceToHost, cuda->stream)));
+            QD_TRY(QD_CUDA(
+                cudaMemcpyAsync(slot->host_ids, step->ids, bytes, cudaMemcpyDeviceToHost, cuda->stream)));
         QD_TRY(QD_CUDA(cudaEventRecord(slot->end, cuda->stream)));
         count_step(cuda, slot);
         if (cuda->config.device_timing) {

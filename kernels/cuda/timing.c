@@ -5,10 +5,10 @@
 
 enum { OPS_OF_LAYER = 10, OTHER_OPS = 16 }; /* more than the forward pass has */
 
-/* A step has two events (step.c), read when the host has waited for the second anyway. With device_timing there are
- * two more for each op, in graphs as nodes of their own: every replay records them anew. Where
- * a step runs op by op, the time between an op's events includes what the host takes to launch it when the
- * GPU has nothing else to do. */
+/* A step has two events (step.c), read when the host has waited for the second anyway. With device_timing
+ * there are two more for each op, in graphs as nodes of their own: every replay records them anew. Where a
+ * step runs op by op, the time between an op's events includes what the host takes to launch it when the GPU
+ * has nothing else to do. */
 qd_status qd_cuda_timing_init(struct qd_cuda *cuda, char *err, size_t errlen)
 {
     struct qd_cuda_timing *timing = &cuda->timing;
@@ -108,7 +108,8 @@ static qd_status add_ops(struct qd_cuda *cuda, const struct qd_cuda_step_slot *s
     return QD_OK;
 }
 
-qd_status qd_cuda_timing_add_step(struct qd_cuda *cuda, struct qd_cuda_step_slot *slot, char *err, size_t errlen)
+qd_status qd_cuda_timing_add_step(struct qd_cuda *cuda, struct qd_cuda_step_slot *slot, char *err,
+                                  size_t errlen)
 {
     QD_TRY(elapsed(slot->begin, slot->end, &slot->span_ns, err, errlen));
     cuda->stats.span_ns += slot->span_ns;

@@ -1,6 +1,6 @@
-/* Recorded decode steps on emulated GPUs: recorded when the device is opened, on the null page, and replayed with
- * lengths, pages, seeds and sequences, they sample what steps sample that run op by op. Temperature 1 makes every
- * draw depend on all logits.
+/* Recorded decode steps on emulated GPUs: recorded when the device is opened, on the null page, and replayed
+ * with lengths, pages, seeds and sequences, they sample what steps sample that run op by op. Temperature 1
+ * makes every draw depend on all logits.
  */
 #include "tests/support/test.h"
 
@@ -174,8 +174,8 @@ static void expect_same(const struct ids *got, const struct ids *want, int32_t s
             fail_msg("id %d of sequence %d is %d, expected %d", i, seq, got->of[seq][i], want->of[seq][i]);
 }
 
-/* Batches of up to 8 are recorded for 1, 2, 4 and 8: the forward pass is called once to load and once to record each,
- * and for two runs of a warm-up; afterwards for the prompts alone. */
+/* Batches of up to 8 are recorded for 1, 2, 4 and 8: the forward pass is called once to load and once to
+ * record each, and for two runs of a warm-up; afterwards for the prompts alone. */
 enum { N_GRAPHS = 4, N_WARM_UP_RUNS = 2, N_DECODED = 12, N_PADDED = 2 };
 
 static void replays_sample_what_ops_sample(void **state)
@@ -227,7 +227,8 @@ static qd_status counting_plan(void *ctx, const struct qd_plan_args *args)
     return qd_emu_ops.plan(ctx, args);
 }
 
-static int hold(struct qd_emu_launch *held, const unsigned *arg_sizes, unsigned n_args, char *err, size_t errlen)
+static int hold(struct qd_emu_launch *held, const unsigned *arg_sizes, unsigned n_args, char *err,
+                size_t errlen)
 {
     (void)held, (void)arg_sizes, (void)n_args, (void)err, (void)errlen;
     while (is_held) usleep(100);
@@ -240,8 +241,10 @@ static void a_step_is_launched_while_another_runs(void **state)
     struct qd_device_ops ops = qd_emu_ops;
     ops.plan = counting_plan;
     ops.step_ended = qd_cuda_step_ended;
-    const struct run_options options = {
-        .n_threads = 1, .max_tokens = MAX_TOKENS, .max_logit_rows = 8, .max_model_len = (N_SEQS + 1) * MAX_LEN};
+    const struct run_options options = {.n_threads = 1,
+                                        .max_tokens = MAX_TOKENS,
+                                        .max_logit_rows = 8,
+                                        .max_model_len = (N_SEQS + 1) * MAX_LEN};
     qd_model_t *model = make_model("micro", &ops, 1);
     struct model_run run;
     qd_emu_set_replace(hold);
@@ -327,7 +330,8 @@ static void opening_writes_to_no_page(void **state)
     (void)state;
     struct qd_device_ops ops = qd_emu_ops;
     ops.alloc = remembering_alloc;
-    const struct run_options options = {.max_tokens = MAX_TOKENS, .max_logit_rows = 8, .max_model_len = MAX_LEN};
+    const struct run_options options = {
+        .max_tokens = MAX_TOKENS, .max_logit_rows = 8, .max_model_len = MAX_LEN};
     qd_model_t *model = make_model("micro", &ops, 1);
     struct model_run run;
     pages = NULL;

@@ -26,7 +26,9 @@ struct fake_rank {
     int32_t made_of; /* first_rank of the device's configuration */
     float logits[2][N_ROWS];
     int n_ended; /* of a program with rank_finish */
-    struct { int32_t n_rows, first_id; } begun[2];
+    struct {
+        int32_t n_rows, first_id;
+    } begun[2];
 };
 
 static struct world *current; /* a device's open has no user pointer */
