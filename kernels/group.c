@@ -20,6 +20,8 @@ struct slot {
     int32_t n_ids;
     int n_done; /* ranks that have ended it */
     int64_t begin_ns, end_ns;
+    struct qd_rank_span *spans;   /* [tp] */
+    struct qd_device_stats stats; /* of rank 0, after the step */
 };
 
 struct rank {
@@ -38,6 +40,7 @@ struct qd_group {
     struct qd_group_config config;
     size_t step_bytes; /* capacity of a slot's step */
     int32_t *id_memory;
+    struct qd_rank_span *span_memory;
     qd_thread_bootstrap_t *bootstrap; /* NULL when nothing executes */
     struct rank *ranks;               /* [tp] */
     int n_threads;                    /* started */
@@ -108,11 +111,13 @@ static void hand_out(struct rank *rank, uint64_t index)
     struct qd_group *group = rank->group;
     struct slot *slot = &group->slots[index % N_SLOTS];
     struct qd_device_stats stats = qd_device_get_stats(rank->device);
-    int64_t begin_ns = rank->begin_ns[index % N_SLOTS];
-    if (stats.last_span_ns > 0) begin_ns = qd_clock_now_ns() - stats.last_span_ns;
+    int64_t begin_ns = rank->begin_ns[index % N_SLOTS], end_ns = qd_clock_now_ns();
+    if (stats.last_span_ns > 0) begin_ns = end_ns - stats.last_span_ns;
     pthread_mutex_lock(&group->mutex);
+    slot->spans[rank->rank] = (struct qd_rank_span){.begin_ns = begin_ns, .end_ns = end_ns};
     if (rank->rank == 0) {
         slot->begin_ns = begin_ns;
+        slot->stats = stats;
         slot->logits = rank->output[index % N_SLOTS].logits;
         group->stats = stats;
     }
@@ -138,7 +143,15 @@ static qd_status end_step(struct rank *rank)
     return st;
 }
 
-/* When it fails, the step before is ended first: it is handed out all the same. */
+/* Whether a step can still run when rank_step has returned: its device can be waited for, or asked. */
+static bool runs_on(const struct qd_group_config *config)
+{
+    bool by_device = config->ops->finish_step != NULL || config->ops->step_ended != NULL;
+    return config->program.rank_finish != NULL && by_device;
+}
+
+/* A step that has ended with it is handed out before the next begins. When it fails, the step before is ended
+ * first: it is handed out all the same. */
 static qd_status begin_step(struct rank *rank)
 {
     const struct qd_group *group = rank->group;
@@ -149,7 +162,7 @@ static qd_status begin_step(struct rank *rank)
     rank->begin_ns[index % N_SLOTS] = qd_clock_now_ns();
     qd_status st = group->config.program.rank_step(rank->state, group->slots[index % N_SLOTS].step, output,
                                                    err, sizeof err);
-    if (st == QD_OK) return st;
+    if (st == QD_OK) return runs_on(&group->config) ? st : end_step(rank);
     if (rank->n_ended < index) (void)end_step(rank);
     fail_step(rank, index, st, err);
     return st;
@@ -284,7 +297,9 @@ static qd_status allocate(struct qd_group *group)
     if (!qd_size_mul(rows, tp * N_SLOTS, &n_ids)) return QD_ERR_NO_MEMORY;
     group->ranks = calloc(tp, sizeof *group->ranks);
     group->id_memory = calloc(n_ids + 1, sizeof *group->id_memory);
-    if (group->ranks == NULL || group->id_memory == NULL) return QD_ERR_NO_MEMORY;
+    group->span_memory = calloc(tp * N_SLOTS, sizeof *group->span_memory);
+    if (group->ranks == NULL || group->id_memory == NULL || group->span_memory == NULL)
+        return QD_ERR_NO_MEMORY;
     for (size_t r = 0; r < tp; r++) {
         group->ranks[r].group = group;
         group->ranks[r].rank = (int)r;
@@ -295,6 +310,7 @@ static qd_status allocate(struct qd_group *group)
         group->slots[s].step = calloc(1, group->step_bytes);
         if (group->slots[s].step == NULL) return QD_ERR_NO_MEMORY;
         group->slots[s].ids = group->ranks[0].output[s].ids;
+        group->slots[s].spans = group->span_memory + s * tp;
     }
     return QD_OK;
 }
@@ -392,6 +408,9 @@ qd_status qd_group_wait(qd_group_t *group, struct qd_group_result *result, char 
             .vocab_size = group->config.vocab_size,
             .step_begin_ns = slot->begin_ns,
             .step_end_ns = slot->end_ns,
+            .n_ranks = group->config.ops->executes ? group->config.tp : 0,
+            .spans = slot->spans,
+            .device = &slot->stats,
         };
         group->n_waited++;
     }
@@ -418,6 +437,7 @@ void qd_group_close(qd_group_t *group)
     qd_thread_bootstrap_destroy(group->bootstrap);
     for (int s = 0; s < N_SLOTS; s++) free(group->slots[s].step);
     free(group->id_memory);
+    free(group->span_memory);
     free(group->ranks);
     pthread_cond_destroy(&group->changed);
     pthread_mutex_destroy(&group->mutex);

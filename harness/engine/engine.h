@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "harness/engine/router.h"
+#include "harness/engine/step_row.h"
 #include "kernels/group.h"
 
 typedef struct qd_engine qd_engine_t;
@@ -31,6 +32,7 @@ struct qd_engine_config {
     enum qd_router_policy router;
     bool executes;       /* false on null: no EOS, virtual arrivals later */
     size_t max_requests; /* room reserved before timing starts: requests alive or unpolled at once */
+    size_t n_step_rows;  /* likewise, per replica: step rows that nobody has taken; 0: none are kept */
 };
 
 /* One request; arrays are copied. */
@@ -79,6 +81,7 @@ struct qd_replica_stats {
     int32_t peak_running, peak_waiting, peak_kv_blocks;
     int64_t schedule_ns, prepare_ns, launch_ns, wait_ns, output_ns, idle_ns; /* host segments */
     int64_t wall_ns; /* read apart from the segments */
+    int64_t span_ns; /* of the steps, by rank 0; 0 where nothing executes */
     struct qd_device_stats device; /* of rank 0; opening's figures stay at a reset */
 };
 
@@ -109,7 +112,13 @@ size_t qd_engine_poll_events(qd_engine_t *engine, struct qd_event *events, size_
 /* Error text of a dead replica, or NULL when all live. */
 const char *qd_engine_failure(qd_engine_t *engine);
 
-/* Statistics. Both wait until the replicas have nothing left to do: call them when no request is alive. */
+/* Up to max of a replica's oldest step rows, by one thread per replica, at any time; and how many steps found
+ * no room for their row since the last reset. */
+size_t qd_engine_take_steps(qd_engine_t *engine, int replica, struct qd_step_row *rows, size_t max);
+uint64_t qd_engine_n_dropped_steps(const qd_engine_t *engine, int replica);
+
+/* Statistics. A reset drops step rows, which nobody may take meanwhile. Both wait until the replicas have
+ * nothing left to do: call them when no request is alive. */
 void qd_engine_reset_stats(qd_engine_t *engine);
 struct qd_replica_stats qd_engine_stats(qd_engine_t *engine, int replica);
 

@@ -31,6 +31,7 @@ struct qd_instance_options {
     int64_t null_step_ns;
     int32_t max_logit_rows;   /* more than max_num_seqs: for eval */
     size_t max_requests;      /* alive or unpolled at once */
+    size_t n_step_rows;       /* as in qd_engine_config */
     void (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes); /* of loading; NULL: silent */
     void *progress_arg;
 };
