@@ -49,8 +49,8 @@ static const struct option_row option_rows[] = {
     {"threads", NULL, QD_GROUP_PARALLEL, OPTION_INT, AT(threads), 0, 1024, NULL, "N",
      "cores of the process, divided over all ranks", "all cores"},
 
-    {"router", NULL, QD_GROUP_PARALLEL, OPTION_TEXT, AT(router), 0, 0, "round-robin|least-loaded|vllm|vllm-0.9.1",
-     NULL, "which replica a request goes to", NULL},
+    {"router", NULL, QD_GROUP_PARALLEL, OPTION_TEXT, AT(router), 0, 0,
+     "round-robin|least-loaded|vllm|vllm-0.9.1", NULL, "which replica a request goes to", NULL},
 
     {"max-num-batched-tokens", "budget", QD_GROUP_ENGINE, OPTION_INT, AT(budget), 1, 1 << 20, NULL, "N",
      "token budget of a step, per replica", "2048"},
@@ -90,14 +90,15 @@ static const struct option_row option_rows[] = {
 
     {"dataset-name", NULL, QD_GROUP_WORKLOAD, OPTION_TEXT, AT(dataset_name), 0, 0,
      "random|custom|prompts|sharegpt|trace", NULL,
-     "random: runs of token ids; custom: JSONL with prompt and output_tokens; prompts: a text a line; sharegpt: JSON; "
+     "random: runs of token ids; custom: JSONL with prompt and output_tokens; prompts: a text a line; "
+     "sharegpt: JSON; "
      "trace: lengths and arrivals, JSONL or CSV",
      NULL},
     {"dataset-path", NULL, QD_GROUP_WORKLOAD, OPTION_TEXT, AT(dataset_path), 0, 0, NULL, "FILE",
      "of every data set but random", "none"},
     {"trace-columns", NULL, QD_GROUP_WORKLOAD, OPTION_TEXT, AT(trace_columns), 0, 0, NULL,
-     "auto|vidur|azure|burstgpt|ARRIVAL,INPUT,OUTPUT", "names of a CSV trace's columns; ARRIVAL and OUTPUT may be empty",
-     NULL},
+     "auto|vidur|azure|burstgpt|ARRIVAL,INPUT,OUTPUT",
+     "names of a CSV trace's columns; ARRIVAL and OUTPUT may be empty", NULL},
     {"trace-speedup", NULL, QD_GROUP_WORKLOAD, OPTION_REAL, AT(trace_speedup), 1e-6, 1e6, NULL, "F",
      "a trace's arrivals come F times as fast", NULL},
     {"num-prompts", NULL, QD_GROUP_WORKLOAD, OPTION_INT, AT(num_prompts), 1, 1 << 24, NULL, "N",
@@ -115,9 +116,10 @@ static const struct option_row option_rows[] = {
     {"request-rate", NULL, QD_GROUP_WORKLOAD, OPTION_REAL, AT(request_rate), 1e-6, INFINITY, NULL, "R|inf",
      "requests a second that arrive, instead of a trace's own times", NULL},
     {"burstiness", NULL, QD_GROUP_WORKLOAD, OPTION_REAL, AT(burstiness), 1e-3, INFINITY, NULL, "B|inf",
-     "of --request-rate: gaps are gamma distributed with this shape; 1: Poisson arrivals, inf: constant gaps", NULL},
-    {"ramp-up-strategy", NULL, QD_GROUP_WORKLOAD, OPTION_TEXT, AT(ramp_up_strategy), 0, 0, "linear|exponential", NULL,
-     "the rate goes from --ramp-up-start-rps to --ramp-up-end-rps", "none"},
+     "of --request-rate: gaps are gamma distributed with this shape; 1: Poisson arrivals, inf: constant gaps",
+     NULL},
+    {"ramp-up-strategy", NULL, QD_GROUP_WORKLOAD, OPTION_TEXT, AT(ramp_up_strategy), 0, 0,
+     "linear|exponential", NULL, "the rate goes from --ramp-up-start-rps to --ramp-up-end-rps", "none"},
     {"ramp-up-start-rps", NULL, QD_GROUP_WORKLOAD, OPTION_REAL, AT(ramp_up_start_rps), 1e-6, 1e9, NULL, "R",
      "requests a second at first", "none"},
     {"ramp-up-end-rps", NULL, QD_GROUP_WORKLOAD, OPTION_REAL, AT(ramp_up_end_rps), 1e-6, 1e9, NULL, "R",
@@ -132,10 +134,17 @@ static const struct option_row option_rows[] = {
     {"probe", NULL, QD_GROUP_WORKLOAD, OPTION_FLAG, AT(probe), 0, 0, NULL, NULL,
      "measure the memory's read bandwidth first (cpu; about a second)", NULL},
 
+    {"ledger", NULL, QD_GROUP_WORKLOAD, OPTION_FLAG, AT(ledger), 0, 0, NULL, NULL,
+     "print where the time went, from the roofline floor to the wall clock", NULL},
+    {"save-steps", NULL, QD_GROUP_WORKLOAD, OPTION_FLAG, AT(save_steps), 0, 0, NULL, NULL,
+     "write steps.jsonl in --result-dir: a line a step", NULL},
+
     {"result-dir", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(result_dir), 0, 0, NULL, "DIR",
      "write result.json and requests.jsonl here", "nothing is written"},
     {"result-filename", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(result_filename), 0, 0, NULL, "NAME",
      "name of the result file in --result-dir", NULL},
+    {"trace", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(trace), 0, 0, NULL, "FILE",
+     "write the steps as a Chrome trace, for Perfetto", "none"},
     {"label", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(label), 0, 0, NULL, "TEXT", "kept in the result",
      "none"},
     {"variant", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(variant), 0, 0, NULL, "TEXT",
@@ -179,7 +188,8 @@ static const struct option_row option_rows[] = {
     {"dry-run", NULL, QD_GROUP_DRY_RUN, OPTION_FLAG, AT(dry_run), 0, 0, NULL, NULL,
      "check and print what would run, then stop", NULL},
 
-    {"running", NULL, QD_GROUP_SCHED, OPTION_TEXT, AT(running), 0, 0, NULL, "LIST", "requests that decode", NULL},
+    {"running", NULL, QD_GROUP_SCHED, OPTION_TEXT, AT(running), 0, 0, NULL, "LIST", "requests that decode",
+     NULL},
     {"waiting", NULL, QD_GROUP_SCHED, OPTION_TEXT, AT(waiting), 0, 0, NULL, "LIST",
      "requests that stand in line meanwhile", NULL},
     {"steps", NULL, QD_GROUP_SCHED, OPTION_INT, AT(steps), 1, 1 << 20, NULL, "N",

@@ -71,6 +71,8 @@ struct qd_options {
     double memory_utilization;
     double null_step_us;
     bool device_timing;
+    bool ledger, save_steps;
+    const char *trace; /* file; NULL: none */
     bool enforce_eager, batch_invariant, enable_prefix_caching, async_scheduling;
     int64_t long_prefill_token_threshold;
     /* sampling */

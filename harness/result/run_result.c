@@ -229,6 +229,7 @@ cJSON *qd_run_result_to_json(const struct qd_run_result *run)
     qd_json_put_number(own, "imbalance", imbalance, &ok);
     struct qd_device_use use = qd_device_use_of(run->replicas, run->dp);
     qd_device_use_put(own, &use, &ok);
+    qd_ledger_put(own, &run->ledger, run->replicas, run->dp, &ok);
     cJSON *replicas = qd_json_put_array(own, "replicas", &ok);
     for (int i = 0; i < run->dp; i++)
         put_replica(replicas, &run->replicas[i], run->n_kv_blocks, &ok);

@@ -7,6 +7,7 @@
 #include <cjson/cJSON.h>
 
 #include "harness/engine/engine.h"
+#include "harness/result/ledger.h"
 #include "harness/result/machine.h"
 #include "harness/result/result.h"
 #include "harness/result/schema.h"
@@ -47,6 +48,7 @@ struct qd_run_result {
     const struct qd_request_record *records; /* [n_records] */
     uint64_t n_records;
     const struct qd_replica_stats *replicas; /* [dp] */
+    struct qd_ledger ledger;                 /* of them */
 
     /* apart from it */
     int64_t num_warmups, warmup_ns;
