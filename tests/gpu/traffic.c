@@ -251,8 +251,7 @@ static void test_embed(void)
     EXPECT_COUNT("embed", stored_bytes, T * H * BF16);
 }
 
-/* A row's logits once for the largest, once more for a draw; what threads look up beside is a quarter at
- * most.
+/* A row's logits once for the largest, once more for a draw. What threads look up beside: a quarter at most.
  */
 static void test_sample(void)
 {
