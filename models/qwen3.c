@@ -93,7 +93,6 @@ static void rank_close(void *state)
 {
     struct rank *r = state;
     if (r == NULL) return;
-    qd_rank_weights_free(&r->weights);
     free(r); /* buffers belong to the device */
 }
 
@@ -112,8 +111,8 @@ static qd_status rank_open(void *user, int index, struct qd_device device, void 
     r->options = program->options;
     r->device = device;
     r->step_capacity = qd_step_capacity(&r->options.limits);
+    r->weights = *qd_model_rank_weights(program->model, program->options.first_rank + index);
     qd_status st = allocate(r, err, errlen);
-    if (st == QD_OK) st = qd_model_place_weights(program->model, index, device, &r->weights, err, errlen);
     if (st != QD_OK) {
         rank_close(r);
         return st;
