@@ -41,6 +41,13 @@ struct qd_device_config {
 struct qd_device_memory {
     size_t free_bytes, total_bytes;
     int n_devices; /* ranks are dealt over these in order of their global index */
+    char name[64]; /* "NVIDIA H100 80GB HBM3" */
+};
+
+/* What drivers and libraries take of such a memory for one rank, beside what is asked for: allowances. */
+struct qd_device_reserve {
+    size_t graph_bytes;      /* recorded steps */
+    size_t collective_bytes; /* channels and mappings of collectives */
 };
 
 struct qd_device_ops {
@@ -59,6 +66,7 @@ struct qd_device_ops {
 
     /* memory and copies */
     qd_status (*memory)(int first_rank, struct qd_device_memory *out, char *err, size_t errlen); /* (optional) */
+    void (*reserve)(const struct qd_device_config *config, int tp, struct qd_device_reserve *out); /* (with memory) */
     qd_status (*working_bytes)(const struct qd_device_config *config, size_t *out, char *err, size_t errlen);
     qd_status (*alloc)(void *ctx, size_t bytes, void **out, char *err, size_t errlen);
     qd_status (*alloc_host)(void *ctx, size_t bytes, void **out, char *err, size_t errlen); /* (optional) */

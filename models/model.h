@@ -50,6 +50,7 @@ struct qd_program_options {
     int32_t n_kv_blocks;
     struct qd_step_limits limits;
     enum qd_numerics numerics;
+    bool no_logits; /* no step wants them: no memory for them is taken */
 };
 
 /* The forward pass over `model`; options are copied. The program borrows the model; free `program.user` with

@@ -42,7 +42,8 @@ static qd_status open_group(const struct qd_instance_options *o, qd_instance_t *
         struct qd_program_options program_options = {.first_rank = replica * o->tp,
                                                      .n_kv_blocks = plan->n_kv_blocks,
                                                      .limits = plan->limits,
-                                                     .numerics = o->numerics};
+                                                     .numerics = o->numerics,
+                                                     .no_logits = o->max_logit_rows == 0};
         QD_TRY(qd_model_program(instance->model, &program_options, program, err, errlen));
     }
     struct qd_group_config config = {

@@ -1,6 +1,7 @@
 /* The table of the devices `cuda` and `emu`: one source, compiled against CUDA or against the emulator. */
 #include "kernels/cuda/device.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -50,8 +51,20 @@ static qd_status cuda_memory(int global_rank, struct qd_device_memory *out, char
     int gpu;
     struct qd_cuda_gpu_size size;
     QD_TRY(count_gpus(&out->n_devices, err, errlen));
+    struct cudaDeviceProp properties;
     QD_TRY(use_gpu(global_rank, &gpu, &size, err, errlen));
+    QD_TRY(QD_CUDA(cudaGetDeviceProperties(&properties, gpu)));
+    snprintf(out->name, sizeof out->name, "%s", properties.name);
     return QD_CUDA(cudaMemGetInfo(&out->free_bytes, &out->total_bytes));
+}
+
+/* How much the driver takes for a recorded step and NCCL for its channels is known from hearsay only (vLLM's logs tell
+ * of hundreds of MiB for 67 graphs, NCCL's buffers are 4 MiB a channel): to be measured. */
+static void cuda_reserve(const struct qd_device_config *config, int tp, struct qd_device_reserve *out)
+{
+    const size_t graph_bytes = (size_t)4 << 20, collective_bytes = (size_t)256 << 20;
+    *out = (struct qd_device_reserve){.collective_bytes = tp > 1 ? collective_bytes : 0};
+    if (!config->enforce_eager) out->graph_bytes = (size_t)qd_cuda_graph_count(config) * graph_bytes;
 }
 #endif
 
@@ -212,6 +225,7 @@ const struct qd_device_ops qd_emu_ops = {
 static const struct qd_device_ops cuda_ops = {
     .name = "cuda",
     .memory = cuda_memory,
+    .reserve = cuda_reserve,
 #endif
     .abi_version = QD_DEVICE_ABI_VERSION,
     .executes = true,

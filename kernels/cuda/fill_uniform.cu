@@ -8,7 +8,7 @@
  *     `to` 16-byte aligned                                         QD_ERR_UNSUPPORTED
  *
  * Traffic: 2 bytes written an element; about 70 integer operations a block of eight, so that memory is the limit.
- * nvcc 13.0: 30 registers on sm_80 and sm_90, no shared memory, no spills. Emulated only.
+ * nvcc 13.0: 30 registers on sm_80, 20 on sm_90, no shared memory, no spills. Emulated only.
  */
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/philox.cuh"

@@ -147,6 +147,8 @@ qd_status qd_cuda_step_finish(struct qd_cuda *cuda, int32_t *ids);
 /* Where the array of the launched step (token_source or logit_row) lies in device memory; NULL for NULL. */
 const int32_t *qd_cuda_step_array(const struct qd_cuda *cuda, const int32_t *host);
 
+/* How many steps may ever be recorded under the configuration's limits. */
+int qd_cuda_graph_count(const struct qd_device_config *config);
 /* Decides how this step runs; *n_padded is the count of tokens and logit rows to launch. */
 void qd_cuda_graph_choose(struct qd_cuda *cuda, const struct qd_step *step, int32_t *n_padded);
 qd_status qd_cuda_graph_begin(struct qd_cuda *cuda);

@@ -24,7 +24,10 @@ static struct {
 
 void fake_stores_reset(int n_devices)
 {
-    fake_stores = (struct fake_stores){.n_devices = n_devices};
+    fake_stores = (struct fake_stores){.n_devices = n_devices, .max_asked = -1};
+    for (int i = 0; i < FAKE_MAX_DEVICES; i++)
+        fake_stores.memory[i] = (struct qd_device_memory){
+            .free_bytes = (size_t)80 << 30, .total_bytes = (size_t)80 << 30, .name = "Fake H100"};
 }
 
 static qd_status device_of(int global_rank, int *device, char *err, size_t errlen)
@@ -166,10 +169,49 @@ static size_t weight_bytes(int64_t n_rows, int64_t n_cols, enum qd_weight_layout
     return qd_ref_ops.weight_bytes(n_rows, n_cols, layout);
 }
 
+static qd_status memory(int first_rank, struct qd_device_memory *out, char *err, size_t errlen)
+{
+    (void)err, (void)errlen;
+    if (first_rank > fake_stores.max_asked) fake_stores.max_asked = first_rank;
+    *out = fake_stores.memory[first_rank % fake_stores.n_devices];
+    out->n_devices = fake_stores.n_devices;
+    return QD_OK;
+}
+
+static void reserve(const struct qd_device_config *config, int tp, struct qd_device_reserve *out)
+{
+    out->graph_bytes = config->enforce_eager ? 0 : fake_stores.graph_bytes;
+    out->collective_bytes = tp > 1 ? fake_stores.collective_bytes : 0;
+}
+
+static qd_status working_bytes(const struct qd_device_config *config, size_t *out, char *err, size_t errlen)
+{
+    (void)config, (void)err, (void)errlen;
+    *out = fake_stores.working_bytes;
+    return QD_OK;
+}
+
+static bool supports(const struct qd_model_shape *shape, int tp, enum qd_numerics numerics, char *why, size_t why_len)
+{
+    (void)shape, (void)tp, (void)numerics, (void)why, (void)why_len;
+    return true;
+}
+
+static qd_status alloc_host(void *ctx, size_t bytes, void **out, char *err, size_t errlen)
+{
+    (void)ctx, (void)out;
+    return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no %zu bytes of the fake's", bytes);
+}
+
 const struct qd_device_ops fake_store_ops = {
     .abi_version = QD_DEVICE_ABI_VERSION,
     .name = "fake stores",
     .executes = true,
+    .supports = supports,
+    .memory = memory,
+    .reserve = reserve,
+    .working_bytes = working_bytes,
+    .alloc_host = alloc_host, /* planned for, never called */
     .weight_bytes = weight_bytes,
     .store = &store_ops,
 };
