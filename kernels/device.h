@@ -66,13 +66,15 @@ struct qd_device_ops {
 
     /* memory and copies */
     qd_status (*memory)(int first_rank, struct qd_device_memory *out, char *err, size_t errlen); /* (optional) */
-    void (*reserve)(const struct qd_device_config *config, int tp, struct qd_device_reserve *out); /* (with memory) */
+    void (*reserve)(const struct qd_device_config *config, int tp,
+                    struct qd_device_reserve *out); /* (with memory) */
     qd_status (*working_bytes)(const struct qd_device_config *config, size_t *out, char *err, size_t errlen);
     qd_status (*alloc)(void *ctx, size_t bytes, void **out, char *err, size_t errlen);
     qd_status (*alloc_host)(void *ctx, size_t bytes, void **out, char *err, size_t errlen); /* (optional) */
     size_t (*weight_bytes)(int64_t n_rows, int64_t n_cols, enum qd_weight_layout layout); /* SIZE_MAX: overflow */
-    qd_status (*pack_weight)(void *data, int64_t n_rows, int64_t n_cols, char *err, size_t errlen); /* or store */
-    const struct qd_store_ops *store; /* (optional) weights in memory of the device's own */
+    qd_status (*pack_weight)(void *data, int64_t n_rows, int64_t n_cols, char *err,
+                             size_t errlen); /* or store */
+    const struct qd_store_ops *store;        /* (optional) weights in memory of the device's own */
     qd_status (*copy_to_host)(void *ctx, const struct qd_copy_to_host_args *args);
 
     /* plan, once per step */
@@ -120,8 +122,8 @@ static inline const char *qd_device_error_text(struct qd_device d)
 {
     return d.ops->error_text != NULL ? d.ops->error_text(d.ctx) : "";
 }
-/* True when the device has memory apart from the host's and other ranks': weights go to stores, never to the host's
- * memory as a whole, and what alloc() returns is no address of the host's. */
+/* True when the device has memory apart from the host's and other ranks': weights go to stores, never to the
+ * host's memory as a whole, and what alloc() returns is no address of the host's. */
 static inline bool qd_device_has_copies(const struct qd_device_ops *ops)
 {
     return ops->store != NULL;

@@ -141,7 +141,7 @@ qd_status qd_arrangement_init(struct qd_arrangement *a, char *err, size_t errlen
     return QD_OK;
 }
 
-qd_status qd_arrangement_init_store(struct qd_arrangement *a, int global_rank, int n_lanes, char *err,
+qd_status qd_arrangement_init_store(struct qd_arrangement *a, int n_lanes, char *err,
                                     size_t errlen)
 {
     size_t n_bytes;
@@ -149,9 +149,9 @@ qd_status qd_arrangement_init_store(struct qd_arrangement *a, int global_rank, i
     char why[QD_ERR_LEN] = "";
     QD_ASSERT(a->n_ranks == 1);
     QD_TRY(count(a, &n_bytes, err, errlen));
-    qd_status status = a->ops->store->open(global_rank, n_bytes, n_lanes, &a->store, &data, why, sizeof why);
+    qd_status status = a->ops->store->open(a->device, n_bytes, n_lanes, &a->store, &data, why, sizeof why);
     if (status != QD_OK)
-        return qd_fail(status, err, errlen, "%s: weights of rank %d: %s", a->config->name, global_rank, why);
+        return qd_fail(status, err, errlen, "%s: weights of rank %d: %s", a->config->name, a->shards[0].rank, why);
     a->arena = (struct qd_arena){.base = data, .capacity = n_bytes};
     struct layout placed = {.a = a};
     lay_out(&placed);
@@ -177,7 +177,8 @@ static bool is_shared(enum qd_tensor_role role)
 }
 
 /* Its const is for readers; the loader writes once. */
-qd_bf16 *qd_arrangement_destination(const struct qd_arrangement *a, const struct qd_tensor_spec *spec, int rank)
+qd_bf16 *qd_arrangement_destination(const struct qd_arrangement *a, const struct qd_tensor_spec *spec,
+                                    int rank)
 {
     const struct qd_rank_weights *w = &a->ranks[rank];
     const struct qd_layer_weights *layer = spec->layer >= 0 ? &w->layers[spec->layer] : NULL;

@@ -32,7 +32,8 @@ void qd_dummy_fill(const struct qd_model_config *config, const struct qd_tensor_
         qd_bf16 edge[QD_DRAWS];
         int64_t skip = i % QD_DRAWS, left = first + n - i;
         bool whole = skip == 0 && left >= QD_DRAWS;
-        qd_draw_bf16(seed, draw.stream, (uint64_t)(i / QD_DRAWS), draw.width, whole ? out + (i - first) : edge);
+        qd_draw_bf16(seed, draw.stream, (uint64_t)(i / QD_DRAWS), draw.width,
+                     whole ? out + (i - first) : edge);
         int64_t take = QD_DRAWS - skip < left ? QD_DRAWS - skip : left;
         for (int64_t k = 0; !whole && k < take; k++)
             out[i - first + k] = edge[skip + k];

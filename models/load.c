@@ -1,9 +1,9 @@
 /* Loading: chunks of rows, read or made up by several threads, converted to bf16, put in place in the arena.
  * Whoever brings the last rows of a weight has the device pack it while they are in the cache. Beyond the
  * arena only one chunk per thread is held.
- * Where the device has memory of its own there is no arena: every chunk goes from page-locked staging to the stores
- * of all ranks that want a part of it, and the thread reads the next into its other staging meanwhile. Random
- * matrices are drawn by the device itself. */
+ * Where the device has memory of its own there is no arena: every chunk goes from page-locked staging to the
+ * stores of all ranks that want a part of it, and the thread reads the next into its other staging meanwhile.
+ * Random matrices are drawn by the device itself. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -18,10 +18,11 @@
 #include "models/model.h"
 
 enum {
-    CHUNK_BYTES = 1 << 20,        /* stays in a core's cache until it is packed */
-    STAGED_CHUNK_BYTES = 4 << 20, /* starting a copy costs microseconds, which are few beside 4 MiB at 25 GB/s */
-    STAGED_CHUNK_ROWS = 8,        /* a multiple: gate and up are placed in groups of so many */
-    N_STAGING = 2,                /* of a thread: one is read into, one is copied from */
+    CHUNK_BYTES = 1 << 20, /* stays in a core's cache until it is packed */
+    STAGED_CHUNK_BYTES =
+        4 << 20,           /* starting a copy costs microseconds, which are few beside 4 MiB at 25 GB/s */
+    STAGED_CHUNK_ROWS = 8, /* a multiple: gate and up are placed in groups of so many */
+    N_STAGING = 2,         /* of a thread: one is read into, one is copied from */
     MAX_THREADS = 64,
     PROGRESS_NS = 200000000
 };
@@ -127,8 +128,8 @@ static qd_status read_stored(struct loading *l, const struct qd_tensor *tensor, 
 }
 
 /* Reads and converts to bf16. */
-static qd_status read_chunk(struct loading *l, const struct chunk *chunk, struct buffers *buffers, qd_bf16 *rows,
-                            char *err, size_t errlen)
+static qd_status read_chunk(struct loading *l, const struct chunk *chunk, struct buffers *buffers,
+                            qd_bf16 *rows, char *err, size_t errlen)
 {
     const struct qd_tensor *tensor = l->found[chunk->tensor];
     size_t row_bytes = stored_row_bytes(l, chunk->tensor), n_bytes = (size_t)chunk->n_rows * row_bytes;
@@ -174,8 +175,9 @@ static qd_status load_to_host(struct loading *l, const struct chunk *chunk, cons
 }
 
 /* A thread's staging has a lane in every store, and is filled anew when all of them are done with it. */
-static qd_status load_to_stores(struct loading *l, const struct chunk *chunk, const struct qd_tensor_spec *spec,
-                                struct buffers *buffers, char *err, size_t errlen)
+static qd_status load_to_stores(struct loading *l, const struct chunk *chunk,
+                                const struct qd_tensor_spec *spec, struct buffers *buffers, char *err,
+                                size_t errlen)
 {
     const struct qd_model *model = l->model;
     const struct qd_store_ops *ops = l->options->ops->store;
@@ -186,8 +188,8 @@ static qd_status load_to_stores(struct loading *l, const struct chunk *chunk, co
     for (int i = 0; i < model->n_stores; i++) QD_TRY(ops->wait(model->stores[i].store, lane, err, errlen));
     QD_TRY(bring_rows(l, chunk, spec, buffers, buffers->rows[turn], err, errlen));
     for (int i = 0; i < model->n_stores; i++)
-        QD_TRY(qd_arrangement_send(&model->stores[i], spec, chunk->row, chunk->n_rows, buffers->rows[turn], lane,
-                                   err, errlen));
+        QD_TRY(qd_arrangement_send(&model->stores[i], spec, chunk->row, chunk->n_rows, buffers->rows[turn],
+                                   lane, err, errlen));
     return QD_OK;
 }
 
@@ -351,7 +353,7 @@ static qd_status make_stores(const struct loading *l, char *err, size_t errlen)
         a->n_ranks = 1;
         a->device = device;
         a->shards[0] = model->weights.shards[rank % model->tp];
-        qd_status status = qd_arrangement_init_store(a, rank, l->n_threads * N_STAGING, err, errlen);
+        qd_status status = qd_arrangement_init_store(a, l->n_threads * N_STAGING, err, errlen);
         if (status != QD_OK) qd_arrangement_free(a);
         if (status != QD_OK) return status;
         model->n_stores++;

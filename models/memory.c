@@ -53,7 +53,8 @@ static struct sum activations(const struct qd_model_config *config, const struct
     return sum;
 }
 
-/* Logits for whoever wants them: gathered from the ranks, and twice those handed out where that is the same memory. */
+/* Logits for whoever wants them: gathered from the ranks, and twice those handed out where that is the same
+ * memory. */
 static struct sum wanted_logits(const struct qd_model_config *config, const struct qd_shard *shard,
                                 const struct qd_device_ops *ops, const struct qd_step_limits *limits)
 {

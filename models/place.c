@@ -1,6 +1,6 @@
-/* Weights on their way to a device's own memory. A tensor's rows leave the staging as they were read: the copies
- * themselves put them in place, so that nobody touches them twice. Columns of a rank and groups of 8 rows of gate or
- * up are rows with a stride. */
+/* Weights on their way to a device's own memory. A tensor's rows leave the staging as they were read: the
+ * copies themselves put them in place, so that nobody touches them twice. Columns of a rank and groups of 8
+ * rows of gate or up are rows with a stride. */
 #include "models/arrange.h"
 #include "models/dummy.h"
 
@@ -25,8 +25,9 @@ static qd_status place(const struct qd_arrangement *a, const struct qd_tensor_sp
     out->n_cols = spec->cols;
     bool whole = out->slice.n_rows % GROUP == 0 && out->stride == spec->cols;
     if (out->slice.interleave != QD_INTERLEAVE_NONE && !whole)
-        return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "%lld rows of %lld of gate and up: not in whole groups",
-                       (long long)out->slice.n_rows, (long long)spec->cols);
+        return qd_fail(QD_ERR_UNSUPPORTED, err, errlen,
+                       "%lld rows of %lld of gate and up: not in whole groups", (long long)out->slice.n_rows,
+                       (long long)spec->cols);
     return QD_OK;
 }
 
@@ -35,7 +36,7 @@ static struct qd_store_copy make_copy(const struct placing *p, int64_t i, int64_
 {
     bool grouped = p->slice.interleave != QD_INTERLEAVE_NONE;
     int64_t rows = grouped ? GROUP : 1, apart = grouped ? 2 * GROUP : 1; /* of what is copied at once */
-    QD_ASSERT(i % rows == 0 && n % rows == 0);                            /* as the loader cuts its chunks */
+    QD_ASSERT(i % rows == 0 && n % rows == 0);                           /* as the loader cuts its chunks */
     return (struct qd_store_copy){
         .to = p->to + qd_slice_dst_row(&p->slice, i) * p->stride,
         .from = from + p->slice.col_begin,
@@ -55,13 +56,13 @@ qd_status qd_arrangement_send(const struct qd_arrangement *a, const struct qd_te
     int64_t end = row + n_rows, slice_end = p.slice.row_begin + p.slice.n_rows;
     if (end > slice_end) end = slice_end;
     if (begin >= end) return QD_OK;
-    const struct qd_store_copy copy = make_copy(&p, begin - p.slice.row_begin, end - begin,
-                                                rows + (begin - row) * spec->cols);
+    const struct qd_store_copy copy =
+        make_copy(&p, begin - p.slice.row_begin, end - begin, rows + (begin - row) * spec->cols);
     return a->ops->store->copy(a->store, lane, &copy, err, errlen);
 }
 
-qd_status qd_arrangement_fill(const struct qd_arrangement *a, const struct qd_tensor_spec *spec, uint64_t seed,
-                              char *err, size_t errlen)
+qd_status qd_arrangement_fill(const struct qd_arrangement *a, const struct qd_tensor_spec *spec,
+                              uint64_t seed, char *err, size_t errlen)
 {
     struct placing p;
     QD_TRY(place(a, spec, &p, err, errlen));

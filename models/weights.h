@@ -1,5 +1,6 @@
 /* Arranged weights of one rank, as the forward pass reads them. Filled by the safetensors loader or by
- * dummy.c; memory belongs to the model, is read-only once loaded and is shared by all replicas that reach it. */
+ * dummy.c; memory belongs to the model, is read-only once loaded and is shared by all replicas that reach it.
+ */
 #ifndef QD_MODELS_WEIGHTS_H
 #define QD_MODELS_WEIGHTS_H
 
@@ -23,8 +24,8 @@ struct qd_rank_weights {
     struct qd_weight lm_head;   /* [vocab_count][H] packed; data NULL when the shard is empty */
 };
 
-/* The weights of a rank by its global index (replica * tp + rank), where its device reads them; everything lives as
- * long as the model. NULL when the model was loaded for a device that does not execute. */
+/* The weights of a rank by its global index (replica * tp + rank), where its device reads them; everything
+ * lives as long as the model. NULL when the model was loaded for a device that does not execute. */
 const struct qd_rank_weights *qd_model_rank_weights(const qd_model_t *model, int rank);
 const struct qd_shard *qd_model_shard(const qd_model_t *model, int rank); /* 0 <= rank < tp */
 

@@ -19,7 +19,8 @@ void qd_run_plan_print(const struct qd_instance_plan *plan, FILE *out)
 
 void qd_run_plan_print_refused(const struct qd_instance_plan *plan, FILE *out)
 {
-    fprintf(out, "{\"max_num_batched_tokens\": %" PRId32 ", \"needed_bytes\": %zu, \"available_bytes\": %zu}\n",
+    fprintf(out,
+            "{\"max_num_batched_tokens\": %" PRId32 ", \"needed_bytes\": %zu, \"available_bytes\": %zu}\n",
             plan->limits.max_tokens, qd_instance_plan_needed(plan), plan->usable_bytes);
 }
 

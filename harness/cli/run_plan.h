@@ -9,7 +9,8 @@
 /* The configuration after every default and shrinking, and the bytes it takes. */
 void qd_run_plan_print(const struct qd_instance_plan *plan, FILE *out);
 
-/* The sums of a plan that ended with QD_ERR_DOES_NOT_FIT: "needed_bytes" and "available_bytes"; and the token budget. */
+/* The sums of a plan that ended with QD_ERR_DOES_NOT_FIT: "needed_bytes" and "available_bytes"; and the token
+ * budget. */
 void qd_run_plan_print_refused(const struct qd_instance_plan *plan, FILE *out);
 
 /* How the last message of a run begins in which no request completed; its exit code is QD_EXIT_PARTIAL. */

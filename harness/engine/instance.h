@@ -66,16 +66,16 @@ struct qd_instance_plan {
 /* The sum that is held against usable_bytes; SIZE_MAX when it saturates. */
 size_t qd_instance_plan_needed(const struct qd_instance_plan *plan);
 
-/* What is wrong whatever the memory: options, config.json, whether the model goes on the device at this TP. Opens no
- * device. Sets config, ops, shape, tp, dp of `out`; errors as qd_instance_plan_make. */
-qd_status qd_instance_plan_check(const struct qd_instance_options *options, struct qd_instance_plan *out, char *err,
-                                 size_t errlen);
+/* What is wrong whatever the memory: options, config.json, whether the model goes on the device at this TP.
+ * Opens no device. Sets config, ops, shape, tp, dp of `out`; errors as qd_instance_plan_make. */
+qd_status qd_instance_plan_check(const struct qd_instance_options *options, struct qd_instance_plan *out,
+                                 char *err, size_t errlen);
 
-/* The arithmetic only: reads config.json, loads and opens nothing. QD_ERR_DOES_NOT_FIT with the sum spelled out, and
- * its terms in `out` (qd_instance_plan_needed), against usable_bytes; QD_ERR_UNSUPPORTED,
+/* The arithmetic only: reads config.json, loads and opens nothing. QD_ERR_DOES_NOT_FIT with the sum spelled
+ * out, and its terms in `out` (qd_instance_plan_needed), against usable_bytes; QD_ERR_UNSUPPORTED,
  * QD_ERR_INPUT, QD_ERR_NOT_FOUND, QD_ERR_TOO_LARGE; those of the device for its instruction set and threads.
- * max_model_len and the pool shrink to what fits unless they were asked for. On a device that executes nothing
- * pages are imagined; only the lists of them take memory. */
+ * max_model_len and the pool shrink to what fits unless they were asked for. On a device that executes
+ * nothing pages are imagined; only the lists of them take memory. */
 qd_status qd_instance_plan_make(const struct qd_instance_options *options, struct qd_instance_plan *out,
                                 char *err, size_t errlen);
 

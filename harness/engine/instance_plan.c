@@ -65,33 +65,33 @@ static int64_t or_default(int64_t given, int64_t otherwise)
     return given > 0 ? given : otherwise;
 }
 
-/* vLLM's defaults by device memory, those of its API server (vllm/engine/arg_utils.py): what `vllm bench serve`
- * measures. An A100 of 80 GB is in the last class there. */
+/* vLLM's defaults by device memory, those of its API server (vllm/engine/arg_utils.py): what `vllm bench
+ * serve` measures. An A100 of 80 GB is in the last tier there. */
 static const struct {
     size_t least_bytes;
     int64_t budget, seqs;
 } device_defaults[] = {
     {(size_t)160 << 30, 16384, 1024}, {(size_t)70 << 30, 8192, 1024}, {0, QD_DEFAULT_BUDGET, 256}};
-enum { LARGE_A100_CLASS = 1, N_DEVICE_DEFAULTS = sizeof device_defaults / sizeof device_defaults[0] };
+enum { A100_80G_TIER = 1, N_DEVICE_DEFAULTS = sizeof device_defaults / sizeof device_defaults[0] };
 
-/* The class of a device's memory. */
-static int device_class(const struct qd_device_memory *device)
+/* The tier of a device's memory. */
+static int memory_tier(const struct qd_device_memory *device)
 {
-    int class = 0;
-    while (device->total_bytes < device_defaults[class].least_bytes) class++;
+    int tier = 0;
+    while (device->total_bytes < device_defaults[tier].least_bytes) tier++;
     bool is_a100 = strstr(device->name, "A100") != NULL;
-    return class == LARGE_A100_CLASS && is_a100 ? N_DEVICE_DEFAULTS - 1 : class;
+    return tier == A100_80G_TIER && is_a100 ? N_DEVICE_DEFAULTS - 1 : tier;
 }
 
 /* Budget and sequences, as in vLLM: an explicit contradiction is an error, a default gives way. The length is
  * that of the model or what was asked for; a small pool may shorten it later. */
-static qd_status plan_limits(const struct qd_instance_options *o, struct qd_instance_plan *plan, int class, char *err,
-                             size_t errlen)
+static qd_status plan_limits(const struct qd_instance_options *o, struct qd_instance_plan *plan, int tier,
+                             char *err, size_t errlen)
 {
-    bool by_memory = class >= 0;
+    bool by_memory = tier >= 0;
     int64_t budget =
-        or_default(o->max_num_batched_tokens, by_memory ? device_defaults[class].budget : QD_DEFAULT_BUDGET);
-    int64_t seqs = or_default(o->max_num_seqs, by_memory ? device_defaults[class].seqs : QD_DEFAULT_MAX_SEQS);
+        or_default(o->max_num_batched_tokens, by_memory ? device_defaults[tier].budget : QD_DEFAULT_BUDGET);
+    int64_t seqs = or_default(o->max_num_seqs, by_memory ? device_defaults[tier].seqs : QD_DEFAULT_MAX_SEQS);
     if (o->max_num_seqs > budget)
         return qd_fail(QD_ERR_INPUT, err, errlen,
                        "max_num_batched_tokens %" PRId64 " is smaller than max_num_seqs %" PRId64, budget, seqs);
@@ -146,8 +146,10 @@ static void describe_rest(const struct qd_instance_plan *plan, char *text, size_
 {
     text[0] = '\0';
     if (plan->ops->memory == NULL) return;
-    snprintf(text, len, " + graphs %.3f GiB + collectives %.3f GiB + taken before %.3f GiB (CUDA's context, other processes)",
-             gib(plan->graph_bytes), gib(plan->collective_bytes), gib(plan->taken_bytes));
+    snprintf(
+        text, len,
+        " + graphs %.3f GiB + collectives %.3f GiB + taken before %.3f GiB (CUDA's context, other processes)",
+        gib(plan->graph_bytes), gib(plan->collective_bytes), gib(plan->taken_bytes));
 }
 
 /* The refusal: every term of the sum, and what it is held against. The plan keeps the terms. */
@@ -158,12 +160,13 @@ static qd_status does_not_fit(struct qd_instance_plan *plan, const char *what, s
     plan->kv_bytes = kv_bytes;
     describe_rest(plan, rest, sizeof rest);
     if (plan->ops->memory != NULL) snprintf(where, sizeof where, "GPU %d: ", plan->gpu);
-    return qd_fail(QD_ERR_DOES_NOT_FIT, err, errlen,
-                   "%s does not fit: weights %.3f GiB + activations %.3f GiB + KV pages %.3f GiB%s = %.3f GiB > "
-                   "%.3f GiB (%s%s %.3f GiB x utilization %.2f)",
-                   what, gib(plan->weight_bytes), gib(plan->activation_bytes), gib(kv_bytes), rest,
-                   gib(qd_instance_plan_needed(plan)), gib(plan->usable_bytes), where,
-                   qd_memory_source_name(plan->memory.source), gib(plan->memory.bytes), utilization);
+    return qd_fail(
+        QD_ERR_DOES_NOT_FIT, err, errlen,
+        "%s does not fit: weights %.3f GiB + activations %.3f GiB + KV pages %.3f GiB%s = %.3f GiB > "
+        "%.3f GiB (%s%s %.3f GiB x utilization %.2f)",
+        what, gib(plan->weight_bytes), gib(plan->activation_bytes), gib(kv_bytes), rest,
+        gib(qd_instance_plan_needed(plan)), gib(plan->usable_bytes), where,
+        qd_memory_source_name(plan->memory.source), gib(plan->memory.bytes), utilization);
 }
 
 struct qd_device_config qd_instance_device(const struct qd_instance_options *options,
@@ -191,10 +194,10 @@ static size_t usable_of(size_t bytes, double utilization)
     return usable < 0x1p63 ? (size_t)usable : bytes;
 }
 
-/* The fullest of the GPUs in use, and the class of the smallest. As in vLLM the utilization is of all memory, and what
- * others have taken of it counts; --memory-limit is about what this process takes. */
-static qd_status plan_device_memory(const struct qd_instance_options *o, struct qd_instance_plan *plan, int *class,
-                                    char *err, size_t errlen)
+/* The fullest of the GPUs in use, and the tier of the smallest. As in vLLM the utilization is of all memory,
+ * and what others have taken of it counts; --memory-limit is about what this process takes. */
+static qd_status plan_device_memory(const struct qd_instance_options *o, struct qd_instance_plan *plan,
+                                    int *tier, char *err, size_t errlen)
 {
     int n_ranks = plan->tp * plan->dp;
     size_t least = SIZE_MAX;
@@ -203,7 +206,7 @@ static qd_status plan_device_memory(const struct qd_instance_options *o, struct 
         QD_TRY(plan->ops->memory(rank, &device, err, errlen));
         size_t usable = usable_of(device.total_bytes, o->memory_utilization);
         size_t taken = device.total_bytes - device.free_bytes, rest = usable > taken ? usable - taken : 0;
-        if (device_class(&device) > *class) *class = device_class(&device);
+        if (memory_tier(&device) > *tier) *tier = memory_tier(&device);
         if (rank > 0 && rest >= least) continue;
         least = rest;
         plan->gpu = rank;
@@ -219,14 +222,14 @@ static qd_status plan_device_memory(const struct qd_instance_options *o, struct 
     return QD_OK;
 }
 
-/* The memory that ranks share: the host's, or a GPU's. *class: of its defaults, or -1. */
-static qd_status plan_memory(const struct qd_instance_options *o, struct qd_instance_plan *plan, int *class, char *err,
-                             size_t errlen)
+/* The memory that ranks share: the host's, or a GPU's. *tier: of its defaults, or -1. */
+static qd_status plan_memory(const struct qd_instance_options *o, struct qd_instance_plan *plan, int *tier,
+                             char *err, size_t errlen)
 {
-    *class = -1;
+    *tier = -1;
     plan->n_sharing = plan->tp * plan->dp;
     plan->memory = qd_memory_available(o->memory_limit);
-    if (plan->ops->memory != NULL) QD_TRY(plan_device_memory(o, plan, class, err, errlen));
+    if (plan->ops->memory != NULL) QD_TRY(plan_device_memory(o, plan, tier, err, errlen));
     plan->usable_bytes = usable_of(plan->memory.bytes, o->memory_utilization);
     return QD_OK;
 }
@@ -256,8 +259,8 @@ static qd_status plan_working(const struct qd_instance_options *o, struct qd_ins
     return QD_OK;
 }
 
-/* Weights of the ranks that share a memory: one copy of all on the host, or a store for each rank of a replica with a
- * rank there. */
+/* Weights of the ranks that share a memory: one copy of all on the host, or a store for each rank of a
+ * replica with a rank there. */
 static bool count_weights(const struct qd_instance_plan *plan, size_t *out)
 {
     if (!qd_device_has_copies(plan->ops))
@@ -368,8 +371,8 @@ static qd_status plan_pool(const struct qd_instance_options *o, struct qd_instan
     return QD_OK;
 }
 
-qd_status qd_instance_plan_check(const struct qd_instance_options *options, struct qd_instance_plan *out, char *err,
-                                 size_t errlen)
+qd_status qd_instance_plan_check(const struct qd_instance_options *options, struct qd_instance_plan *out,
+                                 char *err, size_t errlen)
 {
     *out = (struct qd_instance_plan){.tp = options->tp, .dp = options->dp, .n_threads = options->n_threads};
     out->ops = options->ops;
@@ -388,10 +391,10 @@ qd_status qd_instance_plan_check(const struct qd_instance_options *options, stru
 qd_status qd_instance_plan_make(const struct qd_instance_options *options, struct qd_instance_plan *out,
                                 char *err, size_t errlen)
 {
-    int class;
+    int tier;
     QD_TRY(qd_instance_plan_check(options, out, err, errlen));
-    QD_TRY(plan_memory(options, out, &class, err, errlen));
-    QD_TRY(plan_limits(options, out, class, err, errlen));
+    QD_TRY(plan_memory(options, out, &tier, err, errlen));
+    QD_TRY(plan_limits(options, out, tier, err, errlen));
     out->limits.max_blocks = table_entries(options, out, INT32_MAX);
     QD_TRY(plan_fixed(options, out, err, errlen));
     QD_TRY(plan_pool(options, out, err, errlen));

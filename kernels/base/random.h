@@ -37,8 +37,8 @@ static inline float qd_uniform_open(uint32_t word)
 
 enum { QD_DRAWS = 8 }; /* bf16 values of one block */
 
-/* out[QD_DRAWS] = r(u * width), u uniform in (-1/2, 1/2) on 2^16 points, from the block at `index` of `stream`: the
- * 16-bit draw w, the lower half of a word first, stands for (w + 1/2) / 2^16 - 1/2. */
+/* out[QD_DRAWS] = r(u * width), u uniform in (-1/2, 1/2) on 2^16 points, from the block at `index` of
+ * `stream`: the 16-bit draw w, the lower half of a word first, stands for (w + 1/2) / 2^16 - 1/2. */
 static inline void qd_draw_bf16(uint64_t key, uint64_t stream, uint64_t index, float width, qd_bf16 *out)
 {
     struct qd_philox_block block = qd_philox(key, stream, index);

@@ -32,10 +32,11 @@ qd_status qd_cuda_check(cudaError_t error, const char *statement, const char *fi
     cudaGetLastError(); /* clears it, unless it ended the context */
     if (cudaGetDevice(&gpu) != cudaSuccess) cudaGetLastError();
     if (ends_context(error))
-        return qd_fail(QD_ERR_ENVIRONMENT, err, errlen,
-                       "%s:%d: GPU %d: %s: %s (of this call or a kernel before it; the context of GPU %d is lost, and "
-                       "with it whatever this process runs there)",
-                       file, line, gpu, statement, text, gpu);
+        return qd_fail(
+            QD_ERR_ENVIRONMENT, err, errlen,
+            "%s:%d: GPU %d: %s: %s (of this call or a kernel before it; the context of GPU %d is lost, and "
+            "with it whatever this process runs there)",
+            file, line, gpu, statement, text, gpu);
     return qd_fail(error == cudaErrorMemoryAllocation ? QD_ERR_NO_MEMORY : QD_ERR_ENVIRONMENT, err, errlen,
                    "%s:%d: GPU %d: %s: %s", file, line, gpu, statement, text);
 }

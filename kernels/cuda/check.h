@@ -1,7 +1,7 @@
 /* QD_CUDA(call): a call of CUDA's runtime as a qd_status. A failure's text has file, line, GPU, statement and
- * CUDA's own words, and the thread's last error is cleared, so that cudaGetLastError does not report it again. A
- * kernel's fault stays: it has ended the GPU's context, every later call of the process fails with it at once, and the
- * text says so, since the call that tells of it need not be at fault.
+ * CUDA's own words, and the thread's last error is cleared, so that cudaGetLastError does not report it
+ * again. A kernel's fault stays: it has ended the GPU's context, every later call of the process fails with
+ * it at once, and the text says so, since the call that tells of it need not be at fault.
  *
  *     QD_TRY(QD_CUDA(cudaMalloc(&p, bytes)));      expects `err` and `errlen` in scope
  */

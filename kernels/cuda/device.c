@@ -58,8 +58,8 @@ static qd_status cuda_memory(int global_rank, struct qd_device_memory *out, char
     return QD_CUDA(cudaMemGetInfo(&out->free_bytes, &out->total_bytes));
 }
 
-/* How much the driver takes for a recorded step and NCCL for its channels is known from hearsay only (vLLM's logs tell
- * of hundreds of MiB for 67 graphs, NCCL's buffers are 4 MiB a channel): to be measured. */
+/* How much the driver takes for a recorded step and NCCL for its channels is known from hearsay only (vLLM's
+ * logs tell of hundreds of MiB for 67 graphs, NCCL's buffers are 4 MiB a channel): to be measured. */
 static void cuda_reserve(const struct qd_device_config *config, int tp, struct qd_device_reserve *out)
 {
     const size_t graph_bytes = (size_t)4 << 20, collective_bytes = (size_t)256 << 20;

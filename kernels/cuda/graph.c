@@ -14,8 +14,8 @@ static int graph_index(int32_t n_padded)
 
 int qd_cuda_graph_count(const struct qd_device_config *config)
 {
-    int32_t most = config->limits.max_seqs < QD_CUDA_MAX_GRAPH_BATCH ? config->limits.max_seqs
-                                                                      : QD_CUDA_MAX_GRAPH_BATCH;
+    int32_t most =
+        config->limits.max_seqs < QD_CUDA_MAX_GRAPH_BATCH ? config->limits.max_seqs : QD_CUDA_MAX_GRAPH_BATCH;
     return most > 0 ? graph_index(padded_batch(most)) + 1 : 0;
 }
 

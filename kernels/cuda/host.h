@@ -115,8 +115,8 @@ struct qd_cuda {
 qd_status qd_cuda_gpu_of_rank(int global_rank, int *gpu, char *err, size_t errlen);
 extern const struct qd_store_ops qd_cuda_store_ops;
 
-/* Zeroed memory of the current GPU, once `stream` has come so far; page-locked memory of the host. Refusals name the
- * GPU, what was asked for and what is free. Of no context: cudaFree, cudaFreeHost. */
+/* Zeroed memory of the current GPU, once `stream` has come so far; page-locked memory of the host. Refusals
+ * name the GPU, what was asked for and what is free. Of no context: cudaFree, cudaFreeHost. */
 qd_status qd_cuda_allocate_zeroed(cudaStream_t stream, size_t bytes, void **out, char *err, size_t errlen);
 qd_status qd_cuda_allocate_host(size_t bytes, void **out, char *err, size_t errlen);
 

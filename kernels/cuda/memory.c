@@ -20,8 +20,8 @@ static qd_status no_memory(size_t bytes, char *err, size_t errlen)
     if (cudaGetDevice(&gpu) != cudaSuccess || cudaMemGetInfo(&free_bytes, &total_bytes) != cudaSuccess)
         cudaGetLastError();
     return qd_fail(QD_ERR_NO_MEMORY, err, errlen,
-                   "GPU %d has no %zu bytes (%.3f GiB): %zu (%.3f GiB) of its %zu (%.3f GiB) are free", gpu, bytes,
-                   (double)bytes / 0x1p30, free_bytes, (double)free_bytes / 0x1p30, total_bytes,
+                   "GPU %d has no %zu bytes (%.3f GiB): %zu (%.3f GiB) of its %zu (%.3f GiB) are free", gpu,
+                   bytes, (double)bytes / 0x1p30, free_bytes, (double)free_bytes / 0x1p30, total_bytes,
                    (double)total_bytes / 0x1p30);
 }
 

@@ -1,6 +1,6 @@
-/* Stores of weights (kernels/store.h). A store has one stream, so that copies of all lanes use the link one after
- * another, and two events a lane: the second tells that its staging may be filled anew, both how long the link was
- * busy with it. */
+/* Stores of weights (kernels/store.h). A store has one stream, so that copies of all lanes use the link one
+ * after another, and two events a lane: the second tells that its staging may be filled anew, both how long
+ * the link was busy with it. */
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -55,15 +55,13 @@ static void store_close(void *store)
     free(s);
 }
 
-static qd_status store_open(int global_rank, size_t bytes, int n_lanes, void **store, void **data, char *err,
+static qd_status store_open(int device, size_t bytes, int n_lanes, void **store, void **data, char *err,
                             size_t errlen)
 {
-    int gpu;
     *store = *data = NULL;
-    QD_TRY(qd_cuda_gpu_of_rank(global_rank, &gpu, err, errlen));
     struct store *s = calloc(1, sizeof *s + (size_t)n_lanes * sizeof s->lanes[0]);
     if (s == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for a store of weights");
-    s->gpu = gpu;
+    s->gpu = device;
     s->n_lanes = n_lanes;
     pthread_mutex_init(&s->lock, NULL);
     qd_status st = open_store(s, bytes, err, errlen);
@@ -92,8 +90,8 @@ static qd_status start_copy(struct store *s, struct lane *lane, const struct qd_
     bool has_gaps = c->to_stride != c->row_bytes || c->from_stride != c->row_bytes;
     QD_TRY(QD_CUDA(cudaEventRecord(lane->begin, s->stream)));
     if (has_gaps)
-        QD_TRY(QD_CUDA(cudaMemcpy2DAsync(c->to, c->to_stride, c->from, c->from_stride, c->row_bytes, c->n_rows,
-                                         cudaMemcpyHostToDevice, s->stream)));
+        QD_TRY(QD_CUDA(cudaMemcpy2DAsync(c->to, c->to_stride, c->from, c->from_stride, c->row_bytes,
+                                         c->n_rows, cudaMemcpyHostToDevice, s->stream)));
     else
         QD_TRY(QD_CUDA(
             cudaMemcpyAsync(c->to, c->from, c->n_rows * c->row_bytes, cudaMemcpyHostToDevice, s->stream)));

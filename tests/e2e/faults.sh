@@ -1,6 +1,6 @@
 #!/bin/sh
-# A kernel's fault ends its GPU's context for the whole process: the run ends with the reason and soon, and a sweep goes
-# on with its other cells. On emulated GPUs, with a fault planted in the program (tests/e2e/faulty.c).
+# A kernel's fault ends its GPU's context for the whole process: the run ends with the reason and soon, and a
+# sweep goes on with its other cells. On emulated GPUs, with a fault planted in the program (tests/e2e/faulty.c).
 # shellcheck shell=sh
 . tests/e2e/lib.sh
 

@@ -1,5 +1,6 @@
-/* The program with a fault in its emulated GPUs: the launch number QD_FAULT_LAUNCH of the kernel QD_FAULT_KERNEL fails as
- * a kernel that stores beyond its memory does, in a process that has the word QD_FAULT_WORD on its command line. */
+/* The program with a fault in its emulated GPUs: the launch number QD_FAULT_LAUNCH of the kernel
+ * QD_FAULT_KERNEL fails as a kernel that stores beyond its memory does, in a process that has the word
+ * QD_FAULT_WORD on its command line. */
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>

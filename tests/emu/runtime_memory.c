@@ -64,7 +64,8 @@ static void rows_are_copied_with_their_strides(void **state)
     assert_int_equal(from[ROWS * 3], 0);
     OK(cudaMemcpy2DAsync(device, 8, from, 8, 8, 0, cudaMemcpyHostToDevice, NULL)); /* nothing */
     /* The last row need not have its whole stride. */
-    OK(cudaMemcpy2DAsync(device + 2, 5 * sizeof(int), from, WIDTH, WIDTH, ROWS, cudaMemcpyHostToDevice, NULL));
+    OK(cudaMemcpy2DAsync(device + 2, 5 * sizeof(int), from, WIDTH, WIDTH, ROWS, cudaMemcpyHostToDevice,
+                         NULL));
     REFUSED(cudaMemcpy2DAsync(device + 3, 5 * sizeof(int), from, WIDTH, WIDTH, ROWS, cudaMemcpyHostToDevice,
                               NULL),
             cudaErrorInvalidValue, "ends 4 bytes beyond");

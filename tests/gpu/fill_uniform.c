@@ -20,7 +20,8 @@ static void check(struct qd_store_fill args)
 
 static void draws_whole_tensors(void)
 {
-    static const int64_t shapes[][2] = {{1, 8}, {7, 8}, {3, 1024}, {5, 1032}, {131, 136}, {2, 4096}, {1, 12288}};
+    static const int64_t shapes[][2] = {{1, 8},     {7, 8},    {3, 1024}, {5, 1032},
+                                        {131, 136}, {2, 4096}, {1, 12288}};
     static const float widths[] = {3.4641016f, 0.054126588f, 0.06928203f, 1e-30f};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         for (size_t k = 0; k < sizeof widths / sizeof *widths; k++)

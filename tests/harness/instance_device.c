@@ -1,5 +1,5 @@
-/* The plan on devices with memory of their own, without any: vLLM's defaults by that memory, and what is held against
- * which GPU. */
+/* The plan on devices with memory of their own, without any: vLLM's defaults by that memory, and what is held
+ * against which GPU. */
 #include "harness/engine/instance.h"
 #include "kernels/base/size.h"
 #include "tests/support/fake_store.h"
@@ -50,11 +50,16 @@ static void defaults_are_vllms_by_memory(void **state)
         const char *name;
         double gib;
         int budget, seqs;
-    } gpus[] = {{"NVIDIA B200", 179, 16384, 1024},       {"one of 160", 160, 16384, 1024},
-                {"NVIDIA H200", 139.8, 8192, 1024},      {"NVIDIA H100 80GB HBM3", 79.1, 8192, 1024},
-                {"one of 70", 70, 8192, 1024},           {"NVIDIA A100-SXM4-80GB", 79.2, 2048, 256},
-                {"NVIDIA A100-SXM4-40GB", 39.4, 2048, 256}, {"NVIDIA L40S", 44.4, 2048, 256},
-                {"almost 70", 69.99, 2048, 256},         {"NVIDIA GeForce RTX 4090", 23.6, 2048, 256}};
+    } gpus[] = {{"NVIDIA B200", 179, 16384, 1024},
+                {"one of 160", 160, 16384, 1024},
+                {"NVIDIA H200", 139.8, 8192, 1024},
+                {"NVIDIA H100 80GB HBM3", 79.1, 8192, 1024},
+                {"one of 70", 70, 8192, 1024},
+                {"NVIDIA A100-SXM4-80GB", 79.2, 2048, 256},
+                {"NVIDIA A100-SXM4-40GB", 39.4, 2048, 256},
+                {"NVIDIA L40S", 44.4, 2048, 256},
+                {"almost 70", 69.99, 2048, 256},
+                {"NVIDIA GeForce RTX 4090", 23.6, 2048, 256}};
     struct qd_instance_options options = options_of("0.6B");
     for (size_t i = 0; i < sizeof gpus / sizeof *gpus; i++) {
         fake_stores_reset(1);
@@ -122,9 +127,10 @@ static void what_does_not_fit_names_the_gpu_and_every_term(void **state)
     set_gpu(1, 16, 15.5, "b");
     fake_stores.graph_bytes = 256 * MIB;
     fake_stores.working_bytes = 1;
-    refuse(&options, "Qwen3-8B does not fit: weights 15.256 GiB + activations 0.007 GiB + KV pages 0.000 GiB + "
-                     "graphs 0.250 GiB + collectives 0.000 GiB + taken before 0.500 GiB (CUDA's context, other "
-                     "processes) = 16.014 GiB > 14.400 GiB (GPU 1: device memory 16.000 GiB x utilization 0.90)");
+    refuse(&options,
+           "Qwen3-8B does not fit: weights 15.256 GiB + activations 0.007 GiB + KV pages 0.000 GiB + "
+           "graphs 0.250 GiB + collectives 0.000 GiB + taken before 0.500 GiB (CUDA's context, other "
+           "processes) = 16.014 GiB > 14.400 GiB (GPU 1: device memory 16.000 GiB x utilization 0.90)");
     set_gpu(1, 24, 24, "b");
     options.n_kv_blocks = 4000;
     refuse(&options, "the KV pool does not fit: ");
@@ -135,8 +141,9 @@ static void what_does_not_fit_names_the_gpu_and_every_term(void **state)
     /* A limit is about this process alone. */
     options.max_model_len = 0;
     options.memory_limit = 12 * GIB;
-    refuse(&options, "taken before 0.000 GiB (CUDA's context, other processes) = 15.514 GiB > 10.800 GiB (GPU 0: "
-                     "--memory-limit 12.000 GiB x utilization 0.90)");
+    refuse(&options,
+           "taken before 0.000 GiB (CUDA's context, other processes) = 15.514 GiB > 10.800 GiB (GPU 0: "
+           "--memory-limit 12.000 GiB x utilization 0.90)");
 }
 
 /* One store for each rank of a replica that has one on the GPU; all else is a rank's own. */
@@ -145,7 +152,8 @@ static void replicas_on_a_gpu_share_weights(void **state)
     (void)state;
     static const struct {
         int n_devices, tp, dp, n_sharing, n_stores;
-    } cases[] = {{1, 1, 1, 1, 1}, {1, 1, 3, 3, 1}, {2, 2, 3, 3, 1}, {4, 2, 3, 2, 1}, {3, 2, 3, 2, 2}, {8, 4, 2, 1, 1}};
+    } cases[] = {{1, 1, 1, 1, 1}, {1, 1, 3, 3, 1}, {2, 2, 3, 3, 1},
+                 {4, 2, 3, 2, 1}, {3, 2, 3, 2, 2}, {8, 4, 2, 1, 1}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct qd_instance_options options = options_of("0.6B");
         options.tp = cases[i].tp;
@@ -159,7 +167,8 @@ static void replicas_on_a_gpu_share_weights(void **state)
         assert_int_equal(plan.activation_bytes, (size_t)cases[i].n_sharing * plan.need.activation_bytes);
         assert_int_equal(plan.graph_bytes, (size_t)cases[i].n_sharing * MIB);
         int n_ranks = cases[i].tp * cases[i].dp;
-        assert_int_equal(fake_stores.max_asked + 1, n_ranks < cases[i].n_devices ? n_ranks : cases[i].n_devices);
+        assert_int_equal(fake_stores.max_asked + 1,
+                         n_ranks < cases[i].n_devices ? n_ranks : cases[i].n_devices);
     }
 }
 

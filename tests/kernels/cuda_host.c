@@ -87,7 +87,7 @@ static void stores_take_rows(void **state)
     int gpu;
     ASSERT_OK(ops->device_of(RANK, &gpu, err, sizeof err), err);
     assert_int_equal(gpu, 3);
-    ASSERT_OK(ops->open(RANK, 64 * LD * sizeof(qd_bf16), 2, &store, &data, err, sizeof err), err);
+    ASSERT_OK(ops->open(gpu, 64 * LD * sizeof(qd_bf16), 2, &store, &data, err, sizeof err), err);
     ASSERT_OK(ops->alloc_staging(ROWS * COLS * sizeof(qd_bf16), &staging, err, sizeof err), err);
     qd_bf16 *rows = staging, got[64 * LD];
     for (int i = 0; i < ROWS * COLS; i++) rows[i] = (qd_bf16)(i + 1);

@@ -1,5 +1,5 @@
-/* Weights in a device's own memory: whatever way they come, they are those that the host arranges, rank by rank; files
- * are read once, staging stays small, and a failure leaves nothing. */
+/* Weights in a device's own memory: whatever way they come, they are those that the host arranges, rank by
+ * rank; files are read once, staging stays small, and a failure leaves nothing. */
 #include "kernels/ref/ref.h"
 #include "models/weights.h"
 #include "tests/support/fake_store.h"
@@ -41,7 +41,8 @@ static void same_weight(const char *what, const struct qd_weight *got, const str
 static void same_rank(const struct qd_model_config *config, const struct qd_rank_weights *got,
                       const struct qd_rank_weights *want)
 {
-    size_t hidden = (size_t)config->hidden_dim * sizeof(qd_bf16), hd = (size_t)config->head_dim * sizeof(qd_bf16);
+    size_t hidden = (size_t)config->hidden_dim * sizeof(qd_bf16),
+           hd = (size_t)config->head_dim * sizeof(qd_bf16);
     same_weight("embedding", &got->embedding, &want->embedding);
     same_weight("lm_head", &got->lm_head, &want->lm_head);
     assert_memory_equal(got->final_norm, want->final_norm, hidden);
@@ -86,8 +87,7 @@ static void files_go_to_stores(void **state)
         write_model(dir.path, &config, &(struct model_files){.dtype = dtypes[tied], .n_shards = 2});
         for (int tp = 1; tp <= 8; tp *= 2) {
             fake_stores_reset(8);
-            same_as_on_the_host(
-                (struct qd_model_options){.dir = dir.path, .tp = tp, .n_threads = N_READERS});
+            same_as_on_the_host((struct qd_model_options){.dir = dir.path, .tp = tp, .n_threads = N_READERS});
         }
         temp_dir_remove(&dir);
     }
@@ -105,7 +105,8 @@ static void devices_draw_the_hosts_dummy_weights(void **state)
                                                           .dummy_seed = 7,
                                                           .tp = tp,
                                                           .n_threads = N_READERS});
-            assert_true(fake_stores.n_copies <= tp * qd_model_n_tensors(&config) / 2); /* norms alone travel */
+            assert_true(fake_stores.n_copies <=
+                        tp * qd_model_n_tensors(&config) / 2); /* norms alone travel */
         }
     }
 }
@@ -134,7 +135,8 @@ static void replicas_share_what_is_on_their_device(void **state)
         int n_ranks = cases[i].tp * cases[i].dp;
         assert_int_equal(stats.n_devices, cases[i].n_devices < n_ranks ? cases[i].n_devices : n_ranks);
         /* Each store has its part of every tensor and all of what ranks share. */
-        assert_true(stats.copied_bytes >= stats.file_bytes * (uint64_t)cases[i].n_stores / (uint64_t)cases[i].tp);
+        assert_true(stats.copied_bytes >=
+                    stats.file_bytes * (uint64_t)cases[i].n_stores / (uint64_t)cases[i].tp);
         assert_true(stats.copied_bytes <= fake_stores.opened_bytes);
         assert_true(stats.copy_ns > 0 && stats.read_ns > 0 && stats.read_ns <= stats.duration_ns);
         qd_model_free(model);

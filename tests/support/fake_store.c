@@ -37,10 +37,10 @@ static qd_status device_of(int global_rank, int *device, char *err, size_t errle
     return QD_OK;
 }
 
-static qd_status open_store(int global_rank, size_t bytes, int n_lanes, void **out, void **data, char *err,
+static qd_status open_store(int device, size_t bytes, int n_lanes, void **out, void **data, char *err,
                             size_t errlen)
 {
-    (void)global_rank, (void)err, (void)errlen;
+    (void)device, (void)err, (void)errlen;
     struct store *s = calloc(1, sizeof *s);
     assert_non_null(s);
     *s = (struct store){.data = calloc(1, bytes), .bytes = bytes, .n_lanes = n_lanes};
@@ -100,7 +100,8 @@ static bool is_staging(const void *from, size_t bytes)
 {
     const unsigned char *at = from;
     for (int i = 0; i < MAX_STAGING; i++)
-        if (staging[i].data != NULL && at >= staging[i].data && at + bytes <= staging[i].data + staging[i].bytes)
+        if (staging[i].data != NULL && at >= staging[i].data &&
+            at + bytes <= staging[i].data + staging[i].bytes)
             return true;
     return false;
 }
@@ -115,7 +116,8 @@ static qd_status start_copy(void *store, int lane, const struct qd_store_copy *c
     size_t reach = (copy->n_rows - 1) * copy->from_stride + copy->row_bytes;
     if (lane < 0 || lane >= s->n_lanes || s->waiting[lane].n_rows > 0)
         return qd_fail(QD_ERR_INTERNAL, err, errlen, "lane %d is busy, or is none", lane);
-    if (!is_staging(copy->from, reach) || copy->to_stride < copy->row_bytes || copy->from_stride < copy->row_bytes)
+    if (!is_staging(copy->from, reach) || copy->to_stride < copy->row_bytes ||
+        copy->from_stride < copy->row_bytes)
         return qd_fail(QD_ERR_INTERNAL, err, errlen, "a copy from elsewhere, or of rows that overlap");
     s->waiting[lane] = *copy;
     return QD_OK;
@@ -191,7 +193,8 @@ static qd_status working_bytes(const struct qd_device_config *config, size_t *ou
     return QD_OK;
 }
 
-static bool supports(const struct qd_model_shape *shape, int tp, enum qd_numerics numerics, char *why, size_t why_len)
+static bool supports(const struct qd_model_shape *shape, int tp, enum qd_numerics numerics, char *why,
+                     size_t why_len)
 {
     (void)shape, (void)tp, (void)numerics, (void)why, (void)why_len;
     return true;

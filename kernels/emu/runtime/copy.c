@@ -131,8 +131,9 @@ cudaError_t cudaMemcpy2DAsync(void *dst, size_t dst_pitch, const void *src, size
 {
     QD_EMU_ENTER();
     if (width > dst_pitch || width > src_pitch)
-        return qd_emu_refuse(cudaErrorInvalidPitchValue, "cudaMemcpy2DAsync: rows of %zu bytes, %zu and %zu apart",
-                             width, dst_pitch, src_pitch);
+        return qd_emu_refuse(cudaErrorInvalidPitchValue,
+                             "cudaMemcpy2DAsync: rows of %zu bytes, %zu and %zu apart", width, dst_pitch,
+                             src_pitch);
     size_t bytes;
     if (!qd_size_mul(height, dst_pitch > src_pitch ? dst_pitch : src_pitch, &bytes))
         return qd_emu_refuse(cudaErrorInvalidValue, "cudaMemcpy2DAsync: %zu rows overflow", height);
