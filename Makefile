@@ -199,7 +199,9 @@ $(FUZZ_REPLAYS): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/tests/fuzz/driver.o $(LIB)
 
 $(E2E_TOOLS): $(BUILD)/%: $(BUILD)/%.o $(LIB)
 	@$(if $(V),,echo "  LD $@")
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter-out $(LIB),$^) $(LIB) $(LDLIBS)
+# The program itself, with a fault in it.
+$(BUILD)/tests/e2e/faulty: $(BUILD)/harness/cli/main.o
 
 $(BENCHES): $(BUILD)/%: $(BUILD)/%.o $(LIB)
 	@$(if $(V),,echo "  LD $@")
