@@ -25,6 +25,7 @@ struct qd_instance_options {
     size_t kv_cache_bytes;    /* KV pool per rank */
     size_t memory_limit;      /* --memory-limit */
     double memory_utilization; /* (0, 1], always given */
+    bool device_timing;        /* as in qd_device_config, like the next two */
     bool enforce_eager, batch_invariant; /* as in qd_device_config */
     bool prefix_caching, async_scheduling; /* as in qd_engine_config, as the next */
     int64_t long_prefill_token_threshold;

@@ -19,6 +19,9 @@ extern "C" {
 
 struct CUstream_st; /* cudaStream_t is a pointer to it */
 
+/* In a stream's place: the launcher checks and loads its kernels, and launches nothing. */
+#define QD_CUDA_LOAD_ONLY ((struct CUstream_st *)(intptr_t)-1)
+
 enum {
     QD_CUDA_MAX_RANKS = 8, /* of one replica */
     QD_CUDA_PEER_BLOCKS = 32, /* blocks of a kernel that meets its twins on other GPUs; all resident at once */

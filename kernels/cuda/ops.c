@@ -50,7 +50,7 @@ qd_status qd_cuda_op_embed(void *ctx, const struct qd_embed_args *args)
         .n_tokens = args->n_tokens,
         .out = args->out,
     };
-    return qd_cuda_embed(&embed, cuda->stream, cuda->text, sizeof cuda->text);
+    return qd_cuda_embed(&embed, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
 }
 
 qd_status qd_cuda_op_rmsnorm(void *ctx, const struct qd_rmsnorm_args *args)
@@ -66,7 +66,7 @@ qd_status qd_cuda_op_rmsnorm(void *ctx, const struct qd_rmsnorm_args *args)
         .numerics = cuda->config.numerics,
         .out = args->out,
     };
-    return qd_cuda_rmsnorm(&norm, cuda->stream, cuda->text, sizeof cuda->text);
+    return qd_cuda_rmsnorm(&norm, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
 }
 
 /* Where a projection for a reader of partials goes: to `out`, or in slices to the next buffer in turn. */
@@ -115,7 +115,7 @@ qd_status qd_cuda_op_gemm_nt(void *ctx, const struct qd_gemm_nt_args *args)
         return qd_fail(QD_ERR_UNSUPPORTED, cuda->text, sizeof cuda->text, "gemm: rows of %lld for K %lld",
                        (long long)gemm.lda, (long long)gemm.k);
     if (is_partial) choose_partial(cuda, args, &gemm);
-    return qd_cuda_gemm(&gemm, cuda->stream, cuda->text, sizeof cuda->text);
+    return qd_cuda_gemm(&gemm, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
 }
 
 qd_status qd_cuda_op_silu_mul(void *ctx, const struct qd_silu_mul_args *args)
@@ -128,7 +128,7 @@ qd_status qd_cuda_op_silu_mul(void *ctx, const struct qd_silu_mul_args *args)
         .numerics = cuda->config.numerics,
         .out = args->out,
     };
-    return qd_cuda_silu_mul(&silu, cuda->stream, cuda->text, sizeof cuda->text);
+    return qd_cuda_silu_mul(&silu, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
 }
 
 qd_status qd_cuda_op_qk_norm_rope_kv(void *ctx, const struct qd_qk_norm_rope_kv_args *args)
@@ -151,7 +151,7 @@ qd_status qd_cuda_op_qk_norm_rope_kv(void *ctx, const struct qd_qk_norm_rope_kv_
         .kv = args->kv,
         .q_out = args->q_out,
     };
-    return qd_cuda_qk_norm_rope_kv(&rope, cuda->stream, cuda->text, sizeof cuda->text);
+    return qd_cuda_qk_norm_rope_kv(&rope, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
 }
 
 qd_status qd_cuda_op_attention(void *ctx, const struct qd_attention_args *args)
@@ -174,7 +174,7 @@ qd_status qd_cuda_op_attention(void *ctx, const struct qd_attention_args *args)
         .parts = cuda->attention_parts,
         .out = args->out,
     };
-    return qd_cuda_attention(&attention, cuda->stream, cuda->text, sizeof cuda->text);
+    return qd_cuda_attention(&attention, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
 }
 
 qd_status qd_cuda_op_reduce_add_rmsnorm(void *ctx, const struct qd_reduce_add_rmsnorm_args *args)
@@ -202,7 +202,7 @@ qd_status qd_cuda_op_reduce_add_rmsnorm(void *ctx, const struct qd_reduce_add_rm
         reduce.peers = cuda->peers;
         QD_TRY(qd_cuda_memory_of_ranks(cuda, partial->data, reduce.partials, cuda->text, sizeof cuda->text));
     }
-    return qd_cuda_reduce_add_rmsnorm(&reduce, cuda->stream, cuda->text, sizeof cuda->text);
+    return qd_cuda_reduce_add_rmsnorm(&reduce, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
 }
 
 qd_status qd_cuda_op_sample(void *ctx, const struct qd_sample_args *args)
@@ -224,5 +224,5 @@ qd_status qd_cuda_op_sample(void *ctx, const struct qd_sample_args *args)
         sample.logits[rank] = logits[rank];
         sample.scratch[rank] = cuda->sample_scratch[rank];
     }
-    return qd_cuda_sample(&sample, cuda->stream, cuda->text, sizeof cuda->text);
+    return qd_cuda_sample(&sample, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
 }

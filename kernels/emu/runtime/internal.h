@@ -238,6 +238,8 @@ cudaError_t qd_emu_worker_start(struct qd_emu_device *device);
 /* ---- event.c ---- */
 
 void qd_emu_event_release(struct CUevent_st *event);
+/* The work is the latest recording of its event from now on. */
+void qd_emu_event_issue_recording(struct qd_emu_work *work);
 
 /* ---- capture.c, graph.c ---- */
 
