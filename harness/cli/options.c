@@ -69,6 +69,8 @@ static const struct option_row option_rows[] = {
      "a request's bits do not depend on its batch (cuda, emu; cpu: always)", NULL},
     {"null-step-us", NULL, QD_GROUP_ENGINE, OPTION_REAL, AT(null_step_us), 0, 1e9, NULL, "US",
      "virtual duration of a step on the null device", NULL},
+    {"watchdog-timeout-s", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(watchdog_timeout_s), 0, 1 << 24, NULL, "N",
+     "seconds after which a step, or a rank opening its device, hangs; 0: never", "60 on cuda, else 0"},
 
     {"temperature", NULL, QD_GROUP_SAMPLING, OPTION_REAL, AT(temperature), 0, 100, NULL, "T", "0: greedy",
      NULL},
@@ -161,6 +163,7 @@ static const struct qd_options option_defaults = {
     .tp = 1,
     .dp = 1,
     .memory_utilization = 0.9,
+    .watchdog_timeout_s = -1,
     .top_p = 1.0,
     .dataset_name = "random",
     .num_warmups = 1,
