@@ -48,6 +48,8 @@ static const struct option_row option_rows[] = {
      "independent replicas", NULL},
     {"threads", NULL, QD_GROUP_PARALLEL, OPTION_INT, AT(threads), 0, 1024, NULL, "N",
      "cores of the process, divided over all ranks", "all cores"},
+    {"ranks-per-gpu", NULL, QD_GROUP_PARALLEL, OPTION_INT, AT(ranks_per_gpu), 1, 64, NULL, "N",
+     "ranks that share a GPU, for trying TP and DP out: not comparable (cuda, emu)", NULL},
 
     {"max-num-batched-tokens", "budget", QD_GROUP_ENGINE, OPTION_INT, AT(budget), 1, 1 << 20, NULL, "N",
      "token budget of a step, per replica", "2048"},
@@ -166,6 +168,7 @@ static const struct qd_options option_defaults = {
     .numerics = "fused",
     .tp = 1,
     .dp = 1,
+    .ranks_per_gpu = 1,
     .memory_utilization = 0.9,
     .watchdog_timeout_s = -1,
     .top_p = 1.0,
@@ -314,6 +317,8 @@ static qd_status options_check(const struct qd_command *command, const struct qd
     if (o->variant != NULL) QD_TRY(qd_variant_check("--variant", o->variant, err, errlen));
     if (o->probe && strcmp(o->device, "cpu") != 0)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--probe is of --device cpu");
+    if (o->ranks_per_gpu > 1 && strcmp(o->device, "cuda") != 0 && strcmp(o->device, "emu") != 0)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--ranks-per-gpu is of --device cuda and emu");
     if (o->resume && o->experiment == NULL)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--resume needs --experiment");
     return QD_OK;

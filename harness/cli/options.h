@@ -64,6 +64,7 @@ struct qd_options {
     /* parallel */
     int64_t tp, dp;
     int64_t threads; /* 0: all cores */
+    int64_t ranks_per_gpu;
     /* engine; 0: the default of the device */
     int64_t budget, max_num_seqs, max_model_len, num_gpu_blocks, kv_cache_bytes, memory_limit;
     double memory_utilization;

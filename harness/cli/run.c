@@ -140,6 +140,7 @@ static void describe(struct run *run)
         .max_concurrency = o->max_concurrency,
         .tp = (int)o->tp,
         .dp = (int)o->dp,
+        .ranks_per_gpu = (int)o->ranks_per_gpu,
         .n_threads = plan->n_threads > 0 ? plan->n_threads : machine.n_cores,
         .router = "round-robin",
         .max_num_batched_tokens = plan->limits.max_tokens,

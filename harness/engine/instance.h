@@ -24,6 +24,7 @@ struct qd_instance_options {
     size_t memory_limit;      /* --memory-limit */
     double memory_utilization; /* (0, 1], always given */
     bool enforce_eager, batch_invariant; /* as in qd_device_config */
+    int ranks_per_gpu;                   /* as in qd_device_config */
     bool prefix_caching;                 /* as in qd_engine_config, as the next */
     int64_t long_prefill_token_threshold;
     int64_t null_step_ns;
