@@ -42,6 +42,13 @@ static int64_t watchdog_ns(const struct qd_options *options)
     return seconds * 1000000000;
 }
 
+static enum qd_router_policy router_of(const char *name)
+{
+    enum qd_router_policy policy = QD_ROUTER_ROUND_ROBIN;
+    while (strcmp(name, qd_router_policy_name(policy)) != 0) policy++; /* one of the option's choices */
+    return policy;
+}
+
 struct qd_instance_options qd_session_instance_options(const struct qd_options *options)
 {
     return (struct qd_instance_options){
@@ -65,6 +72,8 @@ struct qd_instance_options qd_session_instance_options(const struct qd_options *
         .batch_invariant = options->batch_invariant,
         .ranks_per_gpu = (int)options->ranks_per_gpu,
         .prefix_caching = options->enable_prefix_caching,
+        .router = router_of(options->router),
+        .async_scheduling = options->async_scheduling,
         .long_prefill_token_threshold = options->long_prefill_token_threshold,
         .null_step_ns = (int64_t)(options->null_step_us * 1e3),
         .watchdog_ns = watchdog_ns(options),
