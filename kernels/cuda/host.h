@@ -109,6 +109,7 @@ struct qd_cuda {
     float *slices[QD_CUDA_N_SLICE_BUFFERS];
     int n_partials;   /* of this step so far: which slices come next */
     qd_bf16 *reduced; /* [QD_CUDA_REDUCE_VALUES] with several ranks */
+    qd_bf16 *pieces;  /* sums of this rank in two-shot launches; of no size with fewer than 3 ranks */
     struct qd_cuda_step step;
     struct qd_cuda_graphs graphs;
 };
@@ -151,6 +152,8 @@ void qd_cuda_graph_free(struct qd_cuda *cuda);
 
 /* Gives this rank's GPU access to the others'. Collective. */
 qd_status qd_cuda_comm_open(struct qd_cuda *cuda, char *err, size_t errlen);
+/* The pieces of every rank where all ranks sum a message of `bytes` a rank in two shots; otherwise none. */
+qd_status qd_cuda_comm_choose_pieces(struct qd_cuda *cuda, int64_t bytes, struct qd_cuda_pieces *out);
 /* Once allocations are exchanged: flags and scratch of every rank. */
 qd_status qd_cuda_comm_connect(struct qd_cuda *cuda, char *err, size_t errlen);
 /* Every rank's stream has come here before any goes on. */

@@ -33,4 +33,15 @@ static inline void ranks_expect_meetings(const struct qd_cuda_peers *peers, int 
     }
 }
 
+/* Pieces of `bytes` for a two-shot launch on every rank; what is behind them is guarded. */
+static inline struct qd_cuda_pieces ranks_new_pieces(int n, size_t bytes)
+{
+    struct qd_cuda_pieces pieces = {{NULL}};
+    for (int rank = 0; rank < n; rank++) {
+        gpu_set_rank(rank);
+        pieces.of_rank[rank] = gpu_alloc(bytes);
+    }
+    return pieces;
+}
+
 #endif
