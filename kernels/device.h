@@ -115,16 +115,16 @@ static inline const char *qd_device_error_text(struct qd_device d)
 {
     return d.ops->error_text != NULL ? d.ops->error_text(d.ctx) : "";
 }
-/* Another rank of the replica has failed or hangs: whatever this context does or will do on the device that waits for
- * other ranks ends soon, and steps fail with QD_ERR_RANK from now on. From any thread while the context is open;
- * returns at once and calls nothing that could wait. Without the member nothing on the device waits for other ranks:
- * they meet through the bootstrap alone. */
+/* Another rank of the replica has failed or hangs: whatever this context does or will do on the device that
+ * waits for other ranks ends soon, and steps fail with QD_ERR_RANK from now on. From any thread while the
+ * context is open; returns at once and calls nothing that could wait. Without the member nothing on the
+ * device waits for other ranks: they meet through the bootstrap alone. */
 static inline void qd_device_abandon(struct qd_device d)
 {
     if (d.ops->abandon != NULL) d.ops->abandon(d.ctx);
 }
-/* What the thread that runs the context's steps waits for outside of the bootstrap ("its GPU"), or NULL. From any
- * thread while the context is open. */
+/* What the thread that runs the context's steps waits for outside of the bootstrap ("its GPU"), or NULL. From
+ * any thread while the context is open. */
 static inline const char *qd_device_waits_for(struct qd_device d)
 {
     return d.ops->waits_for != NULL ? d.ops->waits_for(d.ctx) : NULL;

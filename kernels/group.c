@@ -72,8 +72,8 @@ struct qd_group {
 
 /* ---- failures ---- */
 
-/* Records the first failure and makes every wait of the other ranks end, on their devices too. With the mutex held:
- * nothing here waits, and no context closes. */
+/* Records the first failure and makes every wait of the other ranks end, on their devices too. With the mutex
+ * held: nothing here waits, and no context closes. */
 static void record_failure(struct rank *rank, qd_status status, const char *phase, const char *reason)
 {
     struct qd_group *group = rank->group;
@@ -103,8 +103,8 @@ static bool wait_until(struct qd_group *group, int64_t deadline_ns)
     return pthread_cond_timedwait(&group->changed, &group->mutex, &deadline) != ETIMEDOUT;
 }
 
-/* What speaks for a rank, 0: nothing. Those that are not at fault wait for the one that is: in the bootstrap, or for
- * their devices, whose kernels wait for its. */
+/* What speaks for a rank, 0: nothing. Those that are not at fault wait for the one that is: in the bootstrap,
+ * or for their devices, whose kernels wait for its. */
 static int innocence(struct rank *rank)
 {
     if (atomic_load(&rank->meets)) return 2;
@@ -136,7 +136,8 @@ static void note_hang(struct qd_group *group, struct rank *rank)
     record_failure(rank, QD_ERR_TIMEOUT, phase, reason);
 }
 
-/* With the mutex held: waits for a change. When nothing has moved for too long the hanging rank has failed. */
+/* With the mutex held: waits for a change. When nothing has moved for too long the hanging rank has failed.
+ */
 static void wait_for_ranks(struct qd_group *group)
 {
     int64_t limit_ns = group->config.watchdog_ns;

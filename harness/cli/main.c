@@ -63,8 +63,8 @@ static int pick(int argc, char **argv)
     return QD_EXIT_USAGE;
 }
 
-/* What was printed but did not arrive (a full disk) turns success into an error. After a failed rank nothing that is
- * registered for the end runs: it could wait for what the rank, or its device, hangs in. */
+/* What was printed but did not arrive (a full disk) turns success into an error. After a failed rank nothing
+ * that is registered for the end runs: it could wait for what the rank, or its device, hangs in. */
 int main(int argc, char **argv)
 {
     int exit_code = pick(argc, argv);

@@ -75,8 +75,8 @@ typedef struct qd_instance qd_instance_t;
  * QD_ERR_TIMEOUT: then a rank hangs, and what it may use stays until the process ends. */
 qd_status qd_instance_open(const struct qd_instance_options *options, qd_instance_t **out, char *err,
                            size_t errlen);
-/* Ends the engine and the ranks. QD_ERR_TIMEOUT when a rank does not end (see qd_group_end): what it may use then stays,
- * also after qd_instance_close, until the process ends. */
+/* Ends the engine and the ranks. QD_ERR_TIMEOUT when a rank does not end (see qd_group_end): what it may use
+ * then stays, also after qd_instance_close, until the process ends. */
 qd_status qd_instance_end(qd_instance_t *instance, char *err, size_t errlen);
 void qd_instance_close(qd_instance_t *instance); /* ends it first; accepts NULL */
 

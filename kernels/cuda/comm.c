@@ -34,8 +34,8 @@ static qd_status choose_blocks(struct qd_cuda *cuda, char *err, size_t errlen)
     int per_gpu = cuda->config.ranks_per_gpu > 0 ? cuda->config.ranks_per_gpu : 1;
     cuda->peers.n_blocks = least(QD_CUDA_PEER_BLOCKS, cuda->size.n_sms / per_gpu);
     if (cuda->bootstrap.world > 1 && cuda->peers.n_blocks < 1)
-        return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "%d ranks on a GPU of %d SMs: each needs one to wait on",
-                       per_gpu, cuda->size.n_sms);
+        return qd_fail(QD_ERR_ENVIRONMENT, err, errlen,
+                       "%d ranks on a GPU of %d SMs: each needs one to wait on", per_gpu, cuda->size.n_sms);
     return QD_OK;
 }
 

@@ -21,19 +21,19 @@ static qd_status count_gpus(int *out, char *err, size_t errlen)
                    cudaGetErrorString(error == cudaSuccess ? cudaErrorNoDevice : error));
 }
 
-/* The GPU of a rank, made the calling thread's, and its size. A GPU that is shared unasked is refused, also among
- * replicas: with several ranks each they could wait for each other's SMs in a circle. */
-static qd_status use_gpu(const struct qd_device_config *config, int *gpu, struct qd_cuda_gpu_size *size, char *err,
-                         size_t errlen)
+/* The GPU of a rank, made the calling thread's, and its size. A GPU that is shared unasked is refused, also
+ * among replicas: with several ranks each they could wait for each other's SMs in a circle. */
+static qd_status use_gpu(const struct qd_device_config *config, int *gpu, struct qd_cuda_gpu_size *size,
+                         char *err, size_t errlen)
 {
     int n_gpus, major, per_gpu = config->ranks_per_gpu > 0 ? config->ranks_per_gpu : 1;
     QD_TRY(count_gpus(&n_gpus, err, errlen));
     *gpu = config->first_rank / per_gpu;
     if (*gpu >= n_gpus)
         return qd_fail(QD_ERR_ENVIRONMENT, err, errlen,
-                       "%d ranks need %lld GPUs, there %s %d: fewer ranks, or --ranks-per-gpu %lld", config->n_ranks,
-                       (long long)qd_div_up(config->n_ranks, per_gpu), n_gpus == 1 ? "is" : "are", n_gpus,
-                       (long long)qd_div_up(config->n_ranks, n_gpus));
+                       "%d ranks need %lld GPUs, there %s %d: fewer ranks, or --ranks-per-gpu %lld",
+                       config->n_ranks, (long long)qd_div_up(config->n_ranks, per_gpu),
+                       n_gpus == 1 ? "is" : "are", n_gpus, (long long)qd_div_up(config->n_ranks, n_gpus));
     QD_TRY(QD_CUDA(cudaSetDevice(*gpu)));
     QD_TRY(QD_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, *gpu)));
     QD_TRY(QD_CUDA(cudaDeviceGetAttribute(&size->n_sms, cudaDevAttrMultiProcessorCount, *gpu)));
@@ -263,9 +263,10 @@ static const struct qd_device_ops cuda_ops = {
 };
 
 #ifndef QD_EMU
-/* Kernels are to be loaded when a GPU is first used, not when they are first launched: loading may wait for all that
- * runs on the GPU, and what runs may be waiting for another rank. And ranks that share a GPU must not share one of its
- * queues, in which a kernel waits for the one before. CUDA reads these with its first call. */
+/* Kernels are to be loaded when a GPU is first used, not when they are first launched: loading may wait for
+ * all that runs on the GPU, and what runs may be waiting for another rank. And ranks that share a GPU must
+ * not share one of its queues, in which a kernel waits for the one before. CUDA reads these with its first
+ * call. */
 __attribute__((visibility("default"))) const struct qd_device_ops *qd_cuda_device_ops(void)
 {
     setenv("CUDA_MODULE_LOADING", "EAGER", 0);

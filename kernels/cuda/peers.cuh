@@ -2,9 +2,9 @@
  *
  * Residency: a block waits without giving up its SM, so every block of the launch must be able to run at once
  * on every rank. A kernel that meets launches at most peers.n_blocks blocks (looping over its work), the same
- * grid on all ranks, and meets equally often in each block on all ranks. Of each rank one kernel runs at a time;
- * N ranks that share a GPU launch at most its SMs / N blocks each, so that there is an SM for every block that
- * waits, whatever else runs and ends.
+ * grid on all ranks, and meets equally often in each block on all ranks. Of each rank one kernel runs at a
+ * time; N ranks that share a GPU launch at most its SMs / N blocks each, so that there is an SM for every
+ * block that waits, whatever else runs and ends.
  */
 #ifndef QD_KERNELS_CUDA_PEERS_CUH
 #define QD_KERNELS_CUDA_PEERS_CUH
@@ -12,8 +12,8 @@
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ptx.cuh"
 
-/* Turns of a wait (a few 0.1 us each) between looks at the host's memory (1 to 2 us, over PCIe): one that is met
- * in time never looks. */
+/* Turns of a wait (a few 0.1 us each) between looks at the host's memory (1 to 2 us, over PCIe): one that is
+ * met in time never looks. */
 constexpr uint32_t PEERS_LOOK_EVERY = 256;
 
 /* Waits until the count at `come` has reached `epoch`; false when a rank has failed instead. */
@@ -33,8 +33,8 @@ __device__ __forceinline__ bool peers_wait(const struct qd_cuda_peers &peers, co
 /* Waits until block `block` of every rank has come here. What any thread of these blocks wrote to global
  * memory before is visible to all of their threads after. Called by all threads of a one-dimensional block of
  * at least QD_CUDA_MAX_RANKS; block < QD_CUDA_PEER_BLOCKS. With one rank nothing happens: not even a block
- * barrier. False, for all threads of the block, when a rank has failed (peers.abandoned): the kernel shall end, what
- * the others have is not known, and the host takes no result of this step.
+ * barrier. False, for all threads of the block, when a rank has failed (peers.abandoned): the kernel shall
+ * end, what the others have is not known, and the host takes no result of this step.
  *
  *     flags of rank r: [block][who has come], each a count of meetings; only `who` writes it
  *
@@ -61,12 +61,13 @@ __device__ __forceinline__ bool peers_meet(const struct qd_cuda_peers &peers, in
 /* QD_ERR_UNSUPPORTED with the reason, or QD_OK. */
 inline qd_status peers_check(const char *name, const struct qd_cuda_peers &peers, char *err, size_t errlen)
 {
-    if (peers.n_ranks < 1 || peers.n_ranks > QD_CUDA_MAX_RANKS || peers.rank < 0 || peers.rank >= peers.n_ranks)
+    if (peers.n_ranks < 1 || peers.n_ranks > QD_CUDA_MAX_RANKS || peers.rank < 0 ||
+        peers.rank >= peers.n_ranks)
         return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "%s: rank %d of %d, not of 1 .. %d", name, peers.rank,
                        peers.n_ranks, QD_CUDA_MAX_RANKS);
     if (peers.n_ranks > 1 && (peers.n_blocks < 1 || peers.n_blocks > QD_CUDA_PEER_BLOCKS))
-        return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "%s: %d blocks that wait, not 1 .. %d", name, peers.n_blocks,
-                       QD_CUDA_PEER_BLOCKS);
+        return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "%s: %d blocks that wait, not 1 .. %d", name,
+                       peers.n_blocks, QD_CUDA_PEER_BLOCKS);
     return QD_OK;
 }
 

@@ -342,7 +342,8 @@ extern "C" qd_status qd_cuda_sample(const struct qd_cuda_sample_args *args, stru
     QD_TRY(check_sample(args, err, errlen));
     if (args->n_rows == 0) return QD_OK;
     if (args->peers.n_ranks > 1) {
-        const struct launch_shape shape = {peers_grid(args->peers, args->n_rows), dim3(sample::THREADS), 0, stream};
+        const struct launch_shape shape = {peers_grid(args->peers, args->n_rows), dim3(sample::THREADS), 0,
+                                           stream};
         return launch("sample", sample::sample_f32_peers_kernel, shape, err, errlen, *args);
     }
     const int64_t wanted = (args->vocab_size + sample::CHUNK_IDS - 1) / sample::CHUNK_IDS;

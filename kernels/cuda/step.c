@@ -26,8 +26,8 @@ qd_status qd_cuda_step_init(struct qd_cuda *cuda, char *err, size_t errlen)
     size_t id_bytes = (size_t)cuda->config.limits.max_logit_rows * sizeof *step->host_ids;
     QD_TRY(qd_cuda_memory_alloc_host(cuda, id_bytes, &memory, err, errlen));
     step->host_ids = memory;
-    /* Mapped into every GPU at its own address; a kernel that waits sees a write without any call of CUDA, which a
-     * rank that hangs in one could keep waiting. */
+    /* Mapped into every GPU at its own address; a kernel that waits sees a write without any call of CUDA,
+     * which a rank that hangs in one could keep waiting. */
     QD_TRY(qd_cuda_memory_alloc_host(cuda, sizeof *cuda->abandoned, &memory, err, errlen));
     cuda->abandoned = memory;
     cuda->peers.abandoned = memory;

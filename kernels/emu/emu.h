@@ -31,7 +31,8 @@ struct qd_emu_launch {
     size_t shared_bytes;                                 /* dynamic */
     size_t shared_limit;                                 /* static and dynamic; 0: QD_EMU_MAX_SHARED_BYTES */
     int device;
-    /* Or NULL: told when nothing moves since all resident blocks spin (or none can start), and when that is over. */
+    /* Or NULL: told when nothing moves since all resident blocks spin (or none can start), and when that is
+     * over. */
     void (*spins)(void *arg, bool in_vain);
     void *spins_arg;
 };

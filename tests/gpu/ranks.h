@@ -22,7 +22,8 @@ static inline void ranks_open(struct qd_cuda_peers *peers, int n, uint32_t start
 }
 
 /* Ends the test unless each of the first n_blocks blocks of every rank has met `expected` times in all. */
-static inline void ranks_expect_meetings(const struct qd_cuda_peers *peers, int n, int n_blocks, uint32_t expected)
+static inline void ranks_expect_meetings(const struct qd_cuda_peers *peers, int n, int n_blocks,
+                                         uint32_t expected)
 {
     uint32_t epoch[QD_CUDA_PEER_BLOCKS];
     for (int rank = 0; rank < n; rank++) {

@@ -259,7 +259,8 @@ static void test_ranks_on_one_gpu_are_marked(void **state)
     cJSON *root = qd_run_result_to_json(&run.result);
     const cJSON *own = cJSON_GetObjectItem(root, "qdyno");
     assert_true(number(cJSON_GetObjectItem(own, "device"), "ranks_per_gpu") == 2);
-    assert_string_equal(cJSON_GetObjectItem(own, "marks")->child->valuestring, "ranks shared a GPU: not comparable");
+    assert_string_equal(cJSON_GetObjectItem(own, "marks")->child->valuestring,
+                        "ranks shared a GPU: not comparable");
     cJSON_Delete(root);
     run.result.tp = 1; /* alone */
     assert_int_equal(qd_run_result_find_marks(&run.result) & QD_MARK_SHARED_GPUS, 0);

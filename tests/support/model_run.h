@@ -27,8 +27,8 @@ qd_model_t *load_model(const char *dir, const struct qd_device_ops *ops, int tp)
 /* The same of a preset, with made-up weights. */
 qd_model_t *make_model(const char *preset, const struct qd_device_ops *ops, int tp);
 
-/* The program and what a group over it is opened with, for a model that was loaded for the same device. Fails the
- * running test. */
+/* The program and what a group over it is opened with, for a model that was loaded for the same device. Fails
+ * the running test. */
 void model_run_configure(struct model_run *run, qd_model_t *model, const struct qd_device_ops *ops,
                          const struct run_options *options, struct qd_group_config *group);
 

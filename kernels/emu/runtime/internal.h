@@ -22,7 +22,7 @@
 
 enum {
     QD_EMU_MAX_ARGS = 64,
-    QD_EMU_ARG_ALIGN = 16, /* of each argument's copy */
+    QD_EMU_ARG_ALIGN = 16,          /* of each argument's copy */
     QD_EMU_MAX_STREAMS_AT_ONCE = 8, /* of a GPU whose kernels wait for each other */
 };
 
@@ -143,8 +143,8 @@ struct qd_emu_device {
     bool is_stopping;
     int n_threads; /* started; the second when the first one's kernel waits for another stream, and so on */
     pthread_t threads[QD_EMU_MAX_STREAMS_AT_ONCE];
-    int n_busy, n_spinning;    /* threads that do work; those whose kernel spins in vain */
-    pthread_cond_t has_work;   /* or an event that its work waits for was reached, or a kernel spins in vain */
+    int n_busy, n_spinning;  /* threads that do work; those whose kernel spins in vain */
+    pthread_cond_t has_work; /* or an event that its work waits for was reached, or a kernel spins in vain */
     struct CUstream_st legacy; /* stream NULL; first of the list of streams */
     uint64_t n_issued;         /* order of the latest work */
     uint64_t n_draws;          /* random numbers drawn for schedules */

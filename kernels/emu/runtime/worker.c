@@ -86,7 +86,8 @@ static void reach(struct CUevent_st *event, uint64_t recording)
         event->time_ns = qd_clock_now_ns();
     }
     for (int d = 0; d < qd_emu_runtime.n_devices; d++)
-        if (qd_emu_runtime.devices[d].n_threads > 0) pthread_cond_broadcast(&qd_emu_runtime.devices[d].has_work);
+        if (qd_emu_runtime.devices[d].n_threads > 0)
+            pthread_cond_broadcast(&qd_emu_runtime.devices[d].has_work);
     pthread_cond_broadcast(&qd_emu_runtime.progress);
 }
 
@@ -171,7 +172,8 @@ void qd_emu_worker_spins(void *argument, bool in_vain)
     QD_EMU_ENTER();
     device->n_spinning += in_vain ? 1 : -1;
     if (!in_vain) return;
-    if (has_startable(device)) (void)qd_emu_worker_start(device); /* or it stays a livelock, which is reported */
+    if (has_startable(device))
+        (void)qd_emu_worker_start(device); /* or it stays a livelock, which is reported */
     pthread_cond_broadcast(&device->has_work);
 }
 
