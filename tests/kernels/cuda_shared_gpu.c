@@ -10,7 +10,7 @@
 #include "kernels/emu/mode.h"
 #include "tests/support/model_run.h"
 
-enum { N_TOKENS = 21, VOCAB = 515, STALL_MS = 500, BLOCK_VALUES = 512 * 8 };
+enum { N_TOKENS = 21, VOCAB = 515, STALL_MS = 1000, BLOCK_VALUES = 512 * 8 };
 
 static void set_mode(enum qd_emu_schedule schedule, uint64_t seed, unsigned stall_ms)
 {
@@ -47,6 +47,17 @@ static cudaError_t allocate(void **data, size_t bytes)
     return error == cudaSuccess ? cudaMemset(*data, 0, bytes) : error;
 }
 
+/* Until every block of rank 0 waits: each has told rank 1's memory, which is the host's, that it came. */
+static void wait_for_blocks(uint32_t *flags_of_1, int n_blocks)
+{
+    int tries = 20000;
+    for (int block = 0; block < n_blocks; block++)
+        while (__atomic_load_n(&flags_of_1[block * QD_CUDA_MAX_RANKS], __ATOMIC_RELAXED) == 0) {
+            assert_true(tries-- > 0);
+            usleep(1000);
+        }
+}
+
 /* The second rank's kernel comes when the first one's has taken all SMs that it can. */
 static cudaError_t reduce(int n_blocks)
 {
@@ -71,7 +82,7 @@ static cudaError_t reduce(int n_blocks)
     assert_int_equal(cudaDeviceSynchronize(), cudaSuccess);
     for (int rank = 0; rank < N_RANKS; rank++) {
         ASSERT_OK(qd_cuda_all_reduce(&args[rank], streams[rank], err, sizeof err), err);
-        if (rank == 0) usleep(STALL_MS * 1000 / 3);
+        if (rank == 0) wait_for_blocks(args[0].peers.flags[1], n_blocks);
     }
     return cudaDeviceSynchronize();
 }
