@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/base/size.h"
 #include "kernels/cuda/host.h"
 #include "kernels/cuda/numa.h"
 
@@ -22,19 +23,26 @@ static qd_status count_gpus(int *out, char *err, size_t errlen)
                    cudaGetErrorString(error == cudaSuccess ? cudaErrorNoDevice : error));
 }
 
-qd_status qd_cuda_gpu_of_rank(int global_rank, int *gpu, char *err, size_t errlen)
+/* A GPU that is shared unasked is refused, also among replicas: with several ranks each they could wait for
+ * each other's SMs in a circle. */
+qd_status qd_cuda_gpu_of_rank(int global_rank, int n_ranks, int ranks_per_gpu, int *gpu, char *err, size_t errlen)
 {
-    int n_gpus;
+    int n_gpus, per_gpu = ranks_per_gpu > 0 ? ranks_per_gpu : 1;
     QD_TRY(count_gpus(&n_gpus, err, errlen));
-    *gpu = global_rank % n_gpus;
-    return QD_OK;
+    *gpu = global_rank / per_gpu;
+    if (*gpu < n_gpus) return QD_OK;
+    return qd_fail(QD_ERR_ENVIRONMENT, err, errlen,
+                   "%d ranks need %lld GPUs, there %s %d: fewer ranks, or --ranks-per-gpu %lld", n_ranks,
+                   (long long)qd_div_up(n_ranks, per_gpu), n_gpus == 1 ? "is" : "are", n_gpus,
+                   (long long)qd_div_up(n_ranks, n_gpus));
 }
 
 /* The GPU of a rank, made the calling thread's, and its size. */
-static qd_status use_gpu(int global_rank, int *gpu, struct qd_cuda_gpu_size *size, char *err, size_t errlen)
+static qd_status use_gpu(const struct qd_device_config *config, int *gpu, struct qd_cuda_gpu_size *size,
+                         char *err, size_t errlen)
 {
     int major;
-    QD_TRY(qd_cuda_gpu_of_rank(global_rank, gpu, err, errlen));
+    QD_TRY(qd_cuda_gpu_of_rank(config->first_rank, config->n_ranks, config->ranks_per_gpu, gpu, err, errlen));
     QD_TRY(QD_CUDA(cudaSetDevice(*gpu)));
     QD_TRY(QD_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, *gpu)));
     QD_TRY(QD_CUDA(cudaDeviceGetAttribute(&size->n_sms, cudaDevAttrMultiProcessorCount, *gpu)));
@@ -47,13 +55,14 @@ static qd_status use_gpu(int global_rank, int *gpu, struct qd_cuda_gpu_size *siz
 }
 
 #ifndef QD_EMU
-static qd_status cuda_memory(int global_rank, struct qd_device_memory *out, char *err, size_t errlen)
+static qd_status cuda_memory(const struct qd_device_config *config, struct qd_device_memory *out, char *err,
+                             size_t errlen)
 {
     int gpu;
     struct qd_cuda_gpu_size size;
     QD_TRY(count_gpus(&out->n_devices, err, errlen));
     struct cudaDeviceProp properties;
-    QD_TRY(use_gpu(global_rank, &gpu, &size, err, errlen));
+    QD_TRY(use_gpu(config, &gpu, &size, err, errlen));
     QD_TRY(QD_CUDA(cudaGetDeviceProperties(&properties, gpu)));
     snprintf(out->name, sizeof out->name, "%s", properties.name);
     return QD_CUDA(cudaMemGetInfo(&out->free_bytes, &out->total_bytes));
@@ -150,7 +159,7 @@ static void cuda_close(void *ctx)
 static qd_status open_context(struct qd_cuda *cuda, char *err, size_t errlen)
 {
     size_t bytes;
-    QD_TRY(use_gpu(cuda->config.first_rank, &cuda->gpu, &cuda->size, err, errlen));
+    QD_TRY(use_gpu(&cuda->config, &cuda->gpu, &cuda->size, err, errlen));
 #ifndef QD_EMU
     QD_TRY(go_near(cuda->gpu, err, errlen));
 #endif
@@ -187,12 +196,22 @@ static const char *cuda_error_text(void *ctx)
     return ((struct qd_cuda *)ctx)->text;
 }
 
+static void cuda_abandon(void *ctx)
+{
+    atomic_store(((struct qd_cuda *)ctx)->abandoned, 1);
+}
+
+static const char *cuda_waits_for(void *ctx)
+{
+    return atomic_load(&((struct qd_cuda *)ctx)->waits_for);
+}
+
 static qd_status cuda_working_bytes(const struct qd_device_config *config, size_t *out, char *err,
                                     size_t errlen)
 {
     int gpu;
     struct qd_cuda_gpu_size size;
-    QD_TRY(use_gpu(config->first_rank, &gpu, &size, err, errlen));
+    QD_TRY(use_gpu(config, &gpu, &size, err, errlen));
     return qd_cuda_working_memory(config, size, NULL, out, err, errlen);
 }
 
@@ -286,6 +305,8 @@ static const struct qd_device_ops cuda_ops = {
     .close = cuda_close,
     .supports = cuda_supports,
     .error_text = cuda_error_text,
+    .abandon = cuda_abandon,
+    .waits_for = cuda_waits_for,
     .working_bytes = cuda_working_bytes,
     .alloc = cuda_alloc,
     .alloc_host = cuda_alloc_host,
@@ -311,11 +332,14 @@ static const struct qd_device_ops cuda_ops = {
 };
 
 #ifndef QD_EMU
-/* Kernels are to be loaded when a GPU is first used, not when they are first launched: loading may wait for all that
- * runs on the GPU, and what runs may be waiting for another rank. CUDA reads this with its first call. */
+/* Kernels are to be loaded when a GPU is first used, not when they are first launched: loading may wait for
+ * all that runs on the GPU, and what runs may be waiting for another rank. And ranks that share a GPU must
+ * not share one of its queues, in which a kernel waits for the one before. CUDA reads these with its first
+ * call. */
 __attribute__((visibility("default"))) const struct qd_device_ops *qd_cuda_device_ops(void)
 {
     setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
     return &cuda_ops;
 }
 #endif

@@ -201,6 +201,9 @@ qd_status qd_cuda_op_reduce_add_rmsnorm(void *ctx, const struct qd_reduce_add_rm
     if (partial->cross_rank) {
         reduce.peers = cuda->peers;
         QD_TRY(qd_cuda_memory_of_ranks(cuda, partial->data, reduce.partials, cuda->text, sizeof cuda->text));
+        int64_t element_bytes = partial->dtype == QD_PARTIAL_F32 ? (int64_t)sizeof(float) * partial->n_slices
+                                                                 : (int64_t)sizeof(qd_bf16);
+        QD_TRY(qd_cuda_comm_choose_pieces(cuda, args->n_rows * args->dim * element_bytes, &reduce.pieces));
     }
     return qd_cuda_reduce_add_rmsnorm(&reduce, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
 }
