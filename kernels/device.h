@@ -9,6 +9,7 @@
 
 #include "kernels/bootstrap.h"
 #include "kernels/ops.h"
+#include "kernels/store.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -35,12 +36,20 @@ struct qd_device_config {
     bool enforce_eager;         /* never record and replay a step (devices with begin_step) */
     bool device_timing;         /* time every op of a step (devices with stats) */
     bool batch_invariant;       /* a row's bits never depend on the other rows (`cpu`: always so) */
+    int ranks_per_gpu;          /* global ranks [g * N, (g + 1) * N) are on GPU g; 0: 1 (devices with GPUs) */
 };
 
 /* Memory of one device that is not the host's. */
 struct qd_device_memory {
     size_t free_bytes, total_bytes;
-    int n_devices; /* ranks are dealt over these in order of their global index */
+    int n_devices; /* there are */
+    char name[64]; /* "NVIDIA H100 80GB HBM3" */
+};
+
+/* What drivers and libraries take of such a memory for one rank, beside what is asked for: allowances. */
+struct qd_device_reserve {
+    size_t graph_bytes;      /* recorded steps */
+    size_t collective_bytes; /* channels and mappings of collectives */
 };
 
 /* What the time of a step on the device goes to. An op that is fused with a collective counts as collective,
@@ -84,15 +93,21 @@ struct qd_device_ops {
     bool (*supports)(const struct qd_model_shape *shape, int tp, enum qd_numerics numerics, char *why,
                      size_t why_len);
     const char *(*error_text)(void *ctx); /* (optional) */
+    void (*abandon)(void *ctx);           /* (optional) */
+    const char *(*waits_for)(void *ctx);  /* (optional) */
 
     /* memory and copies */
-    qd_status (*memory)(int first_rank, struct qd_device_memory *out, char *err, size_t errlen); /* (optional) */
+    qd_status (*memory)(const struct qd_device_config *config, struct qd_device_memory *out, char *err,
+                        size_t errlen); /* (optional) of the rank's GPU */
+    void (*reserve)(const struct qd_device_config *config, int tp,
+                    struct qd_device_reserve *out); /* (with memory) */
     qd_status (*working_bytes)(const struct qd_device_config *config, size_t *out, char *err, size_t errlen);
     qd_status (*alloc)(void *ctx, size_t bytes, void **out, char *err, size_t errlen);
     qd_status (*alloc_host)(void *ctx, size_t bytes, void **out, char *err, size_t errlen); /* (optional) */
-    qd_status (*upload)(void *ctx, void *data, const void *host, size_t bytes, char *err, size_t errlen); /* (optional) */
     size_t (*weight_bytes)(int64_t n_rows, int64_t n_cols, enum qd_weight_layout layout); /* SIZE_MAX: overflow */
-    qd_status (*pack_weight)(void *data, int64_t n_rows, int64_t n_cols, char *err, size_t errlen);
+    qd_status (*pack_weight)(void *data, int64_t n_rows, int64_t n_cols, char *err,
+                             size_t errlen); /* or store */
+    const struct qd_store_ops *store;        /* (optional) weights in memory of the device's own */
     qd_status (*copy_to_host)(void *ctx, const struct qd_copy_to_host_args *args);
 
     /* plan, once per step */
@@ -153,11 +168,25 @@ static inline const char *qd_device_error_text(struct qd_device d)
 {
     return d.ops->error_text != NULL ? d.ops->error_text(d.ctx) : "";
 }
-/* True when the device has memory apart from the host's and other ranks': weights are copied to it (upload), and
- * what alloc() returns is no address of the host's. */
+/* Another rank of the replica has failed or hangs: whatever this context does or will do on the device that
+ * waits for other ranks ends soon, and steps fail with QD_ERR_RANK from now on. From any thread while the
+ * context is open; returns at once and calls nothing that could wait. Without the member nothing on the
+ * device waits for other ranks: they meet through the bootstrap alone. */
+static inline void qd_device_abandon(struct qd_device d)
+{
+    if (d.ops->abandon != NULL) d.ops->abandon(d.ctx);
+}
+/* What the thread that runs the context's steps waits for outside of the bootstrap ("its GPU"), or NULL. From
+ * any thread while the context is open. */
+static inline const char *qd_device_waits_for(struct qd_device d)
+{
+    return d.ops->waits_for != NULL ? d.ops->waits_for(d.ctx) : NULL;
+}
+/* True when the device has memory apart from the host's and other ranks': weights go to stores, never to the
+ * host's memory as a whole, and what alloc() returns is no address of the host's. */
 static inline bool qd_device_has_copies(const struct qd_device_ops *ops)
 {
-    return ops->upload != NULL;
+    return ops->store != NULL;
 }
 /* Bytes that open() takes for the device's own work on a step, on top of what alloc() is asked for. Opens
  * nothing; errors as those of open() for the same configuration, QD_ERR_TOO_LARGE on overflow. */
@@ -179,12 +208,6 @@ static inline qd_status qd_device_alloc_host(struct qd_device d, size_t bytes, v
 {
     return d.ops->alloc_host != NULL ? d.ops->alloc_host(d.ctx, bytes, out, err, errlen)
                                      : d.ops->alloc(d.ctx, bytes, out, err, errlen);
-}
-/* Host bytes into memory from alloc(); `host` may go when it has returned. Only where qd_device_has_copies. */
-static inline qd_status qd_device_upload(struct qd_device d, void *data, const void *host, size_t bytes,
-                                         char *err, size_t errlen)
-{
-    return d.ops->upload(d.ctx, data, host, bytes, err, errlen);
 }
 static inline qd_status qd_device_copy_to_host(struct qd_device d, const struct qd_copy_to_host_args *args)
 {

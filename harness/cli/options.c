@@ -48,14 +48,16 @@ static const struct option_row option_rows[] = {
      "independent replicas", NULL},
     {"threads", NULL, QD_GROUP_PARALLEL, OPTION_INT, AT(threads), 0, 1024, NULL, "N",
      "cores of the process, divided over all ranks", "all cores"},
+    {"ranks-per-gpu", NULL, QD_GROUP_PARALLEL, OPTION_INT, AT(ranks_per_gpu), 1, 64, NULL, "N",
+     "ranks that share a GPU, for trying TP and DP out: not comparable (cuda, emu)", NULL},
 
     {"router", NULL, QD_GROUP_PARALLEL, OPTION_TEXT, AT(router), 0, 0,
      "round-robin|least-loaded|vllm|vllm-0.9.1", NULL, "which replica a request goes to", NULL},
 
     {"max-num-batched-tokens", "budget", QD_GROUP_ENGINE, OPTION_INT, AT(budget), 1, 1 << 20, NULL, "N",
-     "token budget of a step, per replica", "2048"},
+     "token budget of a step, per replica", "2048; cuda: 2048 to 16384 by GPU"},
     {"max-num-seqs", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(max_num_seqs), 1, 1 << 16, NULL, "N",
-     "running requests per replica", "128, at most the budget"},
+     "running requests per replica", "128 (cuda: 256, 1024 from 70 GiB), at most the budget"},
     {"max-model-len", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(max_model_len), 2, 1 << 24, NULL, "N",
      "longest prompt + output", "what the model and the memory allow"},
     {"num-gpu-blocks-override", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(num_gpu_blocks), 1, 1 << 30, NULL, "N",
@@ -80,6 +82,8 @@ static const struct option_row option_rows[] = {
      "time every op of a step on the device, in graphs too (cuda, emu)", NULL},
     {"null-step-us", NULL, QD_GROUP_ENGINE, OPTION_REAL, AT(null_step_us), 0, 1e9, NULL, "US",
      "virtual duration of a step on the null device", NULL},
+    {"watchdog-timeout-s", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(watchdog_timeout_s), 0, 1 << 24, NULL, "N",
+     "seconds after which a step, or a rank opening its device, hangs; 0: never", "60 on cuda, else 0"},
 
     {"temperature", NULL, QD_GROUP_SAMPLING, OPTION_REAL, AT(temperature), 0, 100, NULL, "T", "0: greedy",
      NULL},
@@ -209,8 +213,10 @@ static const struct qd_options option_defaults = {
     .numerics = "fused",
     .tp = 1,
     .dp = 1,
+    .ranks_per_gpu = 1,
     .router = "round-robin",
     .memory_utilization = 0.9,
+    .watchdog_timeout_s = -1,
     .top_p = 1.0,
     .dataset_name = "random",
     .trace_columns = "auto",
@@ -387,6 +393,8 @@ static qd_status options_check(const struct qd_command *command, const struct qd
     if (o->variant != NULL) QD_TRY(qd_variant_check("--variant", o->variant, err, errlen));
     if (o->probe && strcmp(o->device, "cpu") != 0)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--probe is of --device cpu");
+    if (o->ranks_per_gpu > 1 && strcmp(o->device, "cuda") != 0 && strcmp(o->device, "emu") != 0)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--ranks-per-gpu is of --device cuda and emu");
     if (o->resume && o->experiment == NULL)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--resume needs --experiment");
     return QD_OK;

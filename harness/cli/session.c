@@ -5,8 +5,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "harness/cli/commands.h"
 #include "harness/cli/progress.h"
 #include "kernels/cpu/host/isa.h"
+
+enum { DEFAULT_WATCHDOG_S = 60 };
 
 void qd_session_say(const char *format, ...)
 {
@@ -29,6 +32,14 @@ const char *qd_session_isa(const struct qd_options *options)
     char why[QD_ERR_LEN];
     if (strcmp(options->device, "cpu") != 0) return NULL;
     return qd_cpu_isa_select(options->cpu_isa, &kernels, why, sizeof why) == QD_OK ? kernels->isa : NULL;
+}
+
+/* A step on a processor takes what it takes; one on a GPU takes seconds at most. */
+static int64_t watchdog_ns(const struct qd_options *options)
+{
+    int64_t seconds = options->watchdog_timeout_s;
+    if (seconds < 0) seconds = strcmp(options->device, "cuda") == 0 ? DEFAULT_WATCHDOG_S : 0;
+    return seconds * 1000000000;
 }
 
 static enum qd_router_policy router_of(const char *name)
@@ -60,11 +71,13 @@ struct qd_instance_options qd_session_instance_options(const struct qd_options *
         .enforce_eager = options->enforce_eager,
         .batch_invariant = options->batch_invariant,
         .device_timing = options->device_timing,
+        .ranks_per_gpu = (int)options->ranks_per_gpu,
         .prefix_caching = options->enable_prefix_caching,
         .router = router_of(options->router),
         .async_scheduling = options->async_scheduling,
         .long_prefill_token_threshold = options->long_prefill_token_threshold,
         .null_step_ns = (int64_t)(options->null_step_us * 1e3),
+        .watchdog_ns = watchdog_ns(options),
         .max_requests = 16,
     };
 }
@@ -86,14 +99,26 @@ static void say_plan(const struct qd_instance_plan *plan)
                    plan->shrunk_pool ? " (shrunk to the memory)" : "");
 }
 
+/* Bytes over time; bytes per nanosecond are GB/s. */
+static double gbps(uint64_t bytes, int64_t ns)
+{
+    return ns > 0 ? (double)bytes / (double)ns : 0;
+}
+
 static void say_load(const struct qd_load_stats *load)
 {
     double seconds = (double)load->duration_ns * 1e-9;
+    char copied[96] = "";
+    if (load->n_devices > 0)
+        snprintf(copied, sizeof copied, ", copied %.3f GB to %d GPU%s at %.2f GB/s",
+                 (double)load->copied_bytes * 1e-9, load->n_devices, load->n_devices > 1 ? "s" : "",
+                 gbps(load->copied_bytes, load->copy_ns));
     if (load->file_bytes > 0)
-        qd_session_say("weights: %.3f GB in %.2f s, %.2f GB/s", (double)load->file_bytes * 1e-9, seconds,
-                       (double)load->file_bytes * 1e-9 / seconds);
+        qd_session_say("weights: %.3f GB in %.2f s, %.2f GB/s (read at %.2f GB/s%s)",
+                       (double)load->file_bytes * 1e-9, seconds, gbps(load->file_bytes, load->duration_ns),
+                       gbps(load->file_bytes, load->read_ns), copied);
     else if (load->duration_ns > 0)
-        qd_session_say("weights: made up in %.2f s", seconds);
+        qd_session_say("weights: made up in %.2f s%s", seconds, load->n_devices > 0 ? " by the GPUs" : "");
     if (load->n_overflowed > 0)
         qd_session_say("%" PRIu64 " weights are too large for bf16 and became infinite", load->n_overflowed);
 }
@@ -129,6 +154,19 @@ qd_status qd_session_open(const struct qd_instance_options *options, qd_instance
     say_load(&load);
     say_graphs(*out);
     return QD_OK;
+}
+
+int qd_session_close(const struct qd_command *command, qd_instance_t *instance, int exit_code)
+{
+    char err[QD_ERR_LEN] = "";
+    if (instance == NULL) return exit_code;
+    qd_status status = qd_instance_end(instance, err, sizeof err);
+    if (status != QD_OK) {
+        int failed = qd_command_fail(command, status, err);
+        if (exit_code == QD_EXIT_OK) exit_code = failed;
+    }
+    qd_instance_close(instance);
+    return exit_code;
 }
 
 qd_status qd_session_tokenizer(const struct qd_options *options, qd_tokenizer_t **out, char *err, size_t errlen)

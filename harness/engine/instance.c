@@ -25,6 +25,8 @@ static qd_status load_model(const struct qd_instance_options *o, qd_instance_t *
         .dummy_seed = o->seed,
         .ops = instance->plan.ops,
         .tp = o->tp,
+        .dp = o->dp,
+        .ranks_per_gpu = o->ranks_per_gpu,
         .n_threads = n_readers < MAX_READERS ? n_readers : MAX_READERS,
         .progress = o->progress,
         .progress_arg = o->progress_arg,
@@ -38,8 +40,11 @@ static qd_status open_group(const struct qd_instance_options *o, qd_instance_t *
     const struct qd_instance_plan *plan = &instance->plan;
     struct qd_program *program = &instance->programs[replica];
     if (plan->ops->executes) {
-        struct qd_program_options program_options = {
-            .n_kv_blocks = plan->n_kv_blocks, .limits = plan->limits, .numerics = o->numerics};
+        struct qd_program_options program_options = {.first_rank = replica * o->tp,
+                                                     .n_kv_blocks = plan->n_kv_blocks,
+                                                     .limits = plan->limits,
+                                                     .numerics = o->numerics,
+                                                     .no_logits = o->max_logit_rows == 0};
         QD_TRY(qd_model_program(instance->model, &program_options, program, err, errlen));
     }
     struct qd_group_config config = {
@@ -49,6 +54,7 @@ static qd_status open_group(const struct qd_instance_options *o, qd_instance_t *
         .vocab_size = (int32_t)plan->config.vocab_size,
         .program = *program,
         .null_step_ns = o->null_step_ns,
+        .watchdog_ns = o->watchdog_ns,
     };
     return qd_group_open(&config, &instance->groups[replica], err, errlen);
 }
@@ -95,20 +101,29 @@ qd_status qd_instance_open(const struct qd_instance_options *options, qd_instanc
     QD_TRY_GOTO(load_model(options, instance, err, errlen), status, cleanup);
     for (int replica = 0; replica < options->dp; replica++)
         QD_TRY_GOTO(open_group(options, instance, replica, err, errlen), status, cleanup);
-    if (qd_device_has_copies(instance->plan.ops)) qd_model_drop_weights(instance->model);
     QD_TRY_GOTO(open_engine(options, instance, err, errlen), status, cleanup);
     *out = instance;
     return QD_OK;
 
 cleanup:
-    qd_instance_close(instance);
+    if (status != QD_ERR_TIMEOUT) qd_instance_close(instance);
     return status;
+}
+
+qd_status qd_instance_end(qd_instance_t *instance, char *err, size_t errlen)
+{
+    qd_engine_close(instance->engine);
+    instance->engine = NULL;
+    for (int replica = 0; replica < instance->plan.dp && instance->groups != NULL; replica++)
+        if (instance->groups[replica] != NULL) QD_TRY(qd_group_end(instance->groups[replica], err, errlen));
+    return QD_OK;
 }
 
 void qd_instance_close(qd_instance_t *instance)
 {
     if (instance == NULL) return;
-    qd_engine_close(instance->engine);
+    char unused[QD_ERR_LEN];
+    if (qd_instance_end(instance, unused, sizeof unused) != QD_OK) return;
     for (int replica = 0; replica < instance->plan.dp; replica++) {
         if (instance->groups != NULL) qd_group_close(instance->groups[replica]);
         if (instance->programs != NULL && instance->programs[replica].user != NULL)

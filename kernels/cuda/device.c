@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/base/size.h"
 #include "kernels/cuda/host.h"
 #include "kernels/cuda/numa.h"
 
@@ -22,12 +23,26 @@ static qd_status count_gpus(int *out, char *err, size_t errlen)
                    cudaGetErrorString(error == cudaSuccess ? cudaErrorNoDevice : error));
 }
 
-/* The GPU of a rank, made the calling thread's, and its size. */
-static qd_status use_gpu(int global_rank, int *gpu, struct qd_cuda_gpu_size *size, char *err, size_t errlen)
+/* A GPU that is shared unasked is refused, also among replicas: with several ranks each they could wait for
+ * each other's SMs in a circle. */
+qd_status qd_cuda_gpu_of_rank(int global_rank, int n_ranks, int ranks_per_gpu, int *gpu, char *err, size_t errlen)
 {
-    int n_gpus, major;
+    int n_gpus, per_gpu = ranks_per_gpu > 0 ? ranks_per_gpu : 1;
     QD_TRY(count_gpus(&n_gpus, err, errlen));
-    *gpu = global_rank % n_gpus;
+    *gpu = global_rank / per_gpu;
+    if (*gpu < n_gpus) return QD_OK;
+    return qd_fail(QD_ERR_ENVIRONMENT, err, errlen,
+                   "%d ranks need %lld GPUs, there %s %d: fewer ranks, or --ranks-per-gpu %lld", n_ranks,
+                   (long long)qd_div_up(n_ranks, per_gpu), n_gpus == 1 ? "is" : "are", n_gpus,
+                   (long long)qd_div_up(n_ranks, n_gpus));
+}
+
+/* The GPU of a rank, made the calling thread's, and its size. */
+static qd_status use_gpu(const struct qd_device_config *config, int *gpu, struct qd_cuda_gpu_size *size,
+                         char *err, size_t errlen)
+{
+    int major;
+    QD_TRY(qd_cuda_gpu_of_rank(config->first_rank, config->n_ranks, config->ranks_per_gpu, gpu, err, errlen));
     QD_TRY(QD_CUDA(cudaSetDevice(*gpu)));
     QD_TRY(QD_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, *gpu)));
     QD_TRY(QD_CUDA(cudaDeviceGetAttribute(&size->n_sms, cudaDevAttrMultiProcessorCount, *gpu)));
@@ -40,13 +55,26 @@ static qd_status use_gpu(int global_rank, int *gpu, struct qd_cuda_gpu_size *siz
 }
 
 #ifndef QD_EMU
-static qd_status cuda_memory(int global_rank, struct qd_device_memory *out, char *err, size_t errlen)
+static qd_status cuda_memory(const struct qd_device_config *config, struct qd_device_memory *out, char *err,
+                             size_t errlen)
 {
     int gpu;
     struct qd_cuda_gpu_size size;
     QD_TRY(count_gpus(&out->n_devices, err, errlen));
-    QD_TRY(use_gpu(global_rank, &gpu, &size, err, errlen));
+    struct cudaDeviceProp properties;
+    QD_TRY(use_gpu(config, &gpu, &size, err, errlen));
+    QD_TRY(QD_CUDA(cudaGetDeviceProperties(&properties, gpu)));
+    snprintf(out->name, sizeof out->name, "%s", properties.name);
     return QD_CUDA(cudaMemGetInfo(&out->free_bytes, &out->total_bytes));
+}
+
+/* How much the driver takes for a recorded step and NCCL for its channels is known from hearsay only (vLLM's
+ * logs tell of hundreds of MiB for 67 graphs, NCCL's buffers are 4 MiB a channel): to be measured. */
+static void cuda_reserve(const struct qd_device_config *config, int tp, struct qd_device_reserve *out)
+{
+    const size_t graph_bytes = (size_t)4 << 20, collective_bytes = (size_t)256 << 20;
+    *out = (struct qd_device_reserve){.collective_bytes = tp > 1 ? collective_bytes : 0};
+    out->graph_bytes = (size_t)qd_cuda_graph_count(config) * graph_bytes;
 }
 #endif
 
@@ -131,7 +159,7 @@ static void cuda_close(void *ctx)
 static qd_status open_context(struct qd_cuda *cuda, char *err, size_t errlen)
 {
     size_t bytes;
-    QD_TRY(use_gpu(cuda->config.first_rank, &cuda->gpu, &cuda->size, err, errlen));
+    QD_TRY(use_gpu(&cuda->config, &cuda->gpu, &cuda->size, err, errlen));
 #ifndef QD_EMU
     QD_TRY(go_near(cuda->gpu, err, errlen));
 #endif
@@ -168,12 +196,22 @@ static const char *cuda_error_text(void *ctx)
     return ((struct qd_cuda *)ctx)->text;
 }
 
+static void cuda_abandon(void *ctx)
+{
+    atomic_store(((struct qd_cuda *)ctx)->abandoned, 1);
+}
+
+static const char *cuda_waits_for(void *ctx)
+{
+    return atomic_load(&((struct qd_cuda *)ctx)->waits_for);
+}
+
 static qd_status cuda_working_bytes(const struct qd_device_config *config, size_t *out, char *err,
                                     size_t errlen)
 {
     int gpu;
     struct qd_cuda_gpu_size size;
-    QD_TRY(use_gpu(config->first_rank, &gpu, &size, err, errlen));
+    QD_TRY(use_gpu(config, &gpu, &size, err, errlen));
     return qd_cuda_working_memory(config, size, NULL, out, err, errlen);
 }
 
@@ -189,21 +227,14 @@ static qd_status cuda_alloc_host(void *ctx, size_t bytes, void **out, char *err,
     return qd_cuda_memory_alloc_host(ctx, bytes, out, err, errlen);
 }
 
-static qd_status cuda_upload(void *ctx, void *data, const void *host, size_t bytes, char *err, size_t errlen)
-{
-    return qd_cuda_memory_upload(ctx, data, host, bytes, err, errlen);
-}
-
 static qd_status cuda_copy_to_host(void *ctx, const struct qd_copy_to_host_args *args)
 {
     struct qd_cuda *cuda = ctx;
     char *err = cuda->text;
     const size_t errlen = sizeof cuda->text;
-    for (size_t r = 0; r < args->n_rows; r++)
-        QD_TRY(QD_CUDA(cudaMemcpyAsync((unsigned char *)args->host + r * args->host_stride,
-                                       (const unsigned char *)args->data + r * args->stride, args->row_bytes,
-                                       cudaMemcpyDeviceToHost, cuda->stream)));
-    return QD_OK;
+    if (args->n_rows == 0) return QD_OK;
+    return QD_CUDA(cudaMemcpy2DAsync(args->host, args->host_stride, args->data, args->stride, args->row_bytes,
+                                     args->n_rows, cudaMemcpyDeviceToHost, cuda->stream));
 }
 
 /* ---- steps ---- */
@@ -265,6 +296,7 @@ const struct qd_device_ops qd_emu_ops = {
 static const struct qd_device_ops cuda_ops = {
     .name = "cuda",
     .memory = cuda_memory,
+    .reserve = cuda_reserve,
     .step_ended = qd_cuda_step_ended, /* asking emulated GPUs keeps them from running */
 #endif
     .abi_version = QD_DEVICE_ABI_VERSION,
@@ -273,12 +305,13 @@ static const struct qd_device_ops cuda_ops = {
     .close = cuda_close,
     .supports = cuda_supports,
     .error_text = cuda_error_text,
+    .abandon = cuda_abandon,
+    .waits_for = cuda_waits_for,
     .working_bytes = cuda_working_bytes,
     .alloc = cuda_alloc,
     .alloc_host = cuda_alloc_host,
-    .upload = cuda_upload,
     .weight_bytes = qd_cuda_weight_bytes,
-    .pack_weight = qd_cuda_pack_weight,
+    .store = &qd_cuda_store_ops,
     .copy_to_host = cuda_copy_to_host,
     .plan = cuda_plan,
     .begin_step = cuda_begin_step,
@@ -299,11 +332,14 @@ static const struct qd_device_ops cuda_ops = {
 };
 
 #ifndef QD_EMU
-/* Kernels are to be loaded when a GPU is first used, not when they are first launched: loading may wait for all that
- * runs on the GPU, and what runs may be waiting for another rank. CUDA reads this with its first call. */
+/* Kernels are to be loaded when a GPU is first used, not when they are first launched: loading may wait for
+ * all that runs on the GPU, and what runs may be waiting for another rank. And ranks that share a GPU must
+ * not share one of its queues, in which a kernel waits for the one before. CUDA reads these with its first
+ * call. */
 __attribute__((visibility("default"))) const struct qd_device_ops *qd_cuda_device_ops(void)
 {
     setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
     return &cuda_ops;
 }
 #endif

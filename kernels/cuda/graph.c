@@ -29,17 +29,31 @@ static int32_t next_size(int32_t size)
 }
 
 /* vLLM's capture sizes as far as decodes reach, and the largest batch itself: above its last size vLLM has
- * graphs between attentions, which this device has not. */
+ * graphs between attentions, which this device has not. Returns their number. */
+static int list_sizes(const struct qd_device_config *config, int32_t sizes[QD_CUDA_N_GRAPHS])
+{
+    int32_t largest = smaller(largest_batch(&config->limits), QD_CUDA_MAX_GRAPH_BATCH);
+    int n = 0;
+    if (config->enforce_eager || largest < 1) return 0;
+    for (int32_t size = 1; size < largest; size = next_size(size)) sizes[n++] = size;
+    sizes[n++] = largest;
+    QD_ASSERT(n <= QD_CUDA_N_GRAPHS);
+    return n;
+}
+
+int qd_cuda_graph_count(const struct qd_device_config *config)
+{
+    int32_t sizes[QD_CUDA_N_GRAPHS];
+    return list_sizes(config, sizes);
+}
+
 void qd_cuda_graph_init(struct qd_cuda *cuda)
 {
     struct qd_cuda_graphs *graphs = &cuda->graphs;
-    int32_t largest = smaller(largest_batch(&cuda->config.limits), QD_CUDA_MAX_GRAPH_BATCH);
+    int32_t sizes[QD_CUDA_N_GRAPHS];
     graphs->current = -1;
-    graphs->n = 0;
-    if (cuda->config.enforce_eager || largest < 1) return;
-    for (int32_t size = 1; size < largest; size = next_size(size)) graphs->of[graphs->n++].size = size;
-    graphs->of[graphs->n++].size = largest;
-    QD_ASSERT(graphs->n <= QD_CUDA_N_GRAPHS);
+    graphs->n = list_sizes(&cuda->config, sizes);
+    for (int i = 0; i < graphs->n; i++) graphs->of[i].size = sizes[i];
 }
 
 /* The least recorded batch that holds n decodes, or -1. */

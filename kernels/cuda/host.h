@@ -3,6 +3,7 @@
  *
  *     device.c   the table: opening, what is supported, memory of the GPUs
  *     memory.c   allocations, and where the other ranks have theirs
+ *     store.c    memory of weights, filled by several threads before ranks open
  *     step.c     a step on its way to fixed device addresses, and its ids on the way back
  *     graph.c    decode steps recorded for each padded batch when the device is opened, and replayed
  *     timing.c   what a step takes on the device, and its ops
@@ -15,6 +16,7 @@
 #define QD_KERNELS_CUDA_HOST_H
 
 #include <cuda_runtime.h>
+#include <stdatomic.h>
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/check.h"
@@ -128,6 +130,8 @@ struct qd_cuda {
     struct qd_cuda_memory memory;
     bool has_peers; /* allocations are exchanged: no more may come */
     struct qd_cuda_peers peers;
+    _Atomic uint32_t *abandoned;     /* what peers.abandoned points to; written by any thread */
+    _Atomic(const char *) waits_for; /* as the table's member */
     void *sample_scratch[QD_CUDA_MAX_RANKS];
     struct qd_cuda_attention_config attention;
     struct qd_cuda_attention_limits attention_capacity;
@@ -135,12 +139,21 @@ struct qd_cuda {
     float *slices[QD_CUDA_N_SLICE_BUFFERS];
     int n_partials;   /* of this step so far: which slices come next */
     qd_bf16 *reduced; /* [QD_CUDA_REDUCE_VALUES] with several ranks */
+    qd_bf16 *pieces;  /* sums of this rank in two-shot launches; of no size with fewer than 3 ranks */
     struct qd_cuda_step step;
     struct qd_cuda_graphs graphs;
     struct qd_cuda_timing timing;
     struct qd_device_stats stats;
 };
 
+/* The GPU of a rank of n_ranks by its global index; QD_ERR_ENVIRONMENT when there are too few. */
+qd_status qd_cuda_gpu_of_rank(int global_rank, int n_ranks, int ranks_per_gpu, int *gpu, char *err, size_t errlen);
+extern const struct qd_store_ops qd_cuda_store_ops;
+
+/* Zeroed memory of the current GPU, once `stream` has come so far; page-locked memory of the host. Refusals
+ * name the GPU, what was asked for and what is free. Of no context: cudaFree, cudaFreeHost. */
+qd_status qd_cuda_allocate_zeroed(cudaStream_t stream, size_t bytes, void **out, char *err, size_t errlen);
+qd_status qd_cuda_allocate_host(size_t bytes, void **out, char *err, size_t errlen);
 /* Where kernels are launched. */
 static inline cudaStream_t qd_cuda_launch_stream(const struct qd_cuda *cuda)
 {
@@ -171,6 +184,9 @@ void qd_cuda_step_free(struct qd_cuda *cuda);
 qd_status qd_cuda_step_plan(struct qd_cuda *cuda, const struct qd_plan_args *args);
 /* Behind the step's last op: its ids come to the host, and the next step may be planned. */
 qd_status qd_cuda_step_submit(struct qd_cuda *cuda);
+/* Waits until the event or, with NULL, the whole stream has come to its end; QD_ERR_RANK when ranks were told
+ * meanwhile or before to wait no more: what their kernels left then is nothing. */
+qd_status qd_cuda_step_wait(struct qd_cuda *cuda, cudaEvent_t event);
 /* Waits for the oldest unfinished step, with the ids of its logit rows; for nothing when it did not run. */
 qd_status qd_cuda_step_finish(struct qd_cuda *cuda, int32_t *ids);
 /* As in the table. */
@@ -178,6 +194,8 @@ bool qd_cuda_step_ended(void *ctx);
 /* Where the array of the launched step (token_source or logit_row) lies in device memory; NULL for NULL. */
 const int32_t *qd_cuda_step_array(const struct qd_cuda *cuda, const int32_t *host);
 
+/* How many steps are recorded under the configuration's limits. */
+int qd_cuda_graph_count(const struct qd_device_config *config);
 /* The batches to record under the context's limits. */
 void qd_cuda_graph_init(struct qd_cuda *cuda);
 /* As in the table. */
@@ -204,6 +222,8 @@ qd_status qd_cuda_timing_add_step(struct qd_cuda *cuda, struct qd_cuda_step_slot
 
 /* Gives this rank's GPU access to the others'. Collective. */
 qd_status qd_cuda_comm_open(struct qd_cuda *cuda, char *err, size_t errlen);
+/* The pieces of every rank where all ranks sum a message of `bytes` a rank in two shots; otherwise none. */
+qd_status qd_cuda_comm_choose_pieces(struct qd_cuda *cuda, int64_t bytes, struct qd_cuda_pieces *out);
 /* Once allocations are exchanged: flags and scratch of every rank. */
 qd_status qd_cuda_comm_connect(struct qd_cuda *cuda, char *err, size_t errlen);
 /* Every rank's stream has come here before any goes on. */
@@ -222,6 +242,6 @@ qd_status qd_cuda_op_reduce_add_rmsnorm(void *ctx, const struct qd_reduce_add_rm
 qd_status qd_cuda_op_sample(void *ctx, const struct qd_sample_args *args);
 /* As in the table: rows and columns are padded with zeros to what the GEMM kernels take. */
 size_t qd_cuda_weight_bytes(int64_t n_rows, int64_t n_cols, enum qd_weight_layout layout);
-qd_status qd_cuda_pack_weight(void *data, int64_t n_rows, int64_t n_cols, char *err, size_t errlen);
+int64_t qd_cuda_row_stride(int64_t n_cols, enum qd_weight_layout layout);
 
 #endif

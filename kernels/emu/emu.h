@@ -1,11 +1,11 @@
 /* The CUDA emulator's inside: what its parts and its two front ends know of each other.
  *
- * A CUDA thread is a fiber, the blocks of a launch run on the OS thread that called qd_emu_run_grid (one per
- * emulated device), one after another unless they wait for each other. Threads change places only where they
- * synchronise: at warp collectives, barriers and spins. Everything here except qd_emu_run_grid and
- * qd_emu_release_thread is called by a running CUDA thread; an error ends the launch and never returns to it.
- * Front ends: the source itself compiled for the CPU (shim/device_side.h, instructions.h) and the PTX
- * interpreter.
+ * A CUDA thread is a fiber. The blocks of a launch run on the OS thread that called qd_emu_run_grid (one per
+ * emulated device, and more where launches of a device wait for each other), one after another unless they
+ * wait for each other. Threads change places only where they synchronise: at warp collectives, barriers and
+ * spins. Everything here except qd_emu_run_grid and qd_emu_release_thread is called by a running CUDA thread;
+ * an error ends the launch and never returns to it. Front ends: the source itself compiled for the CPU
+ * (shim/device_side.h, instructions.h) and the PTX interpreter.
  */
 #ifndef QD_KERNELS_EMU_EMU_H
 #define QD_KERNELS_EMU_EMU_H
@@ -31,6 +31,10 @@ struct qd_emu_launch {
     size_t shared_bytes;                                 /* dynamic */
     size_t shared_limit;                                 /* static and dynamic; 0: QD_EMU_MAX_SHARED_BYTES */
     int device;
+    /* Or NULL: told when nothing moves since all resident blocks spin (or none can start), and when that is
+     * over. */
+    void (*spins)(void *arg, bool in_vain);
+    void *spins_arg;
 };
 
 enum {
@@ -78,7 +82,7 @@ struct qd_emu_thread {
     unsigned linear;                  /* index in its block, x fastest */
     unsigned lane;                    /* linear % 32 */
     const struct qd_emu_place *place; /* of its block */
-    void *front_end;                  /* whatever a front end keeps per thread; NULL when the thread starts */
+    struct qd_emu_site access;        /* of memory, the last: where a fault is; file NULL: not known */
 };
 
 /* The CUDA thread that runs on this OS thread; NULL outside of launches. */
@@ -166,6 +170,15 @@ bool qd_emu_shared_check(const void *p, size_t bytes, size_t align, const char *
 void qd_emu_async_copy(uint32_t dst, const void *src, uint32_t src_bytes, struct qd_emu_site site);
 void qd_emu_async_commit(struct qd_emu_site site);
 void qd_emu_async_wait(unsigned pending);
+
+/* ---- what only the PTX front end sees: every access ---- */
+
+/* Counted for mode.h; a store is checked against qd_emu_write_once. */
+void qd_emu_note_load(size_t bytes);
+void qd_emu_note_store(const void *p, size_t bytes, bool is_atomic, struct qd_emu_site site);
+/* By a load or store of shared memory, number `access` of its kernel's. Its n-th execution by a lane counts
+ * as one with the n-th by each other lane of the warp. */
+void qd_emu_note_shared(unsigned access, uint32_t address, unsigned bytes);
 
 /* ---- instructions, on raw registers ---- */
 

@@ -60,7 +60,7 @@ static void upload(struct rows *r)
         .peers = {.n_ranks = 1},
         .scratch = {gpu_upload(scratch, scratch_bytes)},
         .sampled = gpu_alloc(N_SLOTS * sizeof(int32_t)),
-        .ids = gpu_alloc((size_t)r->n_rows * sizeof(int32_t)),
+        .ids = gpu_alloc_output((size_t)r->n_rows * sizeof(int32_t)),
     };
 }
 
@@ -264,6 +264,7 @@ static void test_refusals(void)
     GPU_REFUSED(qd_cuda_sample, &args, "60 apart");
     args = r.args;
     args.peers.n_ranks = 2;
+    args.peers.n_blocks = 1;
     args.shard_rows = 34;
     GPU_REFUSED(qd_cuda_sample, &args, "2 shards of 34 ids");
     args.peers.n_ranks = 9;

@@ -65,26 +65,73 @@ static void unsupported_shapes_have_a_reason(void **state)
         assert_true(qd_emu_ops.supports(&good, tp, QD_NUMERICS_FUSED, why, sizeof why));
 }
 
-/* Rows and columns are padded with zeros; a whole weight stays as it is. */
 static void weights_are_padded(void **state)
 {
     (void)state;
-    char err[QD_ERR_LEN] = "";
-    qd_bf16 data[64 * 128];
-    memset(data, 0, sizeof data);
-    assert_int_equal(qd_emu_ops.weight_bytes(3, 96, QD_LAYOUT_PACKED), sizeof data);
+    assert_int_equal(qd_emu_ops.weight_bytes(3, 96, QD_LAYOUT_PACKED), 64 * 128 * sizeof(qd_bf16));
     assert_int_equal(qd_emu_ops.weight_bytes(3, 96, QD_LAYOUT_ROWS), 3 * 96 * sizeof(qd_bf16));
     assert_true(qd_emu_ops.weight_bytes(-1, 96, QD_LAYOUT_PACKED) == SIZE_MAX);
     assert_true(qd_emu_ops.weight_bytes(INT64_MAX, 64, QD_LAYOUT_PACKED) == SIZE_MAX);
-    for (int i = 0; i < 3 * 96; i++) data[i] = (qd_bf16)(i + 1);
-    ASSERT_OK(qd_emu_ops.pack_weight(data, 3, 96, err, sizeof err), err);
-    for (int i = 0; i < 64 * 128; i++) {
-        int row = i / 128, column = i % 128;
-        assert_int_equal(data[i], row < 3 && column < 96 ? row * 96 + column + 1 : 0);
+    assert_int_equal(qd_emu_ops.store->row_stride(96, QD_LAYOUT_PACKED), 128);
+    assert_int_equal(qd_emu_ops.store->row_stride(96, QD_LAYOUT_ROWS), 96);
+}
+
+/* A store is on the GPU of its rank; rows arrive with their strides, the rest is zero. */
+static void stores_take_rows(void **state)
+{
+    (void)state;
+    enum { ROWS = 3, COLS = 96, LD = 128, RANK = QD_EMU_DEFAULT_DEVICES + 3 };
+    const struct qd_store_ops *ops = qd_emu_ops.store;
+    char err[QD_ERR_LEN] = "";
+    void *store, *data, *staging;
+    int gpu;
+    ASSERT_OK(ops->device_of(RANK, RANK + 1, 1, &gpu, err, sizeof err), err);
+    assert_int_equal(gpu, 3);
+    ASSERT_OK(ops->open(gpu, 64 * LD * sizeof(qd_bf16), 2, &store, &data, err, sizeof err), err);
+    ASSERT_OK(ops->alloc_staging(ROWS * COLS * sizeof(qd_bf16), &staging, err, sizeof err), err);
+    qd_bf16 *rows = staging, got[64 * LD];
+    for (int i = 0; i < ROWS * COLS; i++) rows[i] = (qd_bf16)(i + 1);
+    const struct qd_store_copy gaps = {data, rows, ROWS, COLS * 2, LD * 2, COLS * 2};
+    const struct qd_store_copy whole = {(qd_bf16 *)data + 9 * LD, rows, ROWS, COLS * 2, COLS * 2, COLS * 2};
+    ASSERT_OK(ops->copy(store, 0, &gaps, err, sizeof err), err);
+    ASSERT_OK(ops->copy(store, 1, &whole, err, sizeof err), err);
+    ASSERT_OK(ops->wait(store, 0, err, sizeof err), err);
+    struct qd_store_stats stats;
+    ASSERT_OK(ops->finish(store, &stats, err, sizeof err), err);
+    assert_int_equal(stats.copied_bytes, 2 * ROWS * COLS * 2);
+    assert_true(stats.copy_ns >= 0);
+    assert_int_equal(cudaMemcpy(got, data, sizeof got, cudaMemcpyDeviceToHost), cudaSuccess);
+    for (int i = 0; i < 64 * LD; i++) {
+        int row = i / LD, column = i % LD, behind = i - 9 * LD;
+        bool in_gaps = row < ROWS && column < COLS, in_whole = behind >= 0 && behind < ROWS * COLS;
+        assert_int_equal(got[i], in_gaps ? row * COLS + column + 1 : in_whole ? behind + 1 : 0);
     }
-    ASSERT_OK(qd_emu_ops.pack_weight(data, 1, 128, err, sizeof err), err);
-    assert_int_equal(data[128], 97);
-    assert_int_equal(qd_emu_ops.pack_weight(data, 1, -1, err, sizeof err), QD_ERR_ARGUMENT);
+    ops->free_staging(staging);
+    ops->close(store);
+    ops->close(NULL);
+    assert_int_equal(qd_emu_leaks(err, sizeof err), 0);
+}
+
+/* What the GPU has not: named with what was asked for and what there is. */
+static void a_store_that_does_not_fit_names_the_gpu(void **state)
+{
+    (void)state;
+    char err[QD_ERR_LEN] = "";
+    void *store, *data;
+    qd_emu_set_device_memory(1 << 20);
+    assert_int_equal(qd_emu_ops.store->open(5, (1 << 20) + 1, 1, &store, &data, err, sizeof err),
+                     QD_ERR_NO_MEMORY);
+    assert_null(store);
+    ASSERT_CONTAINS(err, "GPU 5 has no 1048577 bytes (0.001 GiB): 1048576 (0.001 GiB) of its 1048576 ");
+    qd_model_t *model;
+    struct qd_model_config config;
+    ASSERT_OK(qd_model_config_preset("micro", &config, err, sizeof err), err);
+    struct qd_model_options options = {
+        .config = &config, .load_format = QD_LOAD_DUMMY, .ops = &qd_emu_ops, .tp = 1, .n_threads = 1};
+    assert_int_equal(qd_model_load(&options, &model, err, sizeof err), QD_ERR_NO_MEMORY);
+    ASSERT_CONTAINS(err, "micro: weights of rank 0: GPU 0 has no ");
+    qd_emu_set_device_memory(0);
+    assert_int_equal(qd_emu_leaks(err, sizeof err), 0);
 }
 
 /* ---- ranks ---- */
@@ -122,7 +169,10 @@ static void *open_and_close(void *arg)
     struct rank *rank = arg;
     void *ctx;
     rank->status = qd_emu_ops.open(&rank->config, &rank->bootstrap, &ctx, rank->err, sizeof rank->err);
-    if (rank->status == QD_OK) qd_emu_ops.close(ctx);
+    if (rank->status == QD_OK)
+        qd_emu_ops.close(ctx);
+    else /* as a group does */
+        rank->bootstrap.abort(rank->bootstrap.ctx, rank->bootstrap.rank, "open device", rank->err);
     return NULL;
 }
 
@@ -132,12 +182,11 @@ static void what_cannot_be_opened_is_refused(void **state)
     qd_emu_shutdown();
     assert_int_equal(qd_emu_set_device_count(1), 0);
     run_ranks(2, 0, open_and_close);
-    for (int r = 0; r < 2; r++) {
-        assert_int_equal(ranks[r].status, QD_ERR_ENVIRONMENT);
-        ASSERT_CONTAINS(ranks[r].err, "2 ranks need a GPU each");
-    }
-    run_ranks(1, 5, open_and_close); /* ranks that never meet may share one */
-    ASSERT_OK(ranks[0].status, ranks[0].err);
+    assert_int_equal(ranks[1].status, QD_ERR_ENVIRONMENT);
+    ASSERT_CONTAINS(ranks[1].err, "2 ranks need 2 GPUs, there is 1: fewer ranks, or --ranks-per-gpu 2");
+    assert_int_equal(ranks[0].status, QD_ERR_RANK); /* which it would have met */
+    run_ranks(1, 5, open_and_close);                /* a replica alone, but its GPU is another one's */
+    assert_int_equal(ranks[0].status, QD_ERR_ENVIRONMENT);
 
     qd_emu_shutdown();
     assert_int_equal(qd_emu_set_device_count(0), 0);
@@ -163,9 +212,8 @@ static void memory_that_is_not_there_is_refused(void **state)
     qd_emu_set_device_memory(48 << 20);
     ASSERT_OK(qd_emu_ops.open(&config, &alone, &device.ctx, err, sizeof err), err);
     assert_int_equal(qd_device_alloc(device, 63 << 20, &data, err, sizeof err), QD_ERR_NO_MEMORY);
-    ASSERT_CONTAINS(err, "kernels/cuda/memory.c:");
-    ASSERT_CONTAINS(err, "GPU 0: cudaMalloc(");
-    ASSERT_CONTAINS(err, "66060288 bytes");
+    ASSERT_CONTAINS(err, "GPU 0 has no 66060288 bytes (0.062 GiB): ");
+    ASSERT_CONTAINS(err, "of its 50331648 (0.047 GiB) are free");
     ASSERT_OK(qd_device_alloc(device, 1 << 20, &data, err, sizeof err), err);
     qd_emu_ops.close(device.ctx);
     qd_emu_shutdown();
@@ -218,7 +266,7 @@ static qd_status reduce_and_gather(struct rank *rank, struct qd_device d, qd_bf1
     QD_TRY(qd_cuda_memory_exchange(cuda, err, errlen));
     QD_TRY(qd_cuda_comm_connect(cuda, err, errlen));
     for (int64_t i = 0; i < N_REDUCED; i++) host[i] = qd_bf16_from_f32(term(self, i));
-    QD_TRY(qd_device_upload(d, data, host, bytes, err, errlen));
+    QD_TRY(qd_cuda_memory_upload(cuda, data, host, bytes, err, errlen));
     const struct qd_all_gather_args gather = {.in = data, .bytes = 64, .out = gathered};
     QD_TRY(qd_device_all_gather(d, &gather));
     QD_TRY(d.ops->all_reduce(d.ctx, &(struct qd_all_reduce_args){.data = data, .n = N_REDUCED}));
@@ -269,6 +317,105 @@ static void ranks_reduce_and_gather(void **state)
     }
 }
 
+/* Rows of which all together are a message for two shots at 4 ranks, and halves one for one shot. */
+enum { N_ROWS = 1101, HALF_ROWS = 551, N_SUMMED_RANKS = 4 };
+
+/* Adds and norms rows [begin, end) of this rank's partial. */
+static qd_status sum_rows(struct qd_device d, qd_bf16 *const buffers[3], const qd_bf16 *weight, int64_t begin,
+                          int64_t end, bool two_shot)
+{
+    struct qd_cuda *cuda = d.ctx;
+    const int64_t dim = cuda->config.shape.hidden_dim;
+    struct qd_cuda_pieces pieces;
+    QD_TRY(qd_cuda_comm_choose_pieces(cuda, (end - begin) * dim * (int64_t)sizeof(qd_bf16), &pieces));
+    if ((pieces.of_rank[0] != NULL) != two_shot) return QD_ERR_INTERNAL;
+    const struct qd_reduce_add_rmsnorm_args args = {.residual = buffers[1] + begin * dim,
+                                                    .partial = {.data = buffers[0] + begin * dim,
+                                                                .n_slices = 1,
+                                                                .dtype = QD_PARTIAL_BF16,
+                                                                .cross_rank = true},
+                                                    .weight = weight,
+                                                    .n_rows = end - begin,
+                                                    .dim = dim,
+                                                    .eps = 1e-6f,
+                                                    .out = buffers[2] + begin * dim};
+    return qd_device_reduce_add_rmsnorm(d, &args);
+}
+
+static qd_status sum_both_ways(struct rank *rank, struct qd_device d, qd_bf16 *host, char *err, size_t errlen)
+{
+    struct qd_cuda *cuda = d.ctx;
+    const size_t n = (size_t)N_ROWS * (size_t)cuda->config.shape.hidden_dim, bytes = n * sizeof *host;
+    void *memory;
+    qd_bf16 *buffers[3], *weight; /* partial, residual, out */
+    for (int i = 0; i < 3; i++) {
+        QD_TRY(qd_device_alloc(d, bytes, &memory, err, errlen));
+        buffers[i] = memory;
+    }
+    QD_TRY(qd_device_alloc(d, bytes, &memory, err, errlen));
+    weight = memory;
+    QD_TRY(qd_cuda_memory_exchange(cuda, err, errlen));
+    QD_TRY(qd_cuda_comm_connect(cuda, err, errlen));
+    for (size_t i = 0; i < n; i++) host[i] = qd_bf16_from_f32(term(rank->bootstrap.rank, (int64_t)i));
+    QD_TRY(qd_device_upload(d, buffers[0], host, bytes, err, errlen));
+    for (size_t i = 0; i < n; i++) host[i] = qd_bf16_from_f32(term(9, (int64_t)i));
+    QD_TRY(qd_device_upload(d, weight, host, bytes, err, errlen));
+    for (int way = 0; way < 2; way++) {
+        for (size_t i = 0; i < n; i++) host[i] = qd_bf16_from_f32(term(11, (int64_t)i));
+        QD_TRY(qd_device_upload(d, buffers[1], host, bytes, err, errlen));
+        QD_TRY(sum_rows(d, buffers, weight, 0, way == 0 ? N_ROWS : HALF_ROWS, way == 0));
+        if (way == 1) QD_TRY(sum_rows(d, buffers, weight, HALF_ROWS, N_ROWS, false));
+        for (int i = 1; i < 3; i++) {
+            const struct qd_copy_to_host_args back = {
+                host + ((size_t)(2 * way + i)) * n, buffers[i], 1, bytes, bytes, bytes};
+            QD_TRY(qd_device_copy_to_host(d, &back));
+        }
+        QD_TRY(qd_cuda_step_wait(cuda, NULL));
+    }
+    return QD_OK;
+}
+
+/* [rank][0: input, 1: residual, 2: out of two shots, 3, 4: of one][N_ROWS * dim] */
+static qd_bf16 *summed[N_SUMMED_RANKS];
+
+static void *sum_ranks_rows(void *arg)
+{
+    struct rank *rank = arg;
+    struct qd_device d = {.ops = &qd_emu_ops};
+    rank->config.limits.max_tokens = N_ROWS;
+    rank->status = qd_emu_ops.open(&rank->config, &rank->bootstrap, &d.ctx, rank->err, sizeof rank->err);
+    if (rank->status != QD_OK) return NULL;
+    rank->status = sum_both_ways(rank, d, summed[rank->bootstrap.rank], rank->err, sizeof rank->err);
+    if (rank->status == QD_OK)
+        rank->status =
+            rank->bootstrap.barrier(rank->bootstrap.ctx, rank->bootstrap.rank, rank->err, sizeof rank->err);
+    qd_emu_ops.close(d.ctx);
+    return NULL;
+}
+
+static void large_messages_take_two_shots_to_the_same_bits(void **state)
+{
+    (void)state;
+    const size_t n = (size_t)N_ROWS * (size_t)make_config().shape.hidden_dim;
+    for (int r = 0; r < N_SUMMED_RANKS; r++) {
+        summed[r] = calloc(5 * n, sizeof **summed);
+        assert_non_null(summed[r]);
+    }
+    run_ranks(N_SUMMED_RANKS, 0, sum_ranks_rows);
+    for (int r = 0; r < N_SUMMED_RANKS; r++) {
+        ASSERT_OK(ranks[r].status, ranks[r].err);
+        assert_memory_equal(summed[r] + 1 * n, summed[r] + 3 * n, n * sizeof **summed);
+        assert_memory_equal(summed[r] + 2 * n, summed[r] + 4 * n, n * sizeof **summed);
+        assert_memory_equal(summed[r] + n, summed[0] + n, 2 * n * sizeof **summed);
+    }
+    float sum = 0; /* some element of the residual, by hand: 3 in row 1 */
+    const int64_t at = make_config().shape.hidden_dim + 3;
+    for (int r = 0; r < N_SUMMED_RANKS; r++) sum += qd_bf16_round(term(r, at));
+    assert_int_equal(summed[0][n + (size_t)at],
+                     qd_bf16_from_f32(qd_bf16_round(term(11, at)) + qd_bf16_round(sum)));
+    for (int r = 0; r < N_SUMMED_RANKS; r++) free(summed[r]);
+}
+
 /* ---- a whole model ---- */
 
 static float *logits_of(const struct qd_device_ops *ops, int tp, enum qd_numerics numerics)
@@ -280,7 +427,6 @@ static float *logits_of(const struct qd_device_ops *ops, int tp, enum qd_numeric
     struct model_run run;
     qd_model_t *model = make_model("micro", ops, tp);
     model_run_open(&run, model, ops, &options);
-    if (qd_device_has_copies(ops)) qd_model_drop_weights(model);
     float *logits = model_run_logits(&run, tokens, N_TOKENS, 18, MICRO_VOCAB);
     model_run_close(&run);
     qd_model_free(model);
@@ -328,10 +474,13 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(unsupported_shapes_have_a_reason),
         cmocka_unit_test(weights_are_padded),
+        cmocka_unit_test(stores_take_rows),
+        cmocka_unit_test(a_store_that_does_not_fit_names_the_gpu),
         cmocka_unit_test(what_cannot_be_opened_is_refused),
         cmocka_unit_test(memory_that_is_not_there_is_refused),
         cmocka_unit_test(working_bytes_are_what_open_takes),
         cmocka_unit_test(ranks_reduce_and_gather),
+        cmocka_unit_test(large_messages_take_two_shots_to_the_same_bits),
         {"logits_are_those_of_the_specification_tp1", logits_are_those_of_the_specification, NULL, NULL,
          &sizes[0]},
         {"logits_are_those_of_the_specification_tp2", logits_are_those_of_the_specification, NULL, NULL,
