@@ -583,6 +583,7 @@ qd_status qd_group_wait(qd_group_t *group, struct qd_group_result *result, char 
             .vocab_size = group->config.vocab_size,
             .step_begin_ns = slot->begin_ns,
             .step_end_ns = slot->end_ns,
+            .step = slot->step,
             .n_ranks = group->config.ops->executes ? group->config.tp : 0,
             .spans = slot->spans,
             .device = &slot->stats,

@@ -73,7 +73,7 @@ struct qd_options {
     double null_step_us;
     bool device_timing;
     bool ledger, save_steps;
-    const char *trace; /* file; NULL: none */
+    const char *trace, *record, *replay; /* files; NULL: none */
     int64_t watchdog_timeout_s; /* 0: off; -1: the default of the device */
     bool enforce_eager, batch_invariant, enable_prefix_caching, async_scheduling;
     int64_t long_prefill_token_threshold;

@@ -9,6 +9,8 @@
 #include "harness/cli/progress.h"
 #include "harness/cli/run_ledger.h"
 #include "harness/cli/run_plan.h"
+#include "harness/cli/run_record.h"
+#include "harness/cli/run_replay.h"
 #include "harness/cli/run_steps.h"
 #include "harness/cli/run_table.h"
 #include "harness/cli/run_workload.h"
@@ -31,6 +33,7 @@ struct run {
     struct qd_progress progress;
     const volatile sig_atomic_t *interrupted;
     struct qd_run_steps steps;
+    struct qd_run_record record;
     char *result_path, *requests_path, *steps_path; /* NULL: not written */
     char hash[24], date[QD_DATE_LEN];
     struct qd_cpu_probe probed; /* zeros: not probed */
@@ -117,6 +120,7 @@ static qd_status measure(struct run *run, char *err, size_t errlen)
     qd_date_now(run->date);
     struct qd_ledger_limits limits = ledger_limits(run);
     qd_engine_reset_stats(engine);
+    run->record.is_measured = true;
     QD_TRY(
         qd_run_steps_begin(&run->steps, run->options, run->instance, &limits, run->steps_path, err, errlen));
     qd_progress_begin(&run->progress, "run");
@@ -241,6 +245,7 @@ static qd_status write_files(struct run *run, char *err, size_t errlen)
     char unused[QD_ERR_LEN];
     const char *json = json_path(run);
     qd_status status = qd_run_steps_write(&run->steps, err, errlen);
+    if (status == QD_OK) status = qd_run_record_write(&run->record, err, errlen);
     if (status == QD_OK && run->result_path != NULL) {
         status = qd_requests_write(run->records, run->workload.n, run->requests_path, err, errlen);
         if (status == QD_OK) status = qd_run_result_write(&run->result, run->result_path, err, errlen);
@@ -297,7 +302,9 @@ static qd_status prepare(struct run *run, char *err, size_t errlen)
         instance_options.n_step_rows = qd_step_log_room((int)run->options->dp);
     QD_TRY(check_files(run, err, errlen));
     QD_TRY(probe(run, err, errlen));
+    QD_TRY(qd_run_record_open(&run->record, run->options->record, &instance_options, err, errlen));
     QD_TRY(qd_session_open(&instance_options, &run->instance, err, errlen));
+    qd_run_record_begin(&run->record, qd_instance_get_plan(run->instance));
     if (qd_run_workload_needs_tokenizer(run->options))
         QD_TRY(qd_session_tokenizer(run->options, &run->tokenizer, err, errlen));
     QD_TRY(qd_run_workload_build(run->options, qd_instance_config(run->instance), run->tokenizer,
@@ -345,12 +352,14 @@ static int finish_run(const struct run *run)
 static int run_run(const struct qd_command *command, const struct qd_options *options)
 {
     if (options->dry_run) return dry_run(command, options);
+    if (options->replay != NULL) return qd_run_replay(command, options);
     char err[QD_ERR_LEN] = "";
     struct run run = {.options = options, .interrupted = qd_interrupt_install()};
     qd_status status = run_all(&run, err, sizeof err);
     int exit_code = status == QD_OK ? finish_run(&run) : qd_command_fail(command, status, err);
     qd_run_steps_close(&run.steps);
     exit_code = qd_session_close(command, run.instance, exit_code);
+    qd_run_record_close(&run.record);
     qd_tokenizer_free(run.tokenizer);
     qd_records_free(run.records, run.workload.n);
     qd_workload_free(&run.workload);

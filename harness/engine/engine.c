@@ -69,6 +69,7 @@ static qd_status open_replicas(struct qd_engine *engine, char *err, size_t errle
         .max_requests = config->max_requests,
         .async_scheduling = config->async_scheduling,
         .n_step_rows = config->n_step_rows,
+        .recorder = config->recorder,
         .events = &engine->events,
     };
     for (int i = 0; i < config->dp; i++) {

@@ -20,6 +20,7 @@ struct qd_replica_config {
     const int32_t *eos_ids; /* [n_eos], borrowed; n_eos is 0 where nothing executes */
     size_t max_requests;
     bool async_scheduling;
+    struct qd_step_recorder recorder;
     size_t n_step_rows;       /* room for rows that nobody has taken yet; 0: none are kept */
     struct qd_events *events; /* borrowed */
 };

@@ -95,6 +95,52 @@ steps_of_a_sweep() {
     equal 2 "$(find "$TMP/sweeps/steps" -name '*steps.jsonl' | wc -l)"
 }
 
+# records OPTION...: a run on cpu whose steps, replayed on cpu, sample the same ids.
+records() {
+    exits 0 "$QDYNO" run --model "$TINY" --num-prompts 8 --input-len 44 --output-len 12 --budget 64 --max-num-seqs 4 "$@" \
+        --record "$TMP/steps" --json "$TMP/run.json"
+    steps=$("$JSON" "$TMP/run.json" qdyno/ledger/n_steps)
+    for async in "" --async-scheduling; do
+        # shellcheck disable=SC2086 # a word or none
+        exits 0 "$QDYNO" run --model "$TINY" --replay "$TMP/steps" $async --json "$TMP/replay.json"
+        equal "$steps" "$("$JSON" "$TMP/replay.json" n_steps)"
+        equal 0 "$("$JSON" "$TMP/replay.json" n_different_ids)"
+        [ "$("$JSON" "$TMP/replay.json" n_ids)" -ge 96 ] || fail "too few ids"
+        below "$("$JSON" "$TMP/replay.json" wall_ns)" "$("$JSON" "$TMP/replay.json" span_ns)"
+    done
+}
+
+a_replay_samples_what_was_recorded() {
+    records
+    records --async-scheduling --temperature 0.8 --top-k 20
+    records --num-gpu-blocks-override 10 # preemptions
+    [ "$("$JSON" "$TMP/run.json" qdyno/preemptions)" -gt 0 ] || fail "nothing was preempted"
+    records --enable-prefix-caching --random-prefix-len 32
+    [ "$("$JSON" "$TMP/run.json" qdyno/hit_tokens)" -gt 0 ] || fail "nothing was hit"
+}
+
+other_devices_replay_too() {
+    exits 0 "$QDYNO" run --model "$TINY" --num-prompts 2 --input-len 20 --output-len 4 --max-num-seqs 2 --budget 32 \
+        --record "$TMP/steps"
+    exits 0 "$QDYNO" run --model "$TINY" --device emu --replay "$TMP/steps"
+    out_has 'replayed on emu'
+}
+
+replays_that_make_no_sense_are_refused() {
+    "$QDYNO" run --model "$TINY" --device null --num-prompts 2 --input-len 20 --output-len 4 --record "$TMP/steps" >"$OUT" 2>"$ERR"
+    replays() { refuses 2 "$1" "$QDYNO" run --model "$TINY" --replay "$TMP/steps" $2; }
+    replays 'excludes --num-prompts' '--num-prompts 3'
+    replays 'excludes --max-num-batched-tokens' '--budget 64'
+    replays 'the device null executes nothing' '--device null'
+    replays 'is of one replica' '--dp 2'
+    refuses 2 'vocab_size' "$QDYNO" run --model micro --load-format dummy --replay "$TMP/steps"
+    refuses 2 'is of one replica' "$QDYNO" run --model "$TINY" --device null --dp 2 --record "$TMP/two"
+    refuses 2 "$TMP/none: No such file" "$QDYNO" run --model "$TINY" --replay "$TMP/none"
+    refuses 2 'LICENSE: magic: ' "$QDYNO" run --model "$TINY" --replay LICENSE
+    head -c 3000 "$TMP/steps" >"$TMP/cut"
+    refuses 2 'the file ends in it' "$QDYNO" run --model "$TINY" --replay "$TMP/cut"
+}
+
 check a_cpu_has_a_floor_when_it_is_probed
 check without_a_probe_the_floor_is_unknown
 check without_a_device_all_is_host_time
@@ -102,4 +148,7 @@ check an_emulated_gpu_tells_its_segments
 check a_trace_has_every_step
 check what_cannot_be_written_is_refused_first
 check steps_of_a_sweep
+check a_replay_samples_what_was_recorded
+check other_devices_replay_too
+check replays_that_make_no_sense_are_refused
 finish
