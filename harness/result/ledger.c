@@ -39,6 +39,14 @@ const char *qd_ledger_bound(const struct qd_ledger_rows *rows, enum qd_segment s
     return rows->compute_floor_ns[segment] * 2 > rows->floor_ns[segment] ? "compute" : "memory";
 }
 
+const char *qd_ledger_step_bound(const struct qd_ledger_rows *rows)
+{
+    double whole = 0, compute = 0;
+    for (int i = 0; i < QD_N_SEGMENTS; i++) whole += rows->floor_ns[i], compute += rows->compute_floor_ns[i];
+    if (!(whole > 0)) return NULL;
+    return compute * 2 > whole ? "compute" : "memory";
+}
+
 double qd_ledger_measured_ns(const struct qd_replica_stats *replicas, int dp, enum qd_segment segment)
 {
     double sum = 0;

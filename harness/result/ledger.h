@@ -76,6 +76,9 @@ struct qd_ledger qd_ledger_make(const struct qd_replica_stats *replicas, int dp,
 /* "memory" or "compute": what the larger part of a segment's floor is bound by; NULL without a floor. */
 const char *qd_ledger_bound(const struct qd_ledger_rows *rows, enum qd_segment segment);
 
+/* The same of the whole floor. */
+const char *qd_ledger_step_bound(const struct qd_ledger_rows *rows);
+
 /* Time of a segment that was measured on the device, ns over all steps; NAN where it was not. */
 double qd_ledger_measured_ns(const struct qd_replica_stats *replicas, int dp, enum qd_segment segment);
 

@@ -54,6 +54,7 @@ static void put_floor(cJSON *object, const struct qd_ledger_rows *rows,
     qd_json_put_text(o, "machine", rows->limits.machine, ok);
     qd_json_put_number(o, "memory_gbps", rows->limits.memory_gbps, ok);
     qd_json_put_number(o, "gflops", rows->limits.gflops, ok);
+    qd_json_put_text(o, "bound", qd_ledger_step_bound(rows), ok);
     cJSON *segments = qd_json_put_object(o, "segments", ok);
     for (int i = 0; i < QD_N_SEGMENTS; i++) {
         enum qd_segment segment = (enum qd_segment)i;
