@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-enum { QD_DEVICE_ABI_VERSION = 2 };
+enum { QD_DEVICE_ABI_VERSION = 3 };
 
 /* The shape facts of a model that decide whether a device can run it; of one rank where marked. */
 struct qd_model_shape {
@@ -72,6 +72,11 @@ struct qd_device_ops {
     /* stream and graph */
     qd_status (*begin_step)(void *ctx, const struct qd_step **launched); /* (optional, with end_step) */
     qd_status (*end_step)(void *ctx, int32_t *ids);                      /* (optional, with begin_step) */
+
+    /* timing (optional, all or none): of devices whose ops return before they have run */
+    qd_status (*time_begin)(void *ctx);
+    qd_status (*time_end)(void *ctx, int64_t *ns);
+    qd_status (*cache_bytes)(int first_rank, size_t *out, char *err, size_t errlen);
 
     /* ops */
     qd_status (*embed)(void *ctx, const struct qd_embed_args *args);
@@ -164,6 +169,16 @@ static inline qd_status qd_device_begin_step(struct qd_device d, const struct qd
 static inline qd_status qd_device_end_step(struct qd_device d, int32_t *ids)
 {
     return d.ops->end_step != NULL ? d.ops->end_step(d.ctx, ids) : QD_OK;
+}
+/* What the device takes for the ops called between the two, on its own clock; time_end waits for them. Both are called
+ * between plan and end_step, by a context that does not record. Only where there is time_begin. */
+static inline qd_status qd_device_time_begin(struct qd_device d)
+{
+    return d.ops->time_begin(d.ctx);
+}
+static inline qd_status qd_device_time_end(struct qd_device d, int64_t *ns)
+{
+    return d.ops->time_end(d.ctx, ns);
 }
 static inline qd_status qd_device_embed(struct qd_device d, const struct qd_embed_args *args)
 {
