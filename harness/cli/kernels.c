@@ -14,6 +14,7 @@
 #include "harness/result/files.h"
 #include "harness/result/json_put.h"
 #include "harness/result/machine.h"
+#include "kernels/base/clock.h"
 #include "kernels/cpu/host/probe.h"
 
 enum { SCHEMA = 1 };
@@ -102,43 +103,51 @@ static void say_progress(const struct kernels *k, size_t i)
     qd_session_say("%zu of %zu: %s, %s, TP %d", i + 1, k->cases.n, qd_op_name(c->op), shape, c->tp);
 }
 
-/* Cases of one op lie next to each other; the limits are probed on both sides of them, and the better one
- * counts. */
-static qd_status measure_op(struct kernels *k, size_t begin, size_t end, struct qd_op_ceilings *limits,
+static qd_status measure_case(struct kernels *k, size_t i, char *err, size_t errlen)
+{
+    struct qd_kernels_row *row = &k->rows[i];
+    say_progress(k, i);
+    row->c = k->cases.of[i].c;
+    if (k->cases.of[i].refusal[0] == '\0') return measure(k, row, err, errlen);
+    row->result.outcome = QD_OP_REFUSED;
+    snprintf(row->result.text, sizeof row->result.text, "%s", k->cases.of[i].refusal);
+    return QD_OK;
+}
+
+/* Rows that were measured since the last probe get the better of that and of a new one. */
+static qd_status set_limits(struct kernels *k, size_t begin, size_t end, struct qd_op_ceilings *limits,
                             char *err, size_t errlen)
 {
     struct qd_op_ceilings after;
-    for (size_t i = begin; i < end; i++) {
-        say_progress(k, i);
-        k->rows[i].c = k->cases.of[i].c;
-        if (k->cases.of[i].refusal[0] == '\0') {
-            QD_TRY(measure(k, &k->rows[i], err, errlen));
-            continue;
-        }
-        k->rows[i].result.outcome = QD_OP_REFUSED;
-        snprintf(k->rows[i].result.text, sizeof k->rows[i].result.text, "%s", k->cases.of[i].refusal);
-    }
     QD_TRY(probe(k, &after, err, errlen));
-    for (size_t i = begin; i < end; i++) k->rows[i].ceilings = better(*limits, after);
+    struct qd_op_machine machine = k->machine;
+    struct qd_op_ceilings best = better(*limits, after);
+    if (k->is_this_machine) machine.memory_gbps = best.read_gbps;
+    if (k->is_this_machine) machine.bf16_gflops = best.gflops;
+    for (size_t i = begin; i < end; i++) {
+        struct qd_kernels_row *row = &k->rows[i];
+        row->ceilings = best;
+        row->machine = k->machine.name;
+        row->floor_us = qd_op_floor_us(&machine, qd_op_traffic(&row->c), &row->is_compute_bound);
+    }
     *limits = after;
     return QD_OK;
 }
 
+/* A shared machine's limits move within seconds, and a probe takes half of one. */
 static qd_status measure_all(struct kernels *k, char *err, size_t errlen)
 {
+    const int64_t probe_every_ns = 5000000000;
     struct qd_op_ceilings limits;
     QD_TRY(probe(k, &limits, err, errlen));
-    for (size_t begin = 0, end; begin < k->cases.n; begin = end) {
-        for (end = begin + 1; end < k->cases.n && k->cases.of[end].c.op == k->cases.of[begin].c.op;) end++;
-        QD_TRY(measure_op(k, begin, end, &limits, err, errlen));
-    }
+    int64_t probed_ns = qd_clock_now_ns();
+    size_t begin = 0;
     for (size_t i = 0; i < k->cases.n; i++) {
-        struct qd_kernels_row *row = &k->rows[i];
-        struct qd_op_machine machine = k->machine;
-        if (k->is_this_machine) machine.memory_gbps = row->ceilings.read_gbps;
-        if (k->is_this_machine) machine.bf16_gflops = row->ceilings.gflops;
-        row->machine = k->machine.name;
-        row->floor_us = qd_op_floor_us(&machine, qd_op_traffic(&row->c), &row->is_compute_bound);
+        QD_TRY(measure_case(k, i, err, errlen));
+        if (qd_clock_now_ns() - probed_ns < probe_every_ns && i + 1 < k->cases.n) continue;
+        QD_TRY(set_limits(k, begin, i + 1, &limits, err, errlen));
+        probed_ns = qd_clock_now_ns();
+        begin = i + 1;
     }
     return QD_OK;
 }
@@ -215,7 +224,7 @@ static qd_status choose_machine(struct kernels *k, char *err, size_t errlen)
         return qd_fail(QD_ERR_INPUT, err, errlen,
                        "--machine this: this machine's limits are measured on --device cpu only");
     k->machine =
-        (struct qd_op_machine){.name = "this", .title = "read bandwidth and FMA peak probed around each op"};
+        (struct qd_op_machine){.name = "this", .title = "read bandwidth and FMA peak as probed meanwhile"};
     return QD_OK;
 }
 

@@ -12,6 +12,7 @@ enum {
     MAX_COPIES = 4096,
     MAX_BATCH = 1024,
     WARM_UP_CALLS = 3,
+    MAX_WARM_UP = 1 << 18, /* calls */
     SAMPLE_NS = 200000,     /* a pair of events is good to about a microsecond */
     WARM_UP_NS = 200000000, /* GPUs raise their clocks in so long */
     MAX_RANKS = 8,
@@ -34,7 +35,8 @@ qd_status qd_op_copies(const struct qd_op_options *options, const struct qd_op_c
     QD_TRY(last_cache_bytes(options->ops, &cache, err, errlen));
     QD_TRY(qd_op_operand_bytes(c, options->ops, &bytes, err, errlen));
     size_t wanted = CACHE_FACTOR * cache, copies = wanted / (touched + 1) + 1;
-    size_t most = bytes > 0 ? MEMORY_FACTOR * wanted / bytes : 1; /* where only a part of an operand is touched */
+    size_t most =
+        bytes > 0 ? MEMORY_FACTOR * wanted / bytes : 1; /* where only a part of an operand is touched */
     if (copies > most) copies = most;
     if (copies > MAX_COPIES) copies = MAX_COPIES;
     *n_copies = copies > 1 ? (int)copies : 1;
@@ -131,7 +133,7 @@ static qd_status calibrate(qd_op_session_t *session, struct timing *t, char *err
     double ns = median(samples, WARM_UP_CALLS), batch = ceil(SAMPLE_NS / ns), warm_up = 1;
     if (qd_op_session_ops(session)->time_begin != NULL) warm_up = ceil(WARM_UP_NS / ns);
     t->batch = batch < MAX_BATCH ? (int)batch : MAX_BATCH;
-    t->n_warm_up = warm_up < MAX_BATCH * 64 ? (int)warm_up : MAX_BATCH * 64;
+    t->n_warm_up = warm_up < MAX_WARM_UP ? (int)warm_up : MAX_WARM_UP;
     return QD_OK;
 }
 
