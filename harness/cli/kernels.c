@@ -26,17 +26,30 @@ struct kernels {
     struct qd_kernels_row *rows;  /* [cases.n] */
     struct qd_op_machine machine; /* of the floors; `this` until it was measured */
     bool is_this_machine, is_cpu, is_emu;
+    size_t n_runnable;      /* cases that are not refused whatever the device */
+    struct qd_arena probed; /* what the read bandwidth is probed on */
 };
 
 /* ---- this machine's limits ---- */
 
-static qd_status probe(const struct kernels *k, struct qd_op_ceilings *out, char *err, size_t errlen)
+/* By a team of its own, which is gone before a rank starts; the memory stays, for touching it takes longest.
+ */
+static qd_status probe(struct kernels *k, struct qd_op_ceilings *out, char *err, size_t errlen)
 {
-    struct qd_cpu_probe cpu;
+    const struct qd_cpu_kernels *kernels;
+    qd_team_t *team;
     *out = (struct qd_op_ceilings){0};
-    if (!k->is_cpu) return QD_OK;
-    QD_TRY(qd_cpu_probe_cores(k->op.cpu_isa, k->op.n_threads, &cpu, err, errlen));
-    *out = (struct qd_op_ceilings){cpu.read_gbps, cpu.fma_gflops};
+    if (!k->is_cpu || k->n_runnable == 0) return QD_OK;
+    if (k->probed.base == NULL) {
+        QD_TRY(qd_arena_init(&k->probed, qd_cpu_probe_bytes(), err, errlen));
+        memset(qd_arena_take(&k->probed, qd_cpu_probe_bytes(), 64), 1, qd_cpu_probe_bytes());
+    }
+    QD_TRY(qd_cpu_probe_team(k->op.cpu_isa, k->op.n_threads, &kernels, &team, err, errlen));
+    *out = (struct qd_op_ceilings){
+        qd_cpu_probe_read_gbps(kernels, team, k->probed.base, k->probed.used),
+        qd_cpu_probe_fma_gflops(kernels, team),
+    };
+    qd_team_destroy(team);
     return QD_OK;
 }
 
@@ -74,7 +87,7 @@ static qd_status measure(struct kernels *k, struct qd_kernels_row *row, char *er
     int n_copies = 1;
     bool is_cold = false;
     qd_status st = QD_OK;
-    if (!k->is_emu)
+    if (!k->is_emu && strcmp(k->options->cache, "cold") == 0)
         st = qd_op_copies(&k->op, &row->c, &n_copies, &is_cold, result->text, sizeof result->text);
     if (st == QD_OK) st = check_memory(k, &row->c, n_copies, result->text, sizeof result->text);
     if (st == QD_OK)
@@ -239,6 +252,7 @@ static qd_status prepare(struct kernels *k, char *err, size_t errlen)
     QD_TRY(choose_machine(k, err, errlen));
     if (o->output != NULL) QD_TRY(qd_file_check_writable(o->output, err, errlen));
     QD_TRY(qd_kernels_cases_make(o, &k->cases, err, errlen));
+    for (size_t i = 0; i < k->cases.n; i++) k->n_runnable += k->cases.of[i].refusal[0] == '\0';
     k->rows = calloc(k->cases.n, sizeof *k->rows);
     return k->rows != NULL ? QD_OK
                            : qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for %zu rows", k->cases.n);
@@ -265,6 +279,7 @@ static int run_kernels(const struct qd_command *command, const struct qd_options
     if (st == QD_OK) st = measure_all(&k, err, sizeof err);
     if (st == QD_OK) st = write_output(&k, err, sizeof err);
     int code = st == QD_OK ? judge(&k) : qd_command_fail(command, st, err);
+    qd_arena_free(&k.probed);
     qd_kernels_cases_free(&k.cases);
     free(k.rows);
     return code;

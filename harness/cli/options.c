@@ -165,6 +165,8 @@ static const struct option_row option_rows[] = {
     {"context", NULL, QD_GROUP_KERNELS, OPTION_TEXT, AT(context_list), 0, 0, NULL, "LIST",
      "attention: keys of every sequence before the step", NULL},
     {"repeat", NULL, QD_GROUP_KERNELS, OPTION_INT, AT(repeat), 1, 1000, NULL, "N", "samples of a time", NULL},
+    {"cache", NULL, QD_GROUP_KERNELS, OPTION_TEXT, AT(cache), 0, 0, "cold|warm", NULL,
+     "cold: operands rotate over three times the last cache", NULL},
     {"machine", NULL, QD_GROUP_KERNELS, OPTION_TEXT, AT(machine), 0, 0, NULL, "NAME|FILE",
      "floors of H100-SXM, A100-80G, L40S, RTX-4090, a profile, or this (cpu)", "this on cpu, else H100-SXM"},
     {"format", NULL, QD_GROUP_KERNELS, OPTION_TEXT, AT(format), 0, 0, "table|csv|json", NULL,
@@ -198,6 +200,7 @@ static const struct qd_options option_defaults = {
     .tokens_list = "1,16,256",
     .context_list = "1024",
     .repeat = 15,
+    .cache = "cold",
     .format = "table",
 };
 

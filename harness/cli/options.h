@@ -108,6 +108,7 @@ struct qd_options {
     /* kernels; lists and ranges as texts */
     const char *op, *tp_list, *tokens_list, *context_list;
     int64_t repeat;
+    const char *cache;   /* cold | warm */
     const char *machine; /* NULL: the device's default */
     const char *format;  /* table | csv | json */
     const char *output;

@@ -3,7 +3,7 @@
 # shellcheck shell=sh
 . tests/e2e/lib.sh
 
-SMALL="--model micro --repeat 3 --threads 1"
+SMALL="--model micro --repeat 3 --threads 1 --cache warm"
 
 # column NAME: that column of the CSV on standard output, its header left out. No field of these rows holds a comma
 # but the shape of attention and of heads, which is quoted.
@@ -22,6 +22,7 @@ the_cpu_is_verified_and_timed() {
         column "$name" | awk '!($1 > 0) { exit 1 }' || fail "$name is not above 0"
     done
     equal this "$(column machine | sort -u)"
+    equal warm "$(column cache | sort -u)"
     equal "" "$(column launches | tr -d '\n')"
 }
 
@@ -34,6 +35,11 @@ emulated_gpus_are_verified_and_counted() {
     equal H100-SXM "$(column machine | sort -u)"
     [ "$(column launches | awk '$1 > 0' | wc -l)" = 31 ] # all but all_gather, which only copies
     [ "$(column ranks | sort -u | tr '\n' ' ')" = "1 2 " ]
+}
+
+operands_rotate_unless_told_otherwise() {
+    exits 0 "$QDYNO" kernels --model micro --repeat 1 --op o --tokens 1 --format csv
+    equal cold "$(column cache)"
 }
 
 json_is_json() {
@@ -87,6 +93,7 @@ bad_options_say_why() {
 
 check the_cpu_is_verified_and_timed
 check emulated_gpus_are_verified_and_counted
+check operands_rotate_unless_told_otherwise
 check json_is_json
 check a_table_is_for_people
 check refused_shapes_are_rows
