@@ -42,6 +42,12 @@ struct qd_device_memory {
     int n_devices; /* ranks are dealt over these in order of their global index */
 };
 
+/* What a device reaches in a measurement, to set an op's figures beside. */
+struct qd_device_ceilings {
+    double copy_gbps;     /* GB/s (1e9) read and written by a copy within its memory */
+    double matrix_gflops; /* GFLOP/s (1e9) of a large bf16 product, this project's best */
+};
+
 struct qd_device_ops {
     uint32_t abi_version; /* QD_DEVICE_ABI_VERSION */
     const char *name;     /* as in --device */
@@ -77,6 +83,8 @@ struct qd_device_ops {
     qd_status (*time_begin)(void *ctx);
     qd_status (*time_end)(void *ctx, int64_t *ns);
     qd_status (*cache_bytes)(int first_rank, size_t *out, char *err, size_t errlen);
+    qd_status (*ceilings)(int first_rank, struct qd_device_ceilings *out, char *err, size_t errlen);
+    qd_status (*pci_bus_id)(int first_rank, char *out, size_t len, char *err, size_t errlen); /* (optional by itself) */
 
     /* ops */
     qd_status (*embed)(void *ctx, const struct qd_embed_args *args);
@@ -169,6 +177,13 @@ static inline qd_status qd_device_begin_step(struct qd_device d, const struct qd
 static inline qd_status qd_device_end_step(struct qd_device d, int32_t *ids)
 {
     return d.ops->end_step != NULL ? d.ops->end_step(d.ctx, ids) : QD_OK;
+}
+/* Measures both, in a second or so, with memory of its own that is given back; no context need be open. Only where there
+ * is time_begin. QD_ERR_NO_MEMORY when the device has less than a gigabyte free. */
+static inline qd_status qd_device_measure_ceilings(const struct qd_device_ops *ops, int first_rank,
+                                                   struct qd_device_ceilings *out, char *err, size_t errlen)
+{
+    return ops->ceilings(first_rank, out, err, errlen);
 }
 /* What the device takes for the ops called between the two, on its own clock; time_end waits for them. Both are called
  * between plan and end_step, by a context that does not record. Only where there is time_begin. */

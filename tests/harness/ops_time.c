@@ -3,9 +3,12 @@
 #include <math.h>
 #include <time.h>
 
+#include "harness/ops/clocks.h"
 #include "harness/ops/count.h"
 #include "harness/ops/time.h"
+#include "kernels/nvml.h"
 #include "kernels/ref/ref.h"
+#include "tests/support/fakes.h"
 #include "tests/support/test.h"
 
 static const struct qd_model_shape shape = {256, 512, 515, 1, 8, 2, 128};
@@ -163,14 +166,62 @@ static void counters_are_those_of_one_call(void **state)
     assert_int_equal(counters.weight_bytes, 2 * 256 * 512);
 }
 
-int main(void)
+/* Every line of what a GPU is measured by; the emulator's figures say nothing but that they are some. */
+static void ceilings_are_measured(void **state)
 {
+    (void)state;
+    char err[QD_ERR_LEN] = "";
+    struct qd_device_ceilings ceilings;
+    ASSERT_OK(qd_device_measure_ceilings(qd_device_find("emu"), 0, &ceilings, err, sizeof err), err);
+    assert_true(ceilings.copy_gbps > 0 && ceilings.matrix_gflops > 0);
+}
+
+static qd_status first_gpu(int first_rank, char *out, size_t len, char *err, size_t errlen)
+{
+    (void)first_rank, (void)err, (void)errlen;
+    snprintf(out, len, "0000:3B:00.0"); /* as CUDA writes it */
+    return QD_OK;
+}
+
+static qd_status no_gpu(int first_rank, char *out, size_t len, char *err, size_t errlen)
+{
+    (void)first_rank, (void)err, (void)errlen;
+    snprintf(out, len, "0000:77:00.0");
+    return QD_OK;
+}
+
+/* Against the made-up NVML of tests/fakes. */
+static void clocks_are_the_gpus(void **state)
+{
+    (void)state;
+    char err[QD_ERR_LEN] = "";
+    struct qd_device_ops ops = qd_ref_ops;
+    struct qd_op_clock clock;
+    qd_op_clocks_t *clocks;
+    assert_int_equal(qd_op_clocks_open(&ops, &clocks, err, sizeof err), QD_ERR_UNSUPPORTED);
+    ops.pci_bus_id = first_gpu;
+    ASSERT_OK(qd_op_clocks_open(&ops, &clocks, err, sizeof err), err);
+    ASSERT_OK(qd_op_clocks_read(clocks, &clock, err, sizeof err), err);
+    assert_int_equal(clock.sm_mhz, 1410);
+    assert_int_equal(clock.throttle, QD_NVML_POWER_CAP | QD_NVML_THERMAL);
+    qd_op_clocks_close(clocks);
+    ops.pci_bus_id = no_gpu;
+    assert_int_not_equal(qd_op_clocks_open(&ops, &clocks, err, sizeof err), QD_OK);
+    assert_null(clocks);
+}
+
+int main(int argc, char **argv)
+{
+    (void)argc;
+    fakes_come_first(argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_known_clock_gives_known_figures),
         cmocka_unit_test(copies_leave_the_cache_cold),
         cmocka_unit_test(cpu_is_timed),
         cmocka_unit_test(emu_is_timed_by_its_events),
         cmocka_unit_test(counters_are_those_of_one_call),
+        cmocka_unit_test(ceilings_are_measured),
+        cmocka_unit_test(clocks_are_the_gpus),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
