@@ -48,6 +48,17 @@ struct qd_device_ceilings {
     double matrix_gflops; /* GFLOP/s (1e9) of a large bf16 product, this project's best */
 };
 
+/* Another library's product on the stream of the ops, to set gemm_nt beside: out [M][N] = a [M][K] * w [N][K]^T in
+ * bf16 with fp32 accumulation, all without gaps between rows and 256-byte aligned. */
+struct qd_rival_ops {
+    const char *name; /* "cuBLASLt" */
+    /* Asks for algorithms, the most promising first. QD_ERR_NOT_FOUND: the library is not installed;
+     * QD_ERR_ENVIRONMENT, QD_ERR_UNSUPPORTED: it cannot be used, or not for this shape. */
+    qd_status (*prepare)(void *ctx, int64_t m, int64_t n, int64_t k, int *n_algorithms, char *err, size_t errlen);
+    int (*algorithm)(void *ctx, int i); /* its number in the library */
+    qd_status (*run)(void *ctx, int i, const qd_bf16 *a, const qd_bf16 *w, qd_bf16 *out, char *err, size_t errlen);
+};
+
 struct qd_device_ops {
     uint32_t abi_version; /* QD_DEVICE_ABI_VERSION */
     const char *name;     /* as in --device */
@@ -85,6 +96,7 @@ struct qd_device_ops {
     qd_status (*cache_bytes)(int first_rank, size_t *out, char *err, size_t errlen);
     qd_status (*ceilings)(int first_rank, struct qd_device_ceilings *out, char *err, size_t errlen);
     qd_status (*pci_bus_id)(int first_rank, char *out, size_t len, char *err, size_t errlen); /* (optional by itself) */
+    const struct qd_rival_ops *rival; /* (optional by itself) */
 
     /* ops */
     qd_status (*embed)(void *ctx, const struct qd_embed_args *args);

@@ -26,6 +26,7 @@ struct kernels {
     struct qd_kernels_row *rows;  /* [cases.n] */
     struct qd_op_machine machine; /* of the floors; `this` until it was measured */
     bool is_this_machine, is_cpu, is_emu;
+    bool no_rival;          /* it is not here */
     size_t n_runnable;      /* cases that are not refused whatever the device */
     qd_op_clocks_t *clocks; /* NULL: nobody tells */
     struct qd_arena probed; /* what the read bandwidth is probed on */
@@ -96,6 +97,17 @@ static bool read_clock(const struct kernels *k, struct qd_op_clock *out)
     return k->clocks != NULL && qd_op_clocks_read(k->clocks, out, why, sizeof why) == QD_OK;
 }
 
+/* That it is not installed is said once. */
+static void measure_rival(struct kernels *k, qd_op_session_t *session, struct qd_kernels_row *row)
+{
+    char why[QD_ERR_LEN];
+    if (k->op.ops->rival == NULL || !qd_op_is_gemm(row->c.op) || k->no_rival) return;
+    qd_status st = qd_op_time_rival(session, &row->timing, &row->rival, why, sizeof why);
+    row->has_rival = st == QD_OK;
+    k->no_rival = st == QD_ERR_NOT_FOUND || st == QD_ERR_ENVIRONMENT;
+    if (st != QD_OK) qd_session_say("%s is not measured beside: %s", k->op.ops->rival->name, why);
+}
+
 /* Verified first: a wrong result has no time. */
 static qd_status measure(struct kernels *k, struct qd_kernels_row *row, char *err, size_t errlen)
 {
@@ -122,6 +134,7 @@ static qd_status measure(struct kernels *k, struct qd_kernels_row *row, char *er
         row->timing.is_cold = is_cold;
         row->is_timed = st == QD_OK;
         row->has_clocks = row->has_clocks && read_clock(k, &row->after);
+        if (st == QD_OK) measure_rival(k, session, row);
     }
     qd_op_session_close(session);
     return st;

@@ -115,6 +115,16 @@ static void add_counters(struct fields *fields, const struct qd_kernels_row *row
     add_int(fields, "barriers", known, (int64_t)c->barriers, false);
 }
 
+static void add_rival(struct fields *fields, const struct qd_kernels_row *row)
+{
+    const struct qd_op_rival *rival = &row->rival;
+    bool known = row->has_rival;
+    add_real(fields, "cublaslt_us", known, rival->median_us, true);
+    add_real(fields, "cublaslt_first_us", known, rival->first_us, false);
+    add_int(fields, "cublaslt_algorithms", known, rival->n_algorithms, false);
+    add_int(fields, "cublaslt_algorithm", known, rival->algorithm, true);
+}
+
 static void add_clocks(struct fields *fields, const struct qd_kernels_row *row)
 {
     char throttle[256];
@@ -133,6 +143,7 @@ static void list_fields(const struct qd_kernels_row *row, struct fields *fields)
     add_int(fields, "bytes", true, (int64_t)traffic.bytes, true);
     add_int(fields, "flops", true, (int64_t)traffic.flops, false);
     add_times(fields, row, traffic);
+    add_rival(fields, row);
     add_clocks(fields, row);
     add_counters(fields, row);
 }

@@ -10,6 +10,7 @@
 #include "harness/ops/clocks.h"
 #include "harness/ops/count.h"
 #include "harness/ops/machine.h"
+#include "harness/ops/rival.h"
 #include "harness/ops/time.h"
 
 /* What the machine gave when it was asked in the same process; 0: not measured. */
@@ -24,6 +25,8 @@ struct qd_kernels_row {
     struct qd_op_timing timing;
     struct qd_op_ceilings ceilings;
     struct qd_op_counters counters;
+    bool has_rival;
+    struct qd_op_rival rival; /* of projections, where the device has cuBLASLt */
     bool has_clocks;
     struct qd_op_clock before, after; /* of the first rank's GPU */
     double floor_us;                  /* on the machine whose profile was chosen */

@@ -242,6 +242,7 @@ static const struct qd_device_ops cuda_ops = {
     .name = "cuda",
     .memory = cuda_memory,
     .pci_bus_id = cuda_pci_bus_id,
+    .rival = &qd_cuda_rival,
 #endif
     .abi_version = QD_DEVICE_ABI_VERSION,
     .executes = true,

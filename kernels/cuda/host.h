@@ -19,6 +19,7 @@
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/cublaslt.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/device.h"
 
@@ -111,6 +112,7 @@ struct qd_cuda {
     struct qd_cuda_step step;
     struct qd_cuda_graphs graphs;
     cudaEvent_t time_begin, time_end; /* NULL until somebody measures */
+    qd_cublaslt_t *cublaslt;          /* likewise */
 };
 
 /* Device memory of `bytes`, zeroed, or page-locked host memory; both until the context closes. */
@@ -149,7 +151,7 @@ void qd_cuda_graph_free(struct qd_cuda *cuda);
 /* timing.c, as in the table. */
 qd_status qd_cuda_time_begin(void *ctx);
 qd_status qd_cuda_time_end(void *ctx, int64_t *ns);
-void qd_cuda_time_free(struct qd_cuda *cuda);
+void qd_cuda_time_free(struct qd_cuda *cuda); /* cuBLASLt too */
 
 /* ceilings.c: on the calling thread's GPU. */
 qd_status qd_cuda_ceilings(struct qd_cuda_gpu_size gpu, struct qd_device_ceilings *out, char *err, size_t errlen);
