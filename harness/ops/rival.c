@@ -58,11 +58,10 @@ static qd_status find_fastest(struct qd_op_rank *r, const struct contest *contes
 }
 
 /* The product as it lies on the device now. */
-static qd_status check_product(struct qd_op_rank *r, char *err, size_t errlen)
+static qd_status check_product(struct qd_op_rank *r, int32_t *ids, char *err, size_t errlen)
 {
     const struct qd_op_operand *product = &r->operands.of[QD_OP_RIVAL];
     struct qd_op_error error = {.output = NULL};
-    int32_t none;
     qd_bf16 *host = malloc(product->bytes);
     if (host == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for a product");
     const struct qd_copy_to_host_args args = {.host = host,
@@ -72,7 +71,7 @@ static qd_status check_product(struct qd_op_rank *r, char *err, size_t errlen)
                                               .host_stride = product->bytes,
                                               .stride = product->bytes};
     qd_status st = qd_device_copy_to_host(r->device, &args);
-    if (st == QD_OK) st = qd_device_end_step(r->device, &none);
+    if (st == QD_OK) st = qd_device_end_step(r->device, ids);
     if (st == QD_OK) st = qd_op_check_product(r, host, &error, err, errlen);
     free(host);
     if (st == QD_OK && !qd_op_error_passed(&error, err, errlen)) st = QD_ERR_INTERNAL;
@@ -80,7 +79,7 @@ static qd_status check_product(struct qd_op_rank *r, char *err, size_t errlen)
 }
 
 static qd_status compete(struct qd_op_rank *r, const struct qd_step *step, const struct contest *contest,
-                         double *samples, char *err, size_t errlen)
+                         int32_t *ids, double *samples, char *err, size_t errlen)
 {
     const struct qd_rival_ops *rival = r->device.ops->rival;
     const struct qd_step *launched;
@@ -96,19 +95,19 @@ static qd_status compete(struct qd_op_rank *r, const struct qd_step *step, const
     QD_TRY(time_algorithm(r, best, contest->ours->batch, contest->ours->n_samples, samples,
                           &contest->out->median_us, err, errlen));
     contest->out->algorithm = rival->algorithm(r->device.ctx, best);
-    return check_product(r, err, errlen);
+    return check_product(r, ids, err, errlen);
 }
 
 static qd_status contest_rank(void *arg, struct qd_op_rank *r, const struct qd_step *step, int32_t *ids,
                               char *err, size_t errlen)
 {
     struct contest *contest = arg;
-    (void)ids, (void)err, (void)errlen;
+    (void)err, (void)errlen;
     int n = contest->ours->n_samples > N_TRIALS ? contest->ours->n_samples : N_TRIALS;
     double *samples = malloc((size_t)n * sizeof *samples);
     contest->status =
         samples != NULL
-            ? compete(r, step, contest, samples, contest->text, sizeof contest->text)
+            ? compete(r, step, contest, ids, samples, contest->text, sizeof contest->text)
             : qd_fail(QD_ERR_NO_MEMORY, contest->text, sizeof contest->text, "no memory for samples");
     free(samples);
     return QD_OK;

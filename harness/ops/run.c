@@ -122,6 +122,7 @@ static qd_status fill_chunk(struct qd_op_rank *r, uint64_t seed, struct qd_op_ch
                             size_t errlen)
 {
     const struct qd_step *launched;
+    int32_t nobody; /* samples */
     int64_t row = qkv_heads(&r->c) * r->c.shape.head_dim,
             q_dim = (int64_t)r->c.shape.n_heads * r->c.shape.head_dim;
     for (int32_t t = 0; t < chunk.q_len; t++)
@@ -135,7 +136,7 @@ static qd_status fill_chunk(struct qd_op_rank *r, uint64_t seed, struct qd_op_ch
         const struct qd_qk_norm_rope_kv_args args = rope_args(r, launched, r->fill_rows, r->fill_q, copy);
         st = qd_device_qk_norm_rope_kv(r->device, &args);
     }
-    if (st == QD_OK) st = qd_device_end_step(r->device, NULL);
+    if (st == QD_OK) st = qd_device_end_step(r->device, &nobody);
     return explained(r, st, err, errlen);
 }
 
