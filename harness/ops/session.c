@@ -105,7 +105,8 @@ qd_status qd_op_session_open(const struct qd_op_options *options, const struct q
                                          : qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for a step");
     if (st != QD_OK) {
         qd_op_session_close(session);
-        return st;
+        /* There may be GPUs, but not one for each rank: the shape's fault, not the machine's. */
+        return st == QD_ERR_ENVIRONMENT && config.tp > 1 ? QD_ERR_UNSUPPORTED : st;
     }
     *out = session;
     return QD_OK;

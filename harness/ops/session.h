@@ -11,7 +11,7 @@ typedef struct qd_op_session qd_op_session_t;
 typedef qd_status (*qd_op_phase_fn)(void *arg, struct qd_op_rank *r, const struct qd_step *step, int32_t *ids,
                                     char *err, size_t errlen);
 
-/* QD_ERR_UNSUPPORTED when the device refuses the shape (err: why), and what opening a group gives. */
+/* QD_ERR_UNSUPPORTED when the device refuses the shape, or so many ranks (err: why), and what opening a group gives. */
 qd_status qd_op_session_open(const struct qd_op_options *options, const struct qd_op_case *c, int n_copies,
                              qd_op_session_t **out, char *err, size_t errlen);
 /* Runs a phase on every rank and returns when all have ended. `seed` and `greedy` are the step's. */

@@ -334,6 +334,32 @@ static void shapes_that_a_device_refuses_are_no_failures(void **state)
     assert_int_equal(result.outcome, QD_OP_REFUSED);
 }
 
+static qd_status no_gpu_open(const struct qd_device_config *config, const struct qd_bootstrap *bootstrap,
+                             void **ctx, char *err, size_t errlen)
+{
+    (void)config, (void)bootstrap, (void)ctx;
+    return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "no GPU is left");
+}
+
+/* Too few GPUs for the ranks is a refusal; none at all is the environment's. */
+static void a_missing_gpu_is_no_wrong_op(void **state)
+{
+    (void)state;
+    char err[QD_ERR_LEN] = "";
+    struct qd_op_result result;
+    struct qd_device_ops ops = *qd_device_find("emu");
+    ops.open = no_gpu_open;
+    struct qd_op_options options = options_for(&ops);
+    struct qd_op_case c = {
+        .op = QD_OP_ALL_REDUCE, .shape = {192, 200, 157, 1, 6, 2, 64}, .tp = 2, .n_tokens = 5};
+    ASSERT_OK(qd_op_verify(&options, &c, &result, err, sizeof err), err);
+    assert_int_equal(result.outcome, QD_OP_REFUSED);
+    assert_non_null(strstr(result.text, "no GPU is left"));
+    c.tp = 1;
+    assert_int_equal(qd_op_verify(&options, &c, &result, err, sizeof err), QD_ERR_ENVIRONMENT);
+    assert_non_null(strstr(err, "no GPU is left"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -343,6 +369,7 @@ int main(void)
         cmocka_unit_test(mistakes_are_found),
         cmocka_unit_test(a_wrong_element_is_named),
         cmocka_unit_test(shapes_that_a_device_refuses_are_no_failures),
+        cmocka_unit_test(a_missing_gpu_is_no_wrong_op),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
