@@ -110,8 +110,10 @@ static void add_counters(struct fields *fields, const struct qd_kernels_row *row
     add_int(fields, "launches", known, (int64_t)c->launches, true);
     add_int(fields, "mma", known, (int64_t)c->mma, true);
     add_int(fields, "ldmatrix", known, (int64_t)c->ldmatrix, false);
+    add_int(fields, "loaded_bytes", known, (int64_t)c->loaded_bytes, true);
     add_int(fields, "async_copy_bytes", known, (int64_t)c->async_copy_bytes, true);
-    add_int(fields, "weight_bytes", known, (int64_t)c->weight_bytes, true);
+    add_int(fields, "shared_wavefronts", known, (int64_t)c->shared_wavefronts, false);
+    add_int(fields, "shared_conflicts", known, (int64_t)c->shared_conflicts, true);
     add_int(fields, "barriers", known, (int64_t)c->barriers, false);
 }
 

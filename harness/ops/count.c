@@ -34,7 +34,9 @@ qd_status qd_op_count(qd_op_session_t *session, struct qd_op_counters *out, char
         .blocks = two.blocks - one.blocks,
         .mma = two.mma - one.mma,
         .ldmatrix = two.ldmatrix - one.ldmatrix,
-        .weight_bytes = two.weight_bytes - one.weight_bytes,
+        .loaded_bytes = two.loaded_bytes - one.loaded_bytes,
+        .shared_wavefronts = two.shared_wavefronts - one.shared_wavefronts,
+        .shared_conflicts = two.shared_conflicts - one.shared_conflicts,
         .async_copy_bytes = two.async_copy_bytes - one.async_copy_bytes,
         .barriers = two.barriers - one.barriers,
     };

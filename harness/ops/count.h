@@ -9,8 +9,10 @@
 struct qd_op_counters {
     uint64_t launches, blocks;
     uint64_t mma, ldmatrix;    /* m16n8k16 products and loads of operands, one a warp */
-    uint64_t weight_bytes;     /* of weights, past the caches */
-    uint64_t async_copy_bytes; /* by cp.async */
+    uint64_t loaded_bytes;     /* of global memory */
+    uint64_t async_copy_bytes; /* of these: by cp.async */
+    uint64_t shared_wavefronts,
+        shared_conflicts; /* accesses of shared memory; those that bank conflicts added */
     uint64_t barriers;
 };
 

@@ -266,15 +266,32 @@ qd_status qd_op_put(struct qd_device device, void *data, const void *host, size_
     return QD_OK;
 }
 
+/* A matrix as the device takes it: rows apart where it has stores, else packed in place. What only the
+ * arrangement has is zero. */
+static qd_status arrange(struct qd_device device, const struct qd_op_operand *matrix, unsigned char *values,
+                         char *err, size_t errlen)
+{
+    memset(values, 0, matrix->bytes);
+    if (!qd_device_has_copies(device.ops)) {
+        memcpy(values, matrix->host, matrix->host_bytes);
+        return device.ops->pack_weight(values, matrix->n_rows, matrix->n_cols, err, errlen);
+    }
+    size_t row = (size_t)matrix->n_cols * sizeof(qd_bf16);
+    size_t stride = (size_t)device.ops->store->row_stride(matrix->n_cols, QD_LAYOUT_PACKED) * sizeof(qd_bf16);
+    for (int64_t r = 0; r < matrix->n_rows; r++)
+        memcpy(values + (size_t)r * stride, matrix->host + (size_t)r * row, row);
+    return QD_OK;
+}
+
 static qd_status upload_copies(struct qd_device device, struct qd_op_operands *operands,
                                struct qd_op_operand *operand, char *err, size_t errlen)
 {
     unsigned char *values = operands->staging + QD_OP_GUARD_BYTES;
     memset(operands->staging, POISON, operand->bytes + 2 * QD_OP_GUARD_BYTES);
-    if (operand->n_cols > 0) memset(values, 0, operand->bytes); /* rows that only the arrangement has */
-    if (operand->host_bytes > 0) memcpy(values, operand->host, operand->host_bytes);
     if (operand->n_cols > 0)
-        QD_TRY(device.ops->pack_weight(values, operand->n_rows, operand->n_cols, err, errlen));
+        QD_TRY(arrange(device, operand, values, err, errlen));
+    else if (operand->host_bytes > 0)
+        memcpy(values, operand->host, operand->host_bytes);
     for (int i = 0; i < operands->n_copies; i++)
         QD_TRY(qd_op_put(device, operand->device + (size_t)i * operand->stride - QD_OP_GUARD_BYTES,
                          operands->staging, operand->bytes + 2 * QD_OP_GUARD_BYTES, err, errlen));

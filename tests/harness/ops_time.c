@@ -164,7 +164,8 @@ static void counters_are_those_of_one_call(void **state)
     qd_op_session_close(session);
     assert_int_equal(counters.launches, 1);
     assert_int_equal(counters.mma, 256 / 16 * (512 / 16));
-    assert_int_equal(counters.weight_bytes, 2 * 256 * 512);
+    assert_int_equal(counters.loaded_bytes, 2 * 256 * 512);
+    assert_int_equal(counters.shared_conflicts, 0);
 }
 
 /* Every line of what a GPU is measured by; the emulator's figures say nothing but that they are some. */

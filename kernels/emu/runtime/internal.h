@@ -70,7 +70,7 @@ struct qd_emu_work {
         struct {
             void *dst;
             const void *src; /* NULL: the payload */
-            size_t bytes;
+            size_t n_rows, row_bytes, dst_stride, src_stride; /* one row: strides do not matter */
         } copy;
         struct {
             void *dst;

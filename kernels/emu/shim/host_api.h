@@ -33,6 +33,7 @@ extern "C" {
     X(cudaErrorInvalidValue, 1, "invalid argument")                                                          \
     X(cudaErrorMemoryAllocation, 2, "out of memory")                                                         \
     X(cudaErrorInvalidConfiguration, 9, "invalid configuration argument")                                    \
+    X(cudaErrorInvalidPitchValue, 12, "invalid pitch argument")                                              \
     X(cudaErrorInvalidMemcpyDirection, 21, "invalid copy direction for memcpy")                              \
     X(cudaErrorInvalidDeviceFunction, 98, "invalid device function")                                         \
     X(cudaErrorNoDevice, 100, "no CUDA-capable device is detected")                                          \
@@ -161,6 +162,8 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes);
 cudaError_t cudaMemcpy(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind);
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind,
                             cudaStream_t stream);
+cudaError_t cudaMemcpy2DAsync(void *dst, size_t dst_pitch, const void *src, size_t src_pitch, size_t width,
+                              size_t height, enum cudaMemcpyKind kind, cudaStream_t stream);
 cudaError_t cudaMemset(void *dst, int value, size_t bytes);
 cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t stream);
 
