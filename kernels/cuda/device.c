@@ -149,6 +149,7 @@ static void cuda_close(void *ctx)
         cudaStreamSynchronize(cuda->stream);
     }
     qd_cuda_timing_free(cuda);
+    qd_cuda_time_free(cuda);
     qd_cuda_step_free(cuda);
     qd_cuda_memory_free(cuda);
     if (cuda->stream != NULL) cudaStreamDestroy(cuda->stream);
@@ -215,6 +216,41 @@ static qd_status cuda_working_bytes(const struct qd_device_config *config, size_
     return qd_cuda_working_memory(config, size, NULL, out, err, errlen);
 }
 
+/* The GPU of a rank that shares none. */
+static qd_status use_own_gpu(int first_rank, int *gpu, struct qd_cuda_gpu_size *size, char *err, size_t errlen)
+{
+    const struct qd_device_config config = {.first_rank = first_rank, .n_ranks = first_rank + 1};
+    return use_gpu(&config, gpu, size, err, errlen);
+}
+
+static qd_status cuda_cache_bytes(int first_rank, size_t *out, char *err, size_t errlen)
+{
+    int gpu, bytes;
+    struct qd_cuda_gpu_size size;
+    QD_TRY(use_own_gpu(first_rank, &gpu, &size, err, errlen));
+    QD_TRY(QD_CUDA(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, gpu)));
+    *out = (size_t)bytes;
+    return QD_OK;
+}
+
+static qd_status cuda_ceilings(int first_rank, struct qd_device_ceilings *out, char *err, size_t errlen)
+{
+    int gpu;
+    struct qd_cuda_gpu_size size;
+    QD_TRY(use_own_gpu(first_rank, &gpu, &size, err, errlen));
+    return qd_cuda_ceilings(size, out, err, errlen);
+}
+
+#ifndef QD_EMU
+static qd_status cuda_pci_bus_id(int first_rank, char *out, size_t len, char *err, size_t errlen)
+{
+    int gpu;
+    struct qd_cuda_gpu_size size;
+    QD_TRY(use_own_gpu(first_rank, &gpu, &size, err, errlen));
+    return QD_CUDA(cudaDeviceGetPCIBusId(out, (int)len, gpu));
+}
+#endif
+
 /* ---- memory and copies ---- */
 
 static qd_status cuda_alloc(void *ctx, size_t bytes, void **out, char *err, size_t errlen)
@@ -225,6 +261,11 @@ static qd_status cuda_alloc(void *ctx, size_t bytes, void **out, char *err, size
 static qd_status cuda_alloc_host(void *ctx, size_t bytes, void **out, char *err, size_t errlen)
 {
     return qd_cuda_memory_alloc_host(ctx, bytes, out, err, errlen);
+}
+
+static qd_status cuda_upload(void *ctx, void *data, const void *host, size_t bytes, char *err, size_t errlen)
+{
+    return qd_cuda_memory_upload(ctx, data, host, bytes, err, errlen);
 }
 
 static qd_status cuda_copy_to_host(void *ctx, const struct qd_copy_to_host_args *args)
@@ -298,6 +339,8 @@ static const struct qd_device_ops cuda_ops = {
     .memory = cuda_memory,
     .reserve = cuda_reserve,
     .step_ended = qd_cuda_step_ended, /* asking emulated GPUs keeps them from running */
+    .pci_bus_id = cuda_pci_bus_id,
+    .rival = &qd_cuda_rival,
 #endif
     .abi_version = QD_DEVICE_ABI_VERSION,
     .executes = true,
@@ -312,6 +355,7 @@ static const struct qd_device_ops cuda_ops = {
     .alloc_host = cuda_alloc_host,
     .weight_bytes = qd_cuda_weight_bytes,
     .store = &qd_cuda_store_ops,
+    .upload = cuda_upload,
     .copy_to_host = cuda_copy_to_host,
     .plan = cuda_plan,
     .begin_step = cuda_begin_step,
@@ -319,6 +363,10 @@ static const struct qd_device_ops cuda_ops = {
     .finish_step = cuda_finish_step,
     .warm_up_step = qd_cuda_graph_warm_up_step,
     .stats = cuda_stats,
+    .time_begin = qd_cuda_time_begin,
+    .time_end = qd_cuda_time_end,
+    .cache_bytes = cuda_cache_bytes,
+    .ceilings = cuda_ceilings,
     .embed = timed_embed,
     .rmsnorm = timed_rmsnorm,
     .gemm_nt = timed_gemm_nt,

@@ -7,6 +7,8 @@
  *     step.c     a step on its way to fixed device addresses, and its ids on the way back
  *     graph.c    decode steps recorded for each padded batch when the device is opened, and replayed
  *     timing.c   what a step takes on the device, and its ops
+ *     measure.c  how long single ops take, and cuBLASLt beside them
+ *     ceilings.c what a GPU reaches, to set them beside
  *     comm.c     how ranks meet, and the collectives that are no part of another op
  *     ops.c      the ops of the table over the launchers of kernels.h and attention.h
  *
@@ -20,6 +22,7 @@
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/cublaslt.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/device.h"
 
@@ -144,6 +147,8 @@ struct qd_cuda {
     struct qd_cuda_graphs graphs;
     struct qd_cuda_timing timing;
     struct qd_device_stats stats;
+    cudaEvent_t time_begin, time_end; /* NULL until somebody measures */
+    qd_cublaslt_t *cublaslt;          /* likewise */
 };
 
 /* The GPU of a rank of n_ranks by its global index; QD_ERR_ENVIRONMENT when there are too few. */
@@ -219,6 +224,14 @@ void qd_cuda_timing_keep_recorded(struct qd_cuda *cuda);
  * stats. */
 qd_status qd_cuda_timing_add_step(struct qd_cuda *cuda, struct qd_cuda_step_slot *slot, char *err,
                                   size_t errlen);
+
+/* measure.c, as in the table. */
+qd_status qd_cuda_time_begin(void *ctx);
+qd_status qd_cuda_time_end(void *ctx, int64_t *ns);
+void qd_cuda_time_free(struct qd_cuda *cuda); /* cuBLASLt too */
+
+/* ceilings.c: on the calling thread's GPU. */
+qd_status qd_cuda_ceilings(struct qd_cuda_gpu_size gpu, struct qd_device_ceilings *out, char *err, size_t errlen);
 
 /* Gives this rank's GPU access to the others'. Collective. */
 qd_status qd_cuda_comm_open(struct qd_cuda *cuda, char *err, size_t errlen);

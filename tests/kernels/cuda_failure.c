@@ -44,6 +44,21 @@ static qd_status faulty_open(void *user, int index, struct qd_device device, voi
     return faulty->of_model.rank_open(faulty->of_model.user, index, device, &rank->state, err, errlen);
 }
 
+static qd_status note_peer(struct faulty *faulty, qd_status st, const char *err)
+{
+    if (st == QD_OK) return st;
+    atomic_fetch_add(&faulty->n_peers_failed, 1);
+    if (!atomic_exchange(&faulty->has_text, true))
+        snprintf(faulty->peer_text, sizeof faulty->peer_text, "%s", err);
+    return st;
+}
+
+static qd_status faulty_finish(void *state, struct qd_step_output *out, char *err, size_t errlen)
+{
+    struct faulty_rank *rank = state;
+    return note_peer(rank->faulty, rank->faulty->of_model.rank_finish(rank->state, out, err, errlen), err);
+}
+
 static qd_status faulty_step(void *state, const struct qd_step *step, struct qd_step_output *out, char *err,
                              size_t errlen)
 {
@@ -57,13 +72,7 @@ static qd_status faulty_step(void *state, const struct qd_step *step, struct qd_
         while (!atomic_load(&faulty->let_go)) usleep(1000);
         return QD_ERR_RANK;
     }
-    qd_status st = faulty->of_model.rank_step(rank->state, step, out, err, errlen);
-    if (st != QD_OK) {
-        atomic_fetch_add(&faulty->n_peers_failed, 1);
-        if (!atomic_exchange(&faulty->has_text, true))
-            snprintf(faulty->peer_text, sizeof faulty->peer_text, "%s", err);
-    }
-    return st;
+    return note_peer(faulty, faulty->of_model.rank_step(rank->state, step, out, err, errlen), err);
 }
 
 static void faulty_close(void *state)
@@ -111,8 +120,11 @@ static void open_group(const struct scene *scene, struct model_run *run, struct 
     struct qd_group_config group;
     model_run_configure(run, model, scene->ops, &options, &group);
     faulty->of_model = run->program;
-    group.program = (struct qd_program){
-        .user = faulty, .rank_open = faulty_open, .rank_step = faulty_step, .rank_close = faulty_close};
+    group.program = (struct qd_program){.user = faulty,
+                                        .rank_open = faulty_open,
+                                        .rank_step = faulty_step,
+                                        .rank_finish = faulty_finish,
+                                        .rank_close = faulty_close};
     group.watchdog_ns = scene->fault == HANGS ? 2 * INT64_C(1000000000) : 0;
     ASSERT_OK(qd_group_open(&group, &run->group, err, sizeof err), err);
 }

@@ -27,6 +27,8 @@ qd_model_t *load_model(const char *dir, const struct qd_device_ops *ops, int tp)
 
 /* The same of a preset, with made-up weights. */
 qd_model_t *make_model(const char *preset, const struct qd_device_ops *ops, int tp);
+/* The same where that many ranks share a GPU. */
+qd_model_t *make_model_on(const char *preset, const struct qd_device_ops *ops, int tp, int ranks_per_gpu);
 
 /* The program and what a group over it is opened with, for a model that was loaded for the same device. Fails
  * the running test. */
