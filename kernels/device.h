@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-enum { QD_DEVICE_ABI_VERSION = 2 };
+enum { QD_DEVICE_ABI_VERSION = 3 };
 
 /* The shape facts of a model that decide whether a device can run it; of one rank where marked. */
 struct qd_model_shape {
@@ -55,6 +55,8 @@ struct qd_device_ops {
     bool (*supports)(const struct qd_model_shape *shape, int tp, enum qd_numerics numerics, char *why,
                      size_t why_len);
     const char *(*error_text)(void *ctx); /* (optional) */
+    void (*abandon)(void *ctx);           /* (optional) */
+    const char *(*waits_for)(void *ctx);  /* (optional) */
 
     /* memory and copies */
     qd_status (*memory)(int first_rank, struct qd_device_memory *out, char *err, size_t errlen); /* (optional) */
@@ -110,6 +112,20 @@ struct qd_device {
 static inline const char *qd_device_error_text(struct qd_device d)
 {
     return d.ops->error_text != NULL ? d.ops->error_text(d.ctx) : "";
+}
+/* Another rank of the replica has failed or hangs: whatever this context does or will do on the device that waits for
+ * other ranks ends soon, and steps fail with QD_ERR_RANK from now on. From any thread while the context is open;
+ * returns at once and calls nothing that could wait. Without the member nothing on the device waits for other ranks:
+ * they meet through the bootstrap alone. */
+static inline void qd_device_abandon(struct qd_device d)
+{
+    if (d.ops->abandon != NULL) d.ops->abandon(d.ctx);
+}
+/* What the thread that runs the context's steps waits for outside of the bootstrap ("its GPU"), or NULL. From any
+ * thread while the context is open. */
+static inline const char *qd_device_waits_for(struct qd_device d)
+{
+    return d.ops->waits_for != NULL ? d.ops->waits_for(d.ctx) : NULL;
 }
 /* True when the device has memory apart from the host's and other ranks': weights are copied to it (upload), and
  * what alloc() returns is no address of the host's. */

@@ -217,9 +217,9 @@ static int run_eval(const struct qd_command *command, const struct qd_options *o
     status = eval_all(instance, options, prompts, err, sizeof err);
 
 cleanup:
-    qd_instance_close(instance);
     cJSON_Delete(file);
-    return status == QD_OK ? QD_EXIT_OK : qd_command_fail(command, status, err);
+    int exit_code = status == QD_OK ? QD_EXIT_OK : qd_command_fail(command, status, err);
+    return qd_session_close(command, instance, exit_code);
 }
 
 const struct qd_command qd_command_eval = {

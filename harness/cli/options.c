@@ -73,6 +73,8 @@ static const struct option_row option_rows[] = {
      1 << 24, NULL, "N", "the most tokens of one request in a step; 0: no limit but the budget", NULL},
     {"null-step-us", NULL, QD_GROUP_ENGINE, OPTION_REAL, AT(null_step_us), 0, 1e9, NULL, "US",
      "virtual duration of a step on the null device", NULL},
+    {"watchdog-timeout-s", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(watchdog_timeout_s), 0, 1 << 24, NULL, "N",
+     "seconds after which a step, or a rank opening its device, hangs; 0: never", "60 on cuda, else 0"},
 
     {"temperature", NULL, QD_GROUP_SAMPLING, OPTION_REAL, AT(temperature), 0, 100, NULL, "T", "0: greedy",
      NULL},
@@ -165,6 +167,7 @@ static const struct qd_options option_defaults = {
     .tp = 1,
     .dp = 1,
     .memory_utilization = 0.9,
+    .watchdog_timeout_s = -1,
     .top_p = 1.0,
     .dataset_name = "random",
     .num_warmups = 1,

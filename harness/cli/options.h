@@ -68,6 +68,7 @@ struct qd_options {
     int64_t budget, max_num_seqs, max_model_len, num_gpu_blocks, kv_cache_bytes, memory_limit;
     double memory_utilization;
     double null_step_us;
+    int64_t watchdog_timeout_s; /* 0: off; -1: the default of the device */
     bool enforce_eager, batch_invariant, enable_prefix_caching;
     int64_t long_prefill_token_threshold;
     /* sampling */

@@ -310,7 +310,7 @@ static int run_run(const struct qd_command *command, const struct qd_options *op
     struct run run = {.options = options, .interrupted = qd_interrupt_install()};
     qd_status status = run_all(&run, err, sizeof err);
     int exit_code = status == QD_OK ? finish_run(&run) : qd_command_fail(command, status, err);
-    qd_instance_close(run.instance);
+    exit_code = qd_session_close(command, run.instance, exit_code);
     qd_tokenizer_free(run.tokenizer);
     qd_records_free(run.records, run.workload.n);
     qd_workload_free(&run.workload);

@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(THREADS)
     const int block = static_cast<int>(blockIdx.x), n_ranks = args.peers.n_ranks;
     const int64_t n_vectors = args.n / VECTOR;
     /* The parts are of earlier launches: whoever arrives has them behind it. */
-    peers_meet(args.peers, block);
+    if (!peers_meet(args.peers, block)) return;
     for (int64_t i = static_cast<int64_t>(block) * THREADS + threadIdx.x; i < n_vectors;
          i += static_cast<int64_t>(gridDim.x) * THREADS) {
         uint4 part[QD_CUDA_MAX_RANKS]; /* all on their way before the first is used */

@@ -116,7 +116,7 @@ static qd_status meet_on_host(struct qd_cuda *cuda)
     char *err = cuda->text;
     const size_t errlen = sizeof cuda->text;
     struct qd_bootstrap *b = &cuda->bootstrap;
-    QD_TRY(QD_CUDA(cudaStreamSynchronize(cuda->stream)));
+    QD_TRY(qd_cuda_step_wait(cuda, NULL));
     return b->barrier(b->ctx, b->rank, err, errlen);
 }
 

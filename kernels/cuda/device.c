@@ -147,6 +147,16 @@ static const char *cuda_error_text(void *ctx)
     return ((struct qd_cuda *)ctx)->text;
 }
 
+static void cuda_abandon(void *ctx)
+{
+    atomic_store(((struct qd_cuda *)ctx)->abandoned, 1);
+}
+
+static const char *cuda_waits_for(void *ctx)
+{
+    return atomic_load(&((struct qd_cuda *)ctx)->waits_for);
+}
+
 static qd_status cuda_working_bytes(const struct qd_device_config *config, size_t *out, char *err,
                                     size_t errlen)
 {
@@ -219,6 +229,8 @@ static const struct qd_device_ops cuda_ops = {
     .close = cuda_close,
     .supports = cuda_supports,
     .error_text = cuda_error_text,
+    .abandon = cuda_abandon,
+    .waits_for = cuda_waits_for,
     .working_bytes = cuda_working_bytes,
     .alloc = cuda_alloc,
     .alloc_host = cuda_alloc_host,

@@ -29,6 +29,7 @@ struct qd_cuda_peers {
     int rank, n_ranks;                      /* n_ranks 1: the rest is unused */
     uint32_t *flags[QD_CUDA_MAX_RANKS];     /* [QD_CUDA_PEER_BLOCKS][QD_CUDA_MAX_RANKS] of each rank, zero at first */
     uint32_t *epoch;                        /* [QD_CUDA_PEER_BLOCKS] this rank's count of meetings, zero at first */
+    const uint32_t *abandoned; /* not 0: a rank has failed, so that nobody waits; in page-locked host memory; or NULL */
 };
 
 /* embed.cu: out[t] = table[id(t)], ids as in qd_embed_args. An id outside the table gives a row of zeros. */

@@ -91,8 +91,9 @@ __global__ void __launch_bounds__(ROW_NORM_MAX_THREADS)
     const bool inside = column < args.dim;
     int turn = 0;
 
-    if (from != ONE_RANK)
-        peers_meet(args.peers, static_cast<int>(blockIdx.x)); /* their partials are complete */
+    if constexpr (from != ONE_RANK)
+        if (!peers_meet(args.peers, static_cast<int>(blockIdx.x))) return;
+    /* All ranks' partials are complete. */
     for (int64_t r = blockIdx.x; r < args.n_rows; r += gridDim.x, turn ^= 1) {
         const int64_t row = args.rows != nullptr ? args.rows[r] : r;
         float x[CHUNK] = {};

@@ -296,7 +296,7 @@ __global__ void __launch_bounds__(THREADS, 1)
         const uint64_t best = best_of(args, row, begin, min(begin + shard_rows, n), ws);
         if (threadIdx.x == 0) own[row].best[0] = best;
     }
-    peers_meet(args.peers, block);
+    if (!peers_meet(args.peers, block)) return;
     for (int row = block; row < n_rows; row += n_blocks) {
         uint64_t best = 0;
         for (int rank = 0; rank < n_ranks; rank++) {
