@@ -14,7 +14,14 @@
 extern "C" {
 #endif
 
-enum { QD_DEVICE_ABI_VERSION = 3 };
+enum { QD_DEVICE_ABI_VERSION = 4 };
+
+/* Which collectives a device with several uses. */
+enum qd_collectives {
+    QD_COLLECTIVES_AUTO = 0, /* by size and by what is there */
+    QD_COLLECTIVES_OWN,      /* this project's kernels: the same bits for every size, in rank order */
+    QD_COLLECTIVES_NCCL,
+};
 
 /* The shape facts of a model that decide whether a device can run it; of one rank where marked. */
 struct qd_model_shape {
@@ -34,6 +41,7 @@ struct qd_device_config {
     int32_t max_model_len;      /* longest kv_len */
     bool enforce_eager;         /* never record and replay a step (devices with begin_step) */
     bool batch_invariant;       /* a row's bits never depend on the other rows (`cpu`: always so) */
+    enum qd_collectives collectives; /* of `cuda` and `emu`; not NCCL with batch_invariant */
 };
 
 /* Memory of one device that is not the host's. */
@@ -57,6 +65,7 @@ struct qd_device_ops {
     const char *(*error_text)(void *ctx); /* (optional) */
     void (*abandon)(void *ctx);           /* (optional) */
     const char *(*waits_for)(void *ctx);  /* (optional) */
+    const char *(*note)(void *ctx);       /* (optional) */
 
     /* memory and copies */
     qd_status (*memory)(int first_rank, struct qd_device_memory *out, char *err, size_t errlen); /* (optional) */
@@ -126,6 +135,12 @@ static inline void qd_device_abandon(struct qd_device d)
 static inline const char *qd_device_waits_for(struct qd_device d)
 {
     return d.ops->waits_for != NULL ? d.ops->waits_for(d.ctx) : NULL;
+}
+/* What the device does otherwise than a user might expect, for whom it is one line; "" when nothing. As long as the
+ * context is open. */
+static inline const char *qd_device_note(struct qd_device d)
+{
+    return d.ops->note != NULL ? d.ops->note(d.ctx) : "";
 }
 /* True when the device has memory apart from the host's and other ranks': weights are copied to it (upload), and
  * what alloc() returns is no address of the host's. */

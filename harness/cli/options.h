@@ -70,6 +70,7 @@ struct qd_options {
     double null_step_us;
     int64_t watchdog_timeout_s; /* 0: off; -1: the default of the device */
     bool enforce_eager, batch_invariant, enable_prefix_caching;
+    const char *collectives; /* auto | own | nccl */
     int64_t long_prefill_token_threshold;
     /* sampling */
     double temperature, top_p;

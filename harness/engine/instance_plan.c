@@ -140,6 +140,7 @@ struct qd_device_config qd_instance_device(const struct qd_instance_options *opt
         .max_model_len = plan->max_model_len,
         .enforce_eager = options->enforce_eager,
         .batch_invariant = options->batch_invariant,
+        .collectives = options->collectives,
     };
 }
 

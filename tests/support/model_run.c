@@ -53,7 +53,8 @@ void model_run_open(struct model_run *run, qd_model_t *model, const struct qd_de
                    .limits = run->limits,
                    .max_model_len = options->max_model_len,
                    .enforce_eager = options->enforce_eager,
-                   .batch_invariant = options->batch_invariant},
+                   .batch_invariant = options->batch_invariant,
+                   .collectives = options->collectives},
         .vocab_size = (int32_t)config->vocab_size,
         .program = run->program,
     };
