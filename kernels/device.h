@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-enum { QD_DEVICE_ABI_VERSION = 4 };
+enum { QD_DEVICE_ABI_VERSION = 5 };
 
 /* Which collectives a device with several uses. */
 enum qd_collectives {
@@ -41,13 +41,14 @@ struct qd_device_config {
     int32_t max_model_len;      /* longest kv_len */
     bool enforce_eager;         /* never record and replay a step (devices with begin_step) */
     bool batch_invariant;       /* a row's bits never depend on the other rows (`cpu`: always so) */
-    enum qd_collectives collectives; /* of `cuda` and `emu`; not NCCL with batch_invariant */
+    int ranks_per_gpu;          /* global ranks [g * N, (g + 1) * N) are on GPU g; 0: 1 (devices with GPUs) */
+    enum qd_collectives collectives; /* of `cuda` and `emu`; NCCL neither with batch_invariant nor shared GPUs */
 };
 
 /* Memory of one device that is not the host's. */
 struct qd_device_memory {
     size_t free_bytes, total_bytes;
-    int n_devices; /* ranks are dealt over these in order of their global index */
+    int n_devices; /* there are */
 };
 
 struct qd_device_ops {
@@ -68,7 +69,8 @@ struct qd_device_ops {
     const char *(*note)(void *ctx);       /* (optional) */
 
     /* memory and copies */
-    qd_status (*memory)(int first_rank, struct qd_device_memory *out, char *err, size_t errlen); /* (optional) */
+    qd_status (*memory)(const struct qd_device_config *config, struct qd_device_memory *out, char *err,
+                        size_t errlen); /* (optional) of the rank's GPU */
     qd_status (*working_bytes)(const struct qd_device_config *config, size_t *out, char *err, size_t errlen);
     qd_status (*alloc)(void *ctx, size_t bytes, void **out, char *err, size_t errlen);
     qd_status (*alloc_host)(void *ctx, size_t bytes, void **out, char *err, size_t errlen); /* (optional) */

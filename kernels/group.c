@@ -480,7 +480,8 @@ qd_status qd_group_wait(qd_group_t *group, struct qd_group_result *result, char 
     bool launched = group->n_launched > group->n_waited;
     while (launched && slot->n_done < group->config.tp && group->failure == QD_OK) wait_for_ranks(group);
     qd_status st = QD_OK;
-    if (group->failure != QD_OK) {
+    bool done = launched && slot->n_done == group->config.tp; /* perhaps before another step failed */
+    if (group->failure != QD_OK && !done) {
         st = qd_fail(QD_ERR_RANK, err, errlen, "%s", group->text);
     } else if (!launched) {
         st = qd_fail(QD_ERR_ARGUMENT, err, errlen, "no step is in flight");

@@ -58,9 +58,9 @@ qd_status qd_group_open(const struct qd_group_config *config, qd_group_t **out, 
  * QD_ERR_FULL otherwise. */
 qd_status qd_group_launch(qd_group_t *group, const struct qd_step *step, char *err, size_t errlen);
 
-/* Waits for the oldest launched step. QD_ERR_RANK when a rank failed, or when none of them has moved for watchdog_ns:
- * err names rank, phase and reason ("replica 0 rank 1: step 7: no progress for 60 s"); the other ranks' waits
- * end, on their devices too, the group is dead and only end and close are allowed. */
+/* Waits for the oldest launched step. QD_ERR_RANK when a rank failed in it or before, or when no rank has moved for
+ * watchdog_ns: err names rank, phase and reason ("replica 0 rank 1: step 7: no progress for 60 s"); the other ranks'
+ * waits end, on their devices too, the group is dead and only end and close are allowed. */
 qd_status qd_group_wait(qd_group_t *group, struct qd_group_result *result, char *err, size_t errlen);
 
 /* What the device of rank 0 does otherwise than expected (qd_device_note); as long as the group. */

@@ -48,6 +48,11 @@ static const struct option_row option_rows[] = {
      "independent replicas", NULL},
     {"threads", NULL, QD_GROUP_PARALLEL, OPTION_INT, AT(threads), 0, 1024, NULL, "N",
      "cores of the process, divided over all ranks", "all cores"},
+    {"ranks-per-gpu", NULL, QD_GROUP_PARALLEL, OPTION_INT, AT(ranks_per_gpu), 1, 64, NULL, "N",
+     "ranks that share a GPU, for trying TP and DP out: not comparable (cuda, emu)", NULL},
+
+    {"router", NULL, QD_GROUP_PARALLEL, OPTION_TEXT, AT(router), 0, 0, "round-robin|least-loaded|vllm|vllm-0.9.1",
+     NULL, "which replica a request goes to", NULL},
 
     {"max-num-batched-tokens", "budget", QD_GROUP_ENGINE, OPTION_INT, AT(budget), 1, 1 << 20, NULL, "N",
      "token budget of a step, per replica", "2048"},
@@ -71,6 +76,8 @@ static const struct option_row option_rows[] = {
      "how ranks add up (cuda, emu): own kernels, NCCL, or by size and by what is there", NULL},
     {"enable-prefix-caching", NULL, QD_GROUP_ENGINE, OPTION_FLAG, AT(enable_prefix_caching), 0, 0, NULL, NULL,
      "share KV pages of equal beginnings between requests", NULL},
+    {"async-scheduling", NULL, QD_GROUP_ENGINE, OPTION_FLAG, AT(async_scheduling), 0, 0, NULL, NULL,
+     "schedule the next step while the device runs one", NULL},
     {"long-prefill-token-threshold", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(long_prefill_token_threshold), 0,
      1 << 24, NULL, "N", "the most tokens of one request in a step; 0: no limit but the budget", NULL},
     {"null-step-us", NULL, QD_GROUP_ENGINE, OPTION_REAL, AT(null_step_us), 0, 1e9, NULL, "US",
@@ -154,6 +161,12 @@ static const struct option_row option_rows[] = {
     {"dry-run", NULL, QD_GROUP_DRY_RUN, OPTION_FLAG, AT(dry_run), 0, 0, NULL, NULL,
      "check and print what would run, then stop", NULL},
 
+    {"running", NULL, QD_GROUP_SCHED, OPTION_TEXT, AT(running), 0, 0, NULL, "LIST", "requests that decode", NULL},
+    {"waiting", NULL, QD_GROUP_SCHED, OPTION_TEXT, AT(waiting), 0, 0, NULL, "LIST",
+     "requests that stand in line meanwhile", NULL},
+    {"steps", NULL, QD_GROUP_SCHED, OPTION_INT, AT(steps), 1, 1 << 20, NULL, "N",
+     "measured steps a row, after as many to warm up", NULL},
+
     {"matrix", NULL, QD_GROUP_REPORT, OPTION_TEXT, AT(matrix), 0, 0, NULL, "tp=1,2;dp=1,2;budget=64,256",
      "the cells that were to be measured", "inferred"},
 };
@@ -169,6 +182,8 @@ static const struct qd_options option_defaults = {
     .collectives = "auto",
     .tp = 1,
     .dp = 1,
+    .ranks_per_gpu = 1,
+    .router = "round-robin",
     .memory_utilization = 0.9,
     .watchdog_timeout_s = -1,
     .top_p = 1.0,
@@ -180,6 +195,9 @@ static const struct qd_options option_defaults = {
     .results = "results",
     .repeats = 3,
     .cell_timeout = 3600,
+    .running = "1,16,64,256,1024,4096",
+    .waiting = "0",
+    .steps = 1000,
 };
 
 static const struct option_row *find_row(unsigned groups, const char *name, size_t len)
@@ -320,9 +338,14 @@ static qd_status options_check(const struct qd_command *command, const struct qd
     if (strcmp(o->collectives, "nccl") == 0 && o->batch_invariant)
         return qd_fail(QD_ERR_INPUT, err, errlen,
                        "--collectives nccl and --batch-invariant exclude each other: NCCL's sums depend on sizes");
+    if (strcmp(o->collectives, "nccl") == 0 && o->ranks_per_gpu > 1)
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "--collectives nccl and --ranks-per-gpu exclude each other: NCCL takes one rank a GPU");
     if (o->variant != NULL) QD_TRY(qd_variant_check("--variant", o->variant, err, errlen));
     if (o->probe && strcmp(o->device, "cpu") != 0)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--probe is of --device cpu");
+    if (o->ranks_per_gpu > 1 && strcmp(o->device, "cuda") != 0 && strcmp(o->device, "emu") != 0)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--ranks-per-gpu is of --device cuda and emu");
     if (o->resume && o->experiment == NULL)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--resume needs --experiment");
     return QD_OK;

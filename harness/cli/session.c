@@ -48,6 +48,13 @@ static enum qd_collectives collectives(const struct qd_options *options)
     return strcmp(options->collectives, "nccl") == 0 ? QD_COLLECTIVES_NCCL : QD_COLLECTIVES_AUTO;
 }
 
+static enum qd_router_policy router_of(const char *name)
+{
+    enum qd_router_policy policy = QD_ROUTER_ROUND_ROBIN;
+    while (strcmp(name, qd_router_policy_name(policy)) != 0) policy++; /* one of the option's choices */
+    return policy;
+}
+
 struct qd_instance_options qd_session_instance_options(const struct qd_options *options)
 {
     return (struct qd_instance_options){
@@ -70,7 +77,10 @@ struct qd_instance_options qd_session_instance_options(const struct qd_options *
         .enforce_eager = options->enforce_eager,
         .batch_invariant = options->batch_invariant,
         .collectives = collectives(options),
+        .ranks_per_gpu = (int)options->ranks_per_gpu,
         .prefix_caching = options->enable_prefix_caching,
+        .router = router_of(options->router),
+        .async_scheduling = options->async_scheduling,
         .long_prefill_token_threshold = options->long_prefill_token_threshold,
         .null_step_ns = (int64_t)(options->null_step_us * 1e3),
         .watchdog_ns = watchdog_ns(options),

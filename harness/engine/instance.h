@@ -23,10 +23,12 @@ struct qd_instance_options {
     size_t kv_cache_bytes;    /* KV pool per rank */
     size_t memory_limit;      /* --memory-limit */
     double memory_utilization; /* (0, 1], always given */
-    bool enforce_eager, batch_invariant; /* as in qd_device_config, as the next */
+    bool enforce_eager, batch_invariant; /* as in qd_device_config */
+    int ranks_per_gpu;                   /* as in qd_device_config, as the next */
     enum qd_collectives collectives;
-    bool prefix_caching;                 /* as in qd_engine_config, as the next */
+    bool prefix_caching, async_scheduling; /* as in qd_engine_config, as the next */
     int64_t long_prefill_token_threshold;
+    enum qd_router_policy router;
     int64_t null_step_ns;
     int64_t watchdog_ns;      /* as in qd_group_config */
     int32_t max_logit_rows;   /* more than max_num_seqs: for eval */

@@ -39,13 +39,17 @@ static qd_status agree(const struct qd_cuda *cuda, bool mine, bool *all, char *e
     return QD_OK;
 }
 
+/* NCCL takes one rank a GPU, and its sums depend on the size of the message. */
+static bool allows_nccl(const struct qd_device_config *config)
+{
+    return !config->batch_invariant && config->ranks_per_gpu <= 1;
+}
+
 qd_status qd_cuda_collectives_check(const struct qd_device_config *config, char *err, size_t errlen)
 {
-    if (config->collectives == QD_COLLECTIVES_NCCL && config->batch_invariant)
-        return qd_fail(
-            QD_ERR_ARGUMENT, err, errlen,
-            "NCCL's sums depend on the size of the message: with batch_invariant, collectives are own");
-    return QD_OK;
+    if (config->collectives != QD_COLLECTIVES_NCCL || allows_nccl(config)) return QD_OK;
+    return qd_fail(QD_ERR_ARGUMENT, err, errlen, "with %s, collectives are own and not NCCL's",
+                   config->batch_invariant ? "batch_invariant" : "several ranks on a GPU");
 }
 
 /* The collectives that are left of those wanted, all ranks knowing the same. */
@@ -74,7 +78,7 @@ qd_status qd_cuda_collectives_open(struct qd_cuda *cuda, bool has_peers, const c
     enum qd_collectives *collectives = &cuda->config.collectives;
     char no_nccl[QD_ERR_LEN] = "NCCL is not here on another rank";
     bool has_nccl = false;
-    if (cuda->config.batch_invariant || cuda->bootstrap.world == 1) *collectives = QD_COLLECTIVES_OWN;
+    if (!allows_nccl(&cuda->config) || cuda->bootstrap.world == 1) *collectives = QD_COLLECTIVES_OWN;
     if (cuda->bootstrap.world == 1) return QD_OK;
     QD_TRY(agree(cuda, has_peers, &has_peers, err, errlen));
     if (*collectives != QD_COLLECTIVES_OWN) {
@@ -90,7 +94,7 @@ qd_status qd_cuda_collectives_open(struct qd_cuda *cuda, bool has_peers, const c
 /* Before anything is open: any rank of the process may be one of the replica. */
 qd_status qd_cuda_collectives_expect(struct qd_device_config *config, int n_gpus, char *err, size_t errlen)
 {
-    if (config->n_ranks == 1 || config->batch_invariant) config->collectives = QD_COLLECTIVES_OWN;
+    if (config->n_ranks == 1 || !allows_nccl(config)) config->collectives = QD_COLLECTIVES_OWN;
     if (config->collectives != QD_COLLECTIVES_AUTO) return QD_OK;
     int n_used = config->n_ranks < n_gpus ? config->n_ranks : n_gpus;
     for (int gpu = 0; gpu < n_used; gpu++)

@@ -1,14 +1,15 @@
 /* How blocks of one kernel meet on several GPUs: block b of every rank with block b of all others.
  *
  * Residency: a block waits without giving up its SM, so every block of the launch must be able to run at once
- * on every rank. A kernel that meets launches at most QD_CUDA_PEER_BLOCKS blocks (looping over its work), the
- * same grid on all ranks, meets equally often in each block on all ranks, and is the only one of its ranks
- * that runs.
+ * on every rank. A kernel that meets launches at most peers.n_blocks blocks (looping over its work), the same
+ * grid on all ranks, and meets equally often in each block on all ranks. Of each rank one kernel runs at a time;
+ * N ranks that share a GPU launch at most its SMs / N blocks each, so that there is an SM for every block that
+ * waits, whatever else runs and ends.
  */
 #ifndef QD_KERNELS_CUDA_PEERS_CUH
 #define QD_KERNELS_CUDA_PEERS_CUH
 
-#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ptx.cuh"
 
 /* Turns of a wait (a few 0.1 us each) between looks at the host's memory (1 to 2 us, over PCIe): one that is met
@@ -55,6 +56,25 @@ __device__ __forceinline__ bool peers_meet(const struct qd_cuda_peers &peers, in
     __syncthreads(); /* every thread has read the count, and what one acquired all may read */
     if (threadIdx.x == 0) peers.epoch[block] = epoch;
     return gave_up[epoch % 2] == 0;
+}
+
+/* QD_ERR_UNSUPPORTED with the reason, or QD_OK. */
+inline qd_status peers_check(const char *name, const struct qd_cuda_peers &peers, char *err, size_t errlen)
+{
+    if (peers.n_ranks < 1 || peers.n_ranks > QD_CUDA_MAX_RANKS || peers.rank < 0 || peers.rank >= peers.n_ranks)
+        return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "%s: rank %d of %d, not of 1 .. %d", name, peers.rank,
+                       peers.n_ranks, QD_CUDA_MAX_RANKS);
+    if (peers.n_ranks > 1 && (peers.n_blocks < 1 || peers.n_blocks > QD_CUDA_PEER_BLOCKS))
+        return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "%s: %d blocks that wait, not 1 .. %d", name, peers.n_blocks,
+                       QD_CUDA_PEER_BLOCKS);
+    return QD_OK;
+}
+
+/* Blocks of a launch over n pieces of work, of which each block can take any number. */
+inline dim3 peers_grid(const struct qd_cuda_peers &peers, int64_t n)
+{
+    const int64_t most = peers.n_ranks > 1 ? peers.n_blocks : QD_CUDA_PEER_BLOCKS;
+    return dim3(static_cast<unsigned>(n < most ? n : most));
 }
 
 #endif

@@ -24,6 +24,16 @@ replicas_answer() {
     [ "$("$JSON" "$TMP/run.json" total_output_tokens)" = 24 ]
 }
 
+ranks_share_gpus_when_asked() {
+    refuses 3 '16 ranks need 16 GPUs, there are 8: fewer ranks, or --ranks-per-gpu 2' \
+        "$QDYNO" run --device emu --model micro --load-format dummy --tp 8 --dp 2
+    exits 0 "$QDYNO" run --device emu --model micro --load-format dummy --tp 2 --dp 2 --ranks-per-gpu 4 \
+        --num-prompts 4 --input-len 9 --output-len 3 --num-warmups 0 --result-dir "$TMP/shared"
+    out_has 'ranks shared a GPU: not comparable'
+    equal 4 "$("$JSON" "$TMP/shared/result.json" completed)"
+    equal 4 "$("$JSON" "$TMP/shared/result.json" qdyno/device/ranks_per_gpu)"
+}
+
 # A step of many tokens takes the emulator longer than the watchdog gives it: as a rank that hangs, it still computes when
 # the program ends. The requests before it are results.
 a_step_that_does_not_end_ends_the_run() {
@@ -43,6 +53,8 @@ collectives_that_cannot_be_are_refused() {
         "$QDYNO" generate --model "$TINY" --prompt a --collectives nccl
     refuses 2 '--collectives nccl and --batch-invariant exclude each other' \
         "$QDYNO" generate --model "$TINY" --prompt a --device emu --tp 2 --batch-invariant --collectives nccl
+    refuses 2 '--collectives nccl and --ranks-per-gpu exclude each other' \
+        "$QDYNO" generate --model "$TINY" --prompt a --device emu --tp 2 --ranks-per-gpu 2 --collectives nccl
 }
 
 models_are_refused_by_name() {
@@ -62,6 +74,7 @@ cuda_without_its_object_is_an_environment() {
 
 check the_text_is_the_cpus
 check replicas_answer
+check ranks_share_gpus_when_asked
 check a_step_that_does_not_end_ends_the_run
 check collectives_that_cannot_be_are_refused
 check models_are_refused_by_name

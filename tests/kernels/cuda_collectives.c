@@ -109,33 +109,37 @@ static void ranks_settle_on_what_is_there(void **state)
 {
     (void)state;
     static const struct {
-        int world;
+        int world, ranks_per_gpu;
         bool has_peers, has_nccl, batch_invariant;
         enum qd_collectives wanted, settled;
         qd_status status;
         const char *text; /* of the note, or of the failure */
     } cases[] = {
-        {2, true, true, false, AUTO, AUTO, QD_OK, ""},
-        {2, true, true, false, OWN, OWN, QD_OK, ""},
-        {4, true, true, false, NCCL, NCCL, QD_OK, ""},
-        {2, true, true, true, AUTO, OWN, QD_OK, ""},
-        {2, true, false, false, AUTO, OWN, QD_OK, "own collectives for every size: NCCL is not here"},
-        {2, true, false, false, OWN, OWN, QD_OK, ""},
-        {4, false, true, false, AUTO, NCCL, QD_OK, "every collective goes by NCCL: GPU"},
-        {2, false, true, false, NCCL, NCCL, QD_OK, ""},
-        {1, false, false, false, AUTO, OWN, QD_OK, ""},
-        {1, false, false, false, NCCL, OWN, QD_OK, ""},
-        {2, false, true, false, OWN, OWN, QD_ERR_ENVIRONMENT, "own collectives need peer access: GPU"},
-        {2, false, true, true, AUTO, OWN, QD_ERR_ENVIRONMENT, "own collectives need peer access"},
-        {2, false, false, false, AUTO, OWN, QD_ERR_ENVIRONMENT, "cannot read the memory of GPU"},
-        {2, false, false, false, AUTO, OWN, QD_ERR_ENVIRONMENT, ", and NCCL is not here"},
-        {2, true, false, false, NCCL, OWN, QD_ERR_ENVIRONMENT, "NCCL is not here"},
-        {2, true, true, true, NCCL, OWN, QD_ERR_ARGUMENT, "with batch_invariant, collectives are own"},
+        {2, 1, true, true, false, AUTO, AUTO, QD_OK, ""},
+        {2, 1, true, true, false, OWN, OWN, QD_OK, ""},
+        {4, 1, true, true, false, NCCL, NCCL, QD_OK, ""},
+        {2, 1, true, true, true, AUTO, OWN, QD_OK, ""},
+        {2, 2, true, true, false, AUTO, OWN, QD_OK, ""},
+        {2, 1, true, false, false, AUTO, OWN, QD_OK, "own collectives for every size: NCCL is not here"},
+        {2, 1, true, false, false, OWN, OWN, QD_OK, ""},
+        {4, 1, false, true, false, AUTO, NCCL, QD_OK, "every collective goes by NCCL: GPU"},
+        {2, 1, false, true, false, NCCL, NCCL, QD_OK, ""},
+        {1, 1, false, false, false, AUTO, OWN, QD_OK, ""},
+        {1, 1, false, false, false, NCCL, OWN, QD_OK, ""},
+        {2, 1, false, true, false, OWN, OWN, QD_ERR_ENVIRONMENT, "own collectives need peer access: GPU"},
+        {2, 1, false, true, true, AUTO, OWN, QD_ERR_ENVIRONMENT, "own collectives need peer access"},
+        {2, 1, false, false, false, AUTO, OWN, QD_ERR_ENVIRONMENT, "cannot read the memory of GPU"},
+        {2, 1, false, false, false, AUTO, OWN, QD_ERR_ENVIRONMENT, ", and NCCL is not here"},
+        {2, 1, true, false, false, NCCL, OWN, QD_ERR_ENVIRONMENT, "NCCL is not here"},
+        {2, 1, true, true, true, NCCL, OWN, QD_ERR_ARGUMENT, "with batch_invariant, collectives are own"},
+        {2, 2, true, true, false, NCCL, OWN, QD_ERR_ARGUMENT,
+         "with several ranks on a GPU, collectives are own"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct qd_device_config config = small_config;
         config.collectives = cases[i].wanted;
         config.batch_invariant = cases[i].batch_invariant;
+        config.ranks_per_gpu = cases[i].ranks_per_gpu;
         qd_emu_shutdown();
         qd_emu_set_links(cases[i].has_peers, cases[i].has_nccl);
         run_ranks(cases[i].world, &config, open_and_close);

@@ -99,37 +99,24 @@ struct scene {
     enum qd_collectives collectives;
 };
 
-static qd_group_t *open_group(const struct scene *scene, struct model_run *run, struct faulty *faulty,
-                              qd_model_t *model)
+static void open_group(const struct scene *scene, struct model_run *run, struct faulty *faulty,
+                       qd_model_t *model)
 {
     char err[QD_ERR_LEN] = "";
-    const struct qd_model_config *config = qd_model_get_config(model);
-    struct qd_shard shard;
-    run->limits =
-        (struct qd_step_limits){.max_tokens = 8, .max_seqs = 4, .max_blocks = 4, .max_logit_rows = 4};
-    const struct qd_program_options options = {.n_kv_blocks = 4, .limits = run->limits};
-    ASSERT_OK(qd_model_program(model, &options, &faulty->of_model, err, sizeof err), err);
-    ASSERT_OK(qd_shard_make(config, scene->tp, 0, &shard, err, sizeof err), err);
-    const struct qd_group_config group = {
-        .ops = scene->ops,
-        .tp = scene->tp,
-        .device = {.n_ranks = scene->tp,
-                   .n_threads = scene->tp,
-                   .cpu_isa = "auto",
-                   .shape = qd_shard_shape(config, &shard),
-                   .limits = run->limits,
-                   .max_model_len = 32,
-                   .enforce_eager = scene->enforce_eager,
-                   .collectives = scene->collectives},
-        .vocab_size = (int32_t)config->vocab_size,
-        .program = {.user = faulty,
-                    .rank_open = faulty_open,
-                    .rank_step = faulty_step,
-                    .rank_close = faulty_close},
-        .watchdog_ns = scene->fault == HANGS ? 2 * INT64_C(1000000000) : 0,
-    };
+    const struct run_options options = {.isa = "auto",
+                                        .n_threads = scene->tp,
+                                        .max_tokens = 8,
+                                        .max_logit_rows = 8,
+                                        .max_model_len = 64,
+                                        .enforce_eager = scene->enforce_eager,
+                                        .collectives = scene->collectives};
+    struct qd_group_config group;
+    model_run_configure(run, model, scene->ops, &options, &group);
+    faulty->of_model = run->program;
+    group.program = (struct qd_program){
+        .user = faulty, .rank_open = faulty_open, .rank_step = faulty_step, .rank_close = faulty_close};
+    group.watchdog_ns = scene->fault == HANGS ? 2 * INT64_C(1000000000) : 0;
     ASSERT_OK(qd_group_open(&group, &run->group, err, sizeof err), err);
-    return run->group;
 }
 
 static void expect_end(const struct scene *scene)
@@ -139,7 +126,8 @@ static void expect_end(const struct scene *scene)
     struct model_run run;
     struct qd_group_result result;
     qd_model_t *model = make_model("micro", scene->ops, scene->tp);
-    qd_group_t *group = open_group(scene, &run, &faulty, model);
+    open_group(scene, &run, &faulty, model);
+    qd_group_t *group = run.group;
     int64_t begin_ns = 0;
     for (int i = 0; i <= FAILING_STEP; i++) {
         struct qd_step *step = make_step(&run.limits, i);
@@ -159,9 +147,9 @@ static void expect_end(const struct scene *scene)
     ASSERT_OK(qd_group_end(group, err, sizeof err), err);
     assert_true(qd_clock_now_ns() - begin_ns < SOON_NS);
     assert_int_equal(faulty.n_peers_failed, scene->tp - 1);
-    if (scene->ops == &qd_emu_ops) ASSERT_CONTAINS(faulty.peer_text, "another rank of the replica has failed");
-    qd_group_close(group);
-    qd_model_program_free(&faulty.of_model);
+    if (scene->ops == &qd_emu_ops)
+        ASSERT_CONTAINS(faulty.peer_text, "another rank of the replica has failed");
+    model_run_close(&run);
     qd_model_free(model);
 }
 
