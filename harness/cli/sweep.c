@@ -230,13 +230,14 @@ static qd_status check_prompts(const struct sweep *sweep, const struct qd_model_
                                size_t errlen)
 {
     struct qd_options options = *sweep->options;
-    if (!qd_run_workload_needs_tokenizer(&options)) return QD_OK;
+    bool is_random = strcmp(options.dataset_name, "random") == 0;
+    if (is_random && !qd_run_workload_needs_tokenizer(&options)) return QD_OK;
     options.num_prompts = largest_number(sweep, "num-prompts", options.num_prompts);
     options.output_len = largest_number(sweep, "random-output-len", options.output_len);
-    qd_tokenizer_t *tokenizer;
-    QD_TRY(qd_session_tokenizer(&options, &tokenizer, err, errlen));
+    qd_tokenizer_t *tokenizer = NULL;
+    if (qd_run_workload_needs_tokenizer(&options)) QD_TRY(qd_session_tokenizer(&options, &tokenizer, err, errlen));
     qd_status status = QD_OK;
-    if (strcmp(options.dataset_name, "custom") == 0) {
+    if (!is_random) {
         struct qd_workload workload;
         status = qd_run_workload_build(&options, config, tokenizer, &workload, err, errlen);
         if (status == QD_OK) qd_workload_free(&workload);
