@@ -15,7 +15,14 @@
 extern "C" {
 #endif
 
-enum { QD_DEVICE_ABI_VERSION = 4 };
+enum { QD_DEVICE_ABI_VERSION = 5 };
+
+/* Which collectives a device with several uses. */
+enum qd_collectives {
+    QD_COLLECTIVES_AUTO = 0, /* by size and by what is there */
+    QD_COLLECTIVES_OWN,      /* this project's kernels: the same bits for every size, in rank order */
+    QD_COLLECTIVES_NCCL,
+};
 
 /* The shape facts of a model that decide whether a device can run it; of one rank where marked. */
 struct qd_model_shape {
@@ -37,6 +44,7 @@ struct qd_device_config {
     bool device_timing;         /* time every op of a step (devices with stats) */
     bool batch_invariant;       /* a row's bits never depend on the other rows (`cpu`: always so) */
     int ranks_per_gpu;          /* global ranks [g * N, (g + 1) * N) are on GPU g; 0: 1 (devices with GPUs) */
+    enum qd_collectives collectives; /* of `cuda` and `emu`; NCCL neither with batch_invariant nor shared GPUs */
 };
 
 /* Memory of one device that is not the host's. */
@@ -112,6 +120,7 @@ struct qd_device_ops {
     const char *(*error_text)(void *ctx); /* (optional) */
     void (*abandon)(void *ctx);           /* (optional) */
     const char *(*waits_for)(void *ctx);  /* (optional) */
+    const char *(*note)(void *ctx);       /* (optional) */
 
     /* memory and copies */
     qd_status (*memory)(const struct qd_device_config *config, struct qd_device_memory *out, char *err,
@@ -208,6 +217,12 @@ static inline void qd_device_abandon(struct qd_device d)
 static inline const char *qd_device_waits_for(struct qd_device d)
 {
     return d.ops->waits_for != NULL ? d.ops->waits_for(d.ctx) : NULL;
+}
+/* What the device does otherwise than a user might expect, for whom it is one line; "" when nothing. As long as the
+ * context is open. */
+static inline const char *qd_device_note(struct qd_device d)
+{
+    return d.ops->note != NULL ? d.ops->note(d.ctx) : "";
 }
 /* True when the device has memory apart from the host's and other ranks': weights go to stores, never to the
  * host's memory as a whole, and what alloc() returns is no address of the host's. */

@@ -73,6 +73,8 @@ static const struct option_row option_rows[] = {
      "launch every step op by op, never as a recorded graph (cuda, emu)", NULL},
     {"batch-invariant", NULL, QD_GROUP_ENGINE, OPTION_FLAG, AT(batch_invariant), 0, 0, NULL, NULL,
      "a request's bits do not depend on its batch (cuda, emu; cpu: always)", NULL},
+    {"collectives", NULL, QD_GROUP_ENGINE, OPTION_TEXT, AT(collectives), 0, 0, "auto|own|nccl", NULL,
+     "how ranks add up (cuda, emu): own kernels, NCCL, or by size and by what is there", NULL},
     {"enable-prefix-caching", NULL, QD_GROUP_ENGINE, OPTION_FLAG, AT(enable_prefix_caching), 0, 0, NULL, NULL,
      "share KV pages of equal beginnings between requests", NULL},
     {"async-scheduling", NULL, QD_GROUP_ENGINE, OPTION_FLAG, AT(async_scheduling), 0, 0, NULL, NULL,
@@ -222,6 +224,7 @@ static const struct qd_options option_defaults = {
     .device = "cpu",
     .cpu_isa = "auto",
     .numerics = "fused",
+    .collectives = "auto",
     .tp = 1,
     .dp = 1,
     .ranks_per_gpu = 1,
@@ -408,6 +411,15 @@ static qd_status options_check(const struct qd_command *command, const struct qd
     if (o->num_gpu_blocks > 0 && o->kv_cache_bytes > 0)
         return qd_fail(QD_ERR_INPUT, err, errlen,
                        "--num-gpu-blocks-override and --kv-cache-memory-bytes both size the KV pool");
+    bool has_collectives = strcmp(o->device, "cuda") == 0 || strcmp(o->device, "emu") == 0;
+    if (strcmp(o->collectives, "auto") != 0 && !has_collectives)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--collectives %s is of --device cuda and emu", o->collectives);
+    if (strcmp(o->collectives, "nccl") == 0 && o->batch_invariant)
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "--collectives nccl and --batch-invariant exclude each other: NCCL's sums depend on sizes");
+    if (strcmp(o->collectives, "nccl") == 0 && o->ranks_per_gpu > 1)
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "--collectives nccl and --ranks-per-gpu exclude each other: NCCL takes one rank a GPU");
     if (o->variant != NULL) QD_TRY(qd_variant_check("--variant", o->variant, err, errlen));
     if (o->probe && strcmp(o->device, "cpu") != 0)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--probe is of --device cpu");

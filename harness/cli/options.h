@@ -75,6 +75,7 @@ struct qd_options {
     bool device_timing;
     int64_t watchdog_timeout_s; /* 0: off; -1: the default of the device */
     bool enforce_eager, batch_invariant, enable_prefix_caching, async_scheduling;
+    const char *collectives; /* auto | own | nccl */
     int64_t long_prefill_token_threshold;
     /* sampling */
     double temperature, top_p;

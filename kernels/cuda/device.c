@@ -145,6 +145,7 @@ static void cuda_close(void *ctx)
     struct qd_cuda *cuda = ctx;
     if (cuda == NULL) return;
     if (cuda->stream != NULL) {
+        qd_cuda_collectives_close(cuda);
         qd_cuda_graph_free(cuda);
         cudaStreamSynchronize(cuda->stream);
     }
@@ -179,6 +180,7 @@ static qd_status cuda_open(const struct qd_device_config *config, const struct q
     char why[QD_ERR_LEN];
     if (!cuda_supports(&config->shape, bootstrap->world, config->numerics, why, sizeof why))
         return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "%s", why);
+    QD_TRY(qd_cuda_collectives_check(config, err, errlen));
     struct qd_cuda *cuda = calloc(1, sizeof *cuda);
     if (cuda == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for a device context");
     cuda->config = *config;
@@ -202,6 +204,11 @@ static void cuda_abandon(void *ctx)
     atomic_store(((struct qd_cuda *)ctx)->abandoned, 1);
 }
 
+static const char *cuda_note(void *ctx)
+{
+    return ((const struct qd_cuda *)ctx)->note;
+}
+
 static const char *cuda_waits_for(void *ctx)
 {
     return atomic_load(&((struct qd_cuda *)ctx)->waits_for);
@@ -210,10 +217,14 @@ static const char *cuda_waits_for(void *ctx)
 static qd_status cuda_working_bytes(const struct qd_device_config *config, size_t *out, char *err,
                                     size_t errlen)
 {
-    int gpu;
+    int gpu, n_gpus;
     struct qd_cuda_gpu_size size;
+    struct qd_device_config expected = *config;
+    QD_TRY(qd_cuda_collectives_check(config, err, errlen));
     QD_TRY(use_gpu(config, &gpu, &size, err, errlen));
-    return qd_cuda_working_memory(config, size, NULL, out, err, errlen);
+    QD_TRY(count_gpus(&n_gpus, err, errlen));
+    QD_TRY(qd_cuda_collectives_expect(&expected, n_gpus, err, errlen));
+    return qd_cuda_working_memory(&expected, size, NULL, out, err, errlen);
 }
 
 /* The GPU of a rank that shares none. */
@@ -350,6 +361,7 @@ static const struct qd_device_ops cuda_ops = {
     .error_text = cuda_error_text,
     .abandon = cuda_abandon,
     .waits_for = cuda_waits_for,
+    .note = cuda_note,
     .working_bytes = cuda_working_bytes,
     .alloc = cuda_alloc,
     .alloc_host = cuda_alloc_host,

@@ -105,6 +105,7 @@ struct scene {
     int tp;
     bool enforce_eager;
     enum fault fault;
+    enum qd_collectives collectives;
 };
 
 static void open_group(const struct scene *scene, struct model_run *run, struct faulty *faulty,
@@ -116,7 +117,8 @@ static void open_group(const struct scene *scene, struct model_run *run, struct 
                                         .max_tokens = 8,
                                         .max_logit_rows = 8,
                                         .max_model_len = 64,
-                                        .enforce_eager = scene->enforce_eager};
+                                        .enforce_eager = scene->enforce_eager,
+                                        .collectives = scene->collectives};
     struct qd_group_config group;
     model_run_configure(run, model, scene->ops, &options, &group);
     faulty->of_model = run->program;
@@ -168,10 +170,16 @@ static void test_scene(void **state)
     expect_end(*state);
 }
 
+#define OWN  QD_COLLECTIVES_OWN
+#define NCCL QD_COLLECTIVES_NCCL
+
 static struct scene scenes[] = {
-    {&qd_emu_ops, 2, true, FAILS},  {&qd_emu_ops, 4, true, FAILS}, {&qd_emu_ops, 2, false, FAILS},
-    {&qd_emu_ops, 4, false, FAILS}, {&qd_emu_ops, 2, true, HANGS}, {&qd_emu_ops, 4, false, HANGS},
-    {&qd_cpu_ops, 2, true, FAILS},  {&qd_cpu_ops, 4, true, FAILS}, {&qd_cpu_ops, 2, true, HANGS},
+    {&qd_emu_ops, 2, true, FAILS, OWN},  {&qd_emu_ops, 4, true, FAILS, OWN},
+    {&qd_emu_ops, 2, false, FAILS, OWN}, {&qd_emu_ops, 4, false, FAILS, OWN},
+    {&qd_emu_ops, 2, true, HANGS, OWN},  {&qd_emu_ops, 4, false, HANGS, OWN},
+    {&qd_cpu_ops, 2, true, FAILS, OWN},  {&qd_cpu_ops, 4, true, FAILS, OWN},
+    {&qd_cpu_ops, 2, true, HANGS, OWN},  {&qd_emu_ops, 2, true, FAILS, NCCL},
+    {&qd_emu_ops, 4, false, FAILS, NCCL}, {&qd_emu_ops, 4, false, HANGS, NCCL},
 };
 
 int main(void)
@@ -186,6 +194,9 @@ int main(void)
         {"a_rank_fails_cpu_tp2", test_scene, NULL, NULL, &scenes[6]},
         {"a_rank_fails_cpu_tp4", test_scene, NULL, NULL, &scenes[7]},
         {"a_rank_hangs_cpu_tp2", test_scene, NULL, NULL, &scenes[8]},
+        {"a_rank_fails_nccl_tp2_eager", test_scene, NULL, NULL, &scenes[9]},
+        {"a_rank_fails_nccl_tp4_recorded", test_scene, NULL, NULL, &scenes[10]},
+        {"a_rank_hangs_nccl_tp4_recorded", test_scene, NULL, NULL, &scenes[11]},
     };
     return cmocka_run_group_tests_name("cuda_failure", tests, NULL, NULL);
 }

@@ -5,6 +5,7 @@
 #include <limits.h>
 
 #include "kernels/cuda/cublaslt_functions.h"
+#include "kernels/cuda/nccl_functions.h"
 #include "kernels/library.h"
 #include "kernels/nvml_functions.h"
 
@@ -13,6 +14,12 @@
 #define HAS_CUBLASLT 1
 #else
 #define HAS_CUBLASLT 0
+#endif
+#if __has_include(<nccl.h>)
+#include <nccl.h>
+#define HAS_NCCL 1
+#else
+#define HAS_NCCL 0
 #endif
 #if __has_include(<nvml.h>)
 #include <nvml.h>
@@ -48,6 +55,19 @@ SAME_SIZE(struct qd_cublaslt_heuristic, cublasLtMatmulHeuristicResult_t);
 SAME_PLACE(struct qd_cublaslt_heuristic, workspace_bytes, cublasLtMatmulHeuristicResult_t, workspaceSize);
 SAME_PLACE(struct qd_cublaslt_heuristic, state, cublasLtMatmulHeuristicResult_t, state);
 SAME_PLACE(struct qd_cublaslt_heuristic, waves, cublasLtMatmulHeuristicResult_t, wavesCount);
+#endif
+
+#if HAS_NCCL
+QD_NCCL_FUNCTIONS(SAME_FUNCTION, ncclUniqueId)
+SAME_VALUE(QD_NCCL_SUCCESS, ncclSuccess);
+SAME_VALUE(QD_NCCL_UNHANDLED_CUDA_ERROR, ncclUnhandledCudaError);
+SAME_VALUE(QD_NCCL_INVALID_ARGUMENT, ncclInvalidArgument);
+SAME_VALUE(QD_NCCL_INVALID_USAGE, ncclInvalidUsage);
+SAME_VALUE(QD_NCCL_IN_PROGRESS, ncclInProgress);
+SAME_VALUE(QD_NCCL_SUM, ncclSum);
+SAME_VALUE(QD_NCCL_UINT8, ncclUint8);
+SAME_VALUE(QD_NCCL_BF16, ncclBfloat16);
+SAME_SIZE(struct qd_nccl_unique_id, ncclUniqueId);
 #endif
 
 #if HAS_NVML
@@ -97,6 +117,13 @@ static void cublaslt_has_every_function(void **state)
     check_library(QD_LIBRARY_CUBLASLT, symbols, sizeof symbols / sizeof symbols[0]);
 }
 
+static void nccl_has_every_function(void **state)
+{
+    (void)state;
+    static const struct qd_library_symbol symbols[] = {QD_NCCL_FUNCTIONS(NAME, )};
+    check_library(QD_LIBRARY_NCCL, symbols, sizeof symbols / sizeof symbols[0]);
+}
+
 static void nvml_has_every_function(void **state)
 {
     (void)state;
@@ -121,6 +148,7 @@ static void cupti_can_be_opened(void **state)
         if (!(has)) SKIP("%s was not there when this was compiled", header);                                 \
     }
 HEADER_TEST(cublaslt_is_declared_as_in_its_header, HAS_CUBLASLT, "cublasLt.h")
+HEADER_TEST(nccl_is_declared_as_in_its_header, HAS_NCCL, "nccl.h")
 HEADER_TEST(nvml_is_declared_as_in_its_header, HAS_NVML, "nvml.h")
 
 int main(void)
@@ -128,6 +156,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cublaslt_is_declared_as_in_its_header),
         cmocka_unit_test(cublaslt_has_every_function),
+        cmocka_unit_test(nccl_is_declared_as_in_its_header),
+        cmocka_unit_test(nccl_has_every_function),
         cmocka_unit_test(nvml_is_declared_as_in_its_header),
         cmocka_unit_test(nvml_has_every_function),
         cmocka_unit_test(cupti_can_be_opened),

@@ -62,6 +62,7 @@ void model_run_configure(struct model_run *run, qd_model_t *model, const struct 
                    .enforce_eager = options->enforce_eager,
                    .batch_invariant = options->batch_invariant,
                    .device_timing = options->device_timing,
+                   .collectives = options->collectives,
                    .ranks_per_gpu = options->ranks_per_gpu},
         .vocab_size = (int32_t)config->vocab_size,
         .program = run->program,

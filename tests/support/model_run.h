@@ -20,6 +20,7 @@ struct run_options {
     bool enforce_eager, batch_invariant, device_timing; /* as in qd_device_config */
     bool no_logits;                                     /* as in qd_program_options */
     int ranks_per_gpu;                                  /* as there */
+    enum qd_collectives collectives;                    /* as there */
 };
 
 /* Loads DIR for `tp` ranks of the device; fails the running test when that does not work. */
