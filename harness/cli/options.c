@@ -129,6 +129,8 @@ static const struct option_row option_rows[] = {
 
     {"tokens", NULL, QD_GROUP_EVAL, OPTION_TEXT, AT(tokens), 0, 0, NULL, "FILE",
      "{\"prompts\": [[ids...], ...]}; -: standard input", "none"},
+    {"expect", NULL, QD_GROUP_EVAL, OPTION_TEXT, AT(expect), 0, 0, NULL, "FILE",
+     "golden.json: judge its prompts by its limits; exit 1 when one is broken", "none"},
     {"top", NULL, QD_GROUP_EVAL, OPTION_INT, AT(top), 1, 1000, NULL, "K", "largest logits a position", NULL},
     {"last", NULL, QD_GROUP_EVAL, OPTION_INT, AT(last), 1, 1 << 24, NULL, "N",
      "print the last N positions of each prompt only", "all"},

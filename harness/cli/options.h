@@ -92,7 +92,7 @@ struct qd_options {
     const char *enable_thinking; /* true | false; NULL: not given */
     bool no_generation_prompt;
     /* eval */
-    const char *tokens;
+    const char *tokens, *expect;
     int64_t top, last;
     /* tokenize */
     bool jsonl, decode, skip_special_tokens;

@@ -42,7 +42,7 @@ bad_values_are_refused() {
     refuses 2 'is given twice' "$QDYNO" run --model "$TINY" --tp 1 --tensor-parallel-size 2
     refuses 2 'unexpected argument "extra"' "$QDYNO" doctor extra
     refuses 2 'name one results directory or CSV file' "$QDYNO" report
-    refuses 2 '--tokens is missing' "$QDYNO" eval --model "$TINY"
+    refuses 2 'either --tokens or --expect is needed' "$QDYNO" eval --model "$TINY"
     refuses 2 '--resume needs --experiment' "$QDYNO" sweep --model "$TINY" --resume
 }
 
