@@ -51,6 +51,7 @@ take_cuda() {
 
 take_data() {
     cp README.md LICENSE "$root/"
+    cp tools/gpu-first-run.sh "$root/tools/"
     cp -R models/tiny "$root/models/"
     mkdir -p "$root/tests/data"
     cp -R tests/data/goldens "$root/tests/data/"
@@ -79,7 +80,7 @@ name=qdyno-portable-$version
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 root=$work/$name
-mkdir -p "$root/build/lib" "$root/models" "$root/bench" "$root/licenses"
+mkdir -p "$root/build/lib" "$root/models" "$root/bench" "$root/tools" "$root/licenses"
 
 cp -L "$binary" "$root/build/qdyno"
 take_libraries

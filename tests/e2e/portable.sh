@@ -24,7 +24,7 @@ else
 fi
 mkdir "$ELSEWHERE"
 [ -z "$archive" ] || tar -C "$ELSEWHERE" -xf "$archive"
-root=$(find "$ELSEWHERE" -mindepth 1 -maxdepth 1)
+root=$(find "$ELSEWHERE" -mindepth 1 -maxdepth 1) # before tests write there
 # Every file that begins as an ELF file does, whatever its name.
 [ -z "$root" ] || find "$root" -type f | while read -r file; do
     [ "$(head -c 4 "$file" | tr -d '\177')" != ELF ] || echo "$file"
@@ -91,6 +91,13 @@ commands_of_the_readme_find_their_files() {
         --random-output-len 4 --num-prompts 2)
 }
 
+the_first_run_works_from_it() {
+    need_archive
+    (cd / && exits 0 env -i PATH="$PATH" "$root/tools/gpu-first-run.sh" --device cpu --only eval --out "$ELSEWHERE/first run")
+    equal 6 "$(grep -c '"passes":true' "$ELSEWHERE/first run/summary.txt")"
+    grep -q '^C library: glibc 2' "$ELSEWHERE/first run/summary.txt"
+}
+
 # The text of each licence, and the origins of data.
 licences_are_inside() {
     need_archive
@@ -132,6 +139,7 @@ check elf_files_name_only_what_is_there
 check libraries_come_from_the_archive
 check it_generates_text_in_an_empty_environment
 check commands_of_the_readme_find_their_files
+check the_first_run_works_from_it
 check licences_are_inside
 check its_contents_say_whether_it_has_the_device_cuda
 check a_program_for_newer_machines_is_not_packed
