@@ -19,7 +19,7 @@ CUDA_CFLAGS := -std=c11 -O2 -g -ffp-contract=off -fno-strict-aliasing $(filter-o
 
 CUDA_BUILD   := $(BUILD)/cuda
 CUDA_LIBRARY := $(BUILD)/libqdyno_cuda.so
-CUDA_OBJECTS := $(patsubst %,$(CUDA_BUILD)/%.o,$(CUDA_SOURCES) $(sort $(wildcard kernels/cuda/*.c)) kernels/base/status.c kernels/step.c)
+CUDA_OBJECTS := $(patsubst %,$(CUDA_BUILD)/%.o,$(CUDA_SOURCES) $(sort $(wildcard kernels/cuda/*.c)) kernels/base/status.c kernels/library.c kernels/step.c)
 # What goes into the archive has code for more GPUs: an object of its own, in a folder of its own.
 PORTABLE        := build/portable
 PORTABLE_CUARCH := $(if $(filter command line,$(origin CUARCH)),$(CUARCH),80 86 89 90)
