@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-enum { QD_DEVICE_ABI_VERSION = 2 };
+enum { QD_DEVICE_ABI_VERSION = 3 };
 
 /* The shape facts of a model that decide whether a device can run it; of one rank where marked. */
 struct qd_model_shape {
@@ -42,11 +42,19 @@ struct qd_device_memory {
     int n_devices; /* ranks are dealt over these in order of their global index */
 };
 
+/* What a shared object of its own was compiled with. */
+struct qd_device_build {
+    int cuda;                  /* 13000: the toolkit is CUDA 13.0 */
+    const char *architectures; /* GPUs that have code of their own: "80 90"; newer ones get theirs from the driver */
+};
+
 struct qd_device_ops {
     uint32_t abi_version; /* QD_DEVICE_ABI_VERSION */
     const char *name;     /* as in --device */
     bool executes;        /* false: no weights, no forward pass; sampled ids come from a hash; every member that
                            * is not lifecycle or weight_bytes is NULL */
+
+    const struct qd_device_build *build; /* (optional) */
 
     /* lifecycle */
     qd_status (*open)(const struct qd_device_config *config, const struct qd_bootstrap *bootstrap, void **ctx,
@@ -98,6 +106,9 @@ const struct qd_device_ops *const *qd_device_list(void);
  * stays open until the process ends. QD_ERR_UNSUPPORTED for an unknown name, QD_ERR_ENVIRONMENT with the reason when
  * the shared object is missing or was built from another version. */
 qd_status qd_device_get(const char *name, const struct qd_device_ops **out, char *err, size_t errlen);
+
+/* True when there is a libqdyno_cuda.so beside the binary, whether or not it can be opened. */
+bool qd_device_cuda_is_built(void);
 
 /* A device with the state of one rank: what the forward pass passes around. */
 struct qd_device {

@@ -78,7 +78,7 @@ stage_doctor() {
         # shellcheck disable=SC2086 # a command and its arguments
         if command -v nvidia-smi >/dev/null; then $tool; fi
     done
-    "$qdyno" doctor --device "$device" --json >"$folder/doctor.json" && "$qdyno" doctor --device "$device"
+    "$qdyno" doctor --device "$device" --json "$folder/doctor.json"
 }
 
 stage_kernels() {

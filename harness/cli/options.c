@@ -111,7 +111,7 @@ static const struct option_row option_rows[] = {
      "none"},
     {"variant", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(variant), 0, 0, NULL, "TEXT",
      "set by a sweep: the further axes of the cell, e.g. max-concurrency=4", "none"},
-    {"json", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(json), 0, 0, NULL, "FILE",
+    {"json", NULL, QD_GROUP_RESULT | QD_GROUP_DOCTOR, OPTION_TEXT, AT(json), 0, 0, NULL, "FILE",
      "also write the result as JSON there; -: to stdout instead of the table", "none"},
 
     {"prompt", "p", QD_GROUP_GENERATE, OPTION_TEXT, AT(prompt), 0, 0, NULL, "TEXT", "the prompt",

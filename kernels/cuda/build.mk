@@ -78,6 +78,7 @@ $(CUDA_BUILD)/%.cc.o: %.cc $(CUDA_BUILD)/flags
 	$(Q)mkdir -p $(@D)
 	$(Q)$(NVCC) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
 
+$(CUDA_BUILD)/kernels/cuda/device.c.o: CUDA_CFLAGS += -DQD_CUDA_ARCHITECTURES='"$(CUARCHS)"'
 $(CUDA_BUILD)/%.c.o: %.c $(CUDA_BUILD)/flags
 	@$(if $(V),,echo "  CC $@")
 	$(Q)mkdir -p $(@D)

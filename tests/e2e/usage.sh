@@ -55,7 +55,7 @@ explicit_budget_below_sequences_is_refused() {
 full_disk_is_noticed() {
     [ -w /dev/full ] || skip "no /dev/full here"
     echo '{"prompts": [[1, 2]]}' >"$TMP/tokens.json"
-    for words in --help "doctor" "tokenize --model $TINY" "generate --model $TINY --prompt a --max-tokens 2" \
+    for words in --help "doctor --device cpu" "tokenize --model $TINY" "generate --model $TINY --prompt a --max-tokens 2" \
         "eval --model $TINY --tokens $TMP/tokens.json" "report bench/baselines/published-qwen3-8b/benchmark_results_summary.csv" \
         "run --model $TINY --device null --num-prompts 2 --json -"; do
         status=0
