@@ -147,6 +147,8 @@ static const struct option_row option_rows[] = {
      "repeats of every cell, interleaved", NULL},
     {"cell-timeout", NULL, QD_GROUP_SWEEP, OPTION_INT, AT(cell_timeout), 1, 1 << 24, NULL, "S",
      "seconds before a run is stopped and recorded as timed out", NULL},
+    {"max-gpus", NULL, QD_GROUP_SWEEP, OPTION_INT, AT(max_gpus), 1, 1 << 20, NULL, "N",
+     "leave out cells whose TP x DP is larger", "none is left out"},
     {"resume", NULL, QD_GROUP_SWEEP, OPTION_FLAG, AT(resume), 0, 0, NULL, NULL,
      "continue --experiment: keep the runs it has, if they are of the same configuration", NULL},
     {"dry-run", NULL, QD_GROUP_DRY_RUN, OPTION_FLAG, AT(dry_run), 0, 0, NULL, NULL,

@@ -99,7 +99,7 @@ struct qd_options {
     bool jsonl, decode, skip_special_tokens;
     /* sweep */
     const char *results, *experiment;
-    int64_t repeats, cell_timeout;
+    int64_t repeats, cell_timeout, max_gpus;
     bool resume;
     bool dry_run;
     /* report */
