@@ -81,6 +81,11 @@ struct qd_device_ops {
     qd_status (*begin_step)(void *ctx, const struct qd_step **launched); /* (optional, with end_step) */
     qd_status (*end_step)(void *ctx, int32_t *ids);                      /* (optional, with begin_step) */
 
+    /* timing (optional, all or none): of devices whose ops return before they have run */
+    qd_status (*time_begin)(void *ctx);
+    qd_status (*time_end)(void *ctx, int64_t *ns);
+    qd_status (*cache_bytes)(int first_rank, size_t *out, char *err, size_t errlen);
+
     /* ops */
     qd_status (*embed)(void *ctx, const struct qd_embed_args *args);
     qd_status (*rmsnorm)(void *ctx, const struct qd_rmsnorm_args *args);
@@ -175,6 +180,16 @@ static inline qd_status qd_device_begin_step(struct qd_device d, const struct qd
 static inline qd_status qd_device_end_step(struct qd_device d, int32_t *ids)
 {
     return d.ops->end_step != NULL ? d.ops->end_step(d.ctx, ids) : QD_OK;
+}
+/* What the device takes for the ops called between the two, on its own clock; time_end waits for them. Both are called
+ * between plan and end_step, by a context that does not record. Only where there is time_begin. */
+static inline qd_status qd_device_time_begin(struct qd_device d)
+{
+    return d.ops->time_begin(d.ctx);
+}
+static inline qd_status qd_device_time_end(struct qd_device d, int64_t *ns)
+{
+    return d.ops->time_end(d.ctx, ns);
 }
 static inline qd_status qd_device_embed(struct qd_device d, const struct qd_embed_args *args)
 {

@@ -33,20 +33,21 @@ static const struct option_row option_rows[] = {
      "model directory (Hugging Face files), or a preset with --load-format dummy", "none"},
     {"load-format", NULL, QD_GROUP_MODEL, OPTION_TEXT, AT(load_format), 0, 0, "auto|dummy", NULL,
      "dummy: random weights, no files read but config.json", NULL},
-    {"device", NULL, QD_GROUP_MODEL, OPTION_TEXT, AT(device), 0, 0, "cpu|emu|cuda|null", NULL,
+    {"device", NULL, QD_GROUP_MODEL | QD_GROUP_KERNELS, OPTION_TEXT, AT(device), 0, 0, "cpu|emu|cuda|null",
+     NULL,
      "cpu, cuda: real inference; emu: the CUDA code on emulated GPUs; null: scheduling only", NULL},
-    {"cpu-isa", NULL, QD_GROUP_MODEL, OPTION_TEXT, AT(cpu_isa), 0, 0, "auto|portable|avx2", NULL,
-     "instruction set of the cpu device", NULL},
-    {"numerics", NULL, QD_GROUP_MODEL, OPTION_TEXT, AT(numerics), 0, 0, "fused|hf", NULL,
+    {"cpu-isa", NULL, QD_GROUP_MODEL | QD_GROUP_KERNELS, OPTION_TEXT, AT(cpu_isa), 0, 0, "auto|portable|avx2",
+     NULL, "instruction set of the cpu device", NULL},
+    {"numerics", NULL, QD_GROUP_MODEL | QD_GROUP_KERNELS, OPTION_TEXT, AT(numerics), 0, 0, "fused|hf", NULL,
      "hf: round to bf16 wherever Hugging Face does", NULL},
-    {"seed", NULL, QD_GROUP_MODEL, OPTION_INT, AT(seed), 0, TWO_POW_53, NULL, "N",
+    {"seed", NULL, QD_GROUP_MODEL | QD_GROUP_KERNELS, OPTION_INT, AT(seed), 0, TWO_POW_53, NULL, "N",
      "seed of prompts, sampling and dummy weights", NULL},
 
     {"tensor-parallel-size", "tp", QD_GROUP_PARALLEL, OPTION_INT, AT(tp), 1, 8, NULL, "N",
      "ranks of one replica: 1, 2, 4 or 8", NULL},
     {"data-parallel-size", "dp", QD_GROUP_PARALLEL, OPTION_INT, AT(dp), 1, 64, NULL, "N",
      "independent replicas", NULL},
-    {"threads", NULL, QD_GROUP_PARALLEL, OPTION_INT, AT(threads), 0, 1024, NULL, "N",
+    {"threads", NULL, QD_GROUP_PARALLEL | QD_GROUP_KERNELS, OPTION_INT, AT(threads), 0, 1024, NULL, "N",
      "cores of the process, divided over all ranks", "all cores"},
 
     {"router", NULL, QD_GROUP_PARALLEL, OPTION_TEXT, AT(router), 0, 0, "round-robin|least-loaded|vllm|vllm-0.9.1",
@@ -167,6 +168,26 @@ static const struct option_row option_rows[] = {
 
     {"matrix", NULL, QD_GROUP_REPORT, OPTION_TEXT, AT(matrix), 0, 0, NULL, "tp=1,2;dp=1,2;budget=64,256",
      "the cells that were to be measured", "inferred"},
+
+    {"model", "m", QD_GROUP_KERNELS, OPTION_TEXT, AT(model), 0, 0, NULL, "PRESET|DIR",
+     "whose shapes; only config.json is read", "8B"},
+    {"op", NULL, QD_GROUP_KERNELS, OPTION_TEXT, AT(op), 0, 0, NULL, "LIST",
+     "ops by name, of a kind (gemm_nt, attention), or all", NULL},
+    {"tensor-parallel-size", "tp", QD_GROUP_KERNELS, OPTION_TEXT, AT(tp_list), 0, 0, NULL, "LIST",
+     "shapes of one rank; collectives run on all of them", NULL},
+    {"tokens", NULL, QD_GROUP_KERNELS, OPTION_TEXT, AT(tokens_list), 0, 0, NULL, "LIST",
+     "tokens of the step: 1,16, 1-256*2", NULL},
+    {"context", NULL, QD_GROUP_KERNELS, OPTION_TEXT, AT(context_list), 0, 0, NULL, "LIST",
+     "attention: keys of every sequence before the step", NULL},
+    {"repeat", NULL, QD_GROUP_KERNELS, OPTION_INT, AT(repeat), 1, 1000, NULL, "N", "samples of a time", NULL},
+    {"cache", NULL, QD_GROUP_KERNELS, OPTION_TEXT, AT(cache), 0, 0, "cold|warm", NULL,
+     "cold: operands rotate over three times the last cache", NULL},
+    {"machine", NULL, QD_GROUP_KERNELS, OPTION_TEXT, AT(machine), 0, 0, NULL, "NAME|FILE",
+     "floors of H100-SXM, A100-80G, L40S, RTX-4090, a profile, or this (cpu)", "this on cpu, else H100-SXM"},
+    {"format", NULL, QD_GROUP_KERNELS, OPTION_TEXT, AT(format), 0, 0, "table|csv|json", NULL,
+     "of the rows", NULL},
+    {"output", "o", QD_GROUP_KERNELS, OPTION_TEXT, AT(output), 0, 0, NULL, "FILE", "write there",
+     "standard output"},
 };
 
 enum { N_OPTIONS = sizeof option_rows / sizeof option_rows[0] };
@@ -193,6 +214,13 @@ static const struct qd_options option_defaults = {
     .running = "1,16,64,256,1024,4096",
     .waiting = "0",
     .steps = 1000,
+    .op = "all",
+    .tp_list = "1",
+    .tokens_list = "1,16,256",
+    .context_list = "1024",
+    .repeat = 15,
+    .cache = "cold",
+    .format = "table",
 };
 
 static const struct option_row *find_row(unsigned groups, const char *name, size_t len)

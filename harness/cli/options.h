@@ -39,6 +39,7 @@ enum qd_option_group {
     QD_GROUP_CHAT = 1 << 12,
     QD_GROUP_DRY_RUN = 1 << 13,
     QD_GROUP_SCHED = 1 << 14,
+    QD_GROUP_KERNELS = 1 << 20,
 };
 
 enum { QD_MAX_OPTIONS = 96 };
@@ -109,6 +110,13 @@ struct qd_options {
     int64_t steps;
     /* report */
     const char *matrix;
+    /* kernels; lists and ranges as texts */
+    const char *op, *tp_list, *tokens_list, *context_list;
+    int64_t repeat;
+    const char *cache;   /* cold | warm */
+    const char *machine; /* NULL: the device's default */
+    const char *format;  /* table | csv | json */
+    const char *output;
     int n_given;
     struct qd_given_option given[QD_MAX_OPTIONS];
     int n_positional;

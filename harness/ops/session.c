@@ -7,6 +7,7 @@
 #include "kernels/group.h"
 
 struct qd_op_session {
+    const struct qd_device_ops *ops;
     struct qd_op_case c;
     int n_copies;
     qd_group_t *group;
@@ -95,6 +96,7 @@ qd_status qd_op_session_open(const struct qd_op_options *options, const struct q
         return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "the device has no %s", qd_op_member(c->op));
     struct qd_op_session *session = calloc(1, sizeof *session);
     if (session == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for a case");
+    session->ops = options->ops;
     session->c = *c;
     session->n_copies = n_copies;
     struct qd_group_config config = group_config(options, session);
@@ -136,6 +138,21 @@ void qd_op_session_close(qd_op_session_t *session)
     qd_group_close(session->group);
     free(session->step);
     free(session);
+}
+
+int qd_op_session_ranks(const qd_op_session_t *session)
+{
+    return qd_op_ranks(&session->c);
+}
+
+int qd_op_session_copies(const qd_op_session_t *session)
+{
+    return session->n_copies;
+}
+
+const struct qd_device_ops *qd_op_session_ops(const qd_op_session_t *session)
+{
+    return session->ops;
 }
 
 /* ---- verification ---- */

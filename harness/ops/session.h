@@ -19,6 +19,10 @@ qd_status qd_op_session_run(qd_op_session_t *session, qd_op_phase_fn phase, void
                             bool greedy, char *err, size_t errlen);
 void qd_op_session_close(qd_op_session_t *session); /* accepts NULL */
 
+int qd_op_session_ranks(const qd_op_session_t *session);
+int qd_op_session_copies(const qd_op_session_t *session);
+const struct qd_device_ops *qd_op_session_ops(const qd_op_session_t *session);
+
 /* One verification within a session; adds to *error. */
 qd_status qd_op_session_verify(qd_op_session_t *session, uint64_t seed, struct qd_op_error *error, char *err,
                                size_t errlen);

@@ -10,8 +10,7 @@ const char *qd_op_outcome_name(enum qd_op_outcome outcome)
     return names[outcome];
 }
 
-/* A status is the case's outcome, or ends the whole. */
-static qd_status judge(qd_status st, struct qd_op_result *result, char *err, size_t errlen)
+qd_status qd_op_judge(qd_status st, struct qd_op_result *result, char *err, size_t errlen)
 {
     switch (st) {
     case QD_OK:
@@ -36,7 +35,7 @@ qd_status qd_op_verify(const struct qd_op_options *options, const struct qd_op_c
         st = qd_op_session_verify(session, options->seed + (uint64_t)i, &result->error, result->text,
                                   sizeof result->text);
     qd_op_session_close(session);
-    return judge(st, result, err, errlen);
+    return qd_op_judge(st, result, err, errlen);
 }
 
 /* ---- the small cases ---- */

@@ -36,6 +36,10 @@ struct qd_op_result {
 /* "passed", "wrong", "failed", "refused" */
 const char *qd_op_outcome_name(enum qd_op_outcome outcome);
 
+/* Makes the outcome of a verification from its status, result->error and result->text. A status that is
+ * nobody's fault but the machine's is returned with the text in err. */
+qd_status qd_op_judge(qd_status st, struct qd_op_result *result, char *err, size_t errlen);
+
 /* Verifies one case. The outcome is in *result; the call itself fails only with QD_ERR_ENVIRONMENT (there is
  * no such GPU), QD_ERR_NO_MEMORY or QD_ERR_ARGUMENT, err says why. */
 qd_status qd_op_verify(const struct qd_op_options *options, const struct qd_op_case *c,

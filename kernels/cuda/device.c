@@ -114,6 +114,7 @@ static void cuda_close(void *ctx)
         qd_cuda_graph_free(cuda);
         cudaStreamSynchronize(cuda->stream);
     }
+    qd_cuda_time_free(cuda);
     qd_cuda_step_free(cuda);
     qd_cuda_memory_free(cuda);
     if (cuda->stream != NULL) cudaStreamDestroy(cuda->stream);
@@ -164,6 +165,16 @@ static qd_status cuda_working_bytes(const struct qd_device_config *config, size_
     struct qd_cuda_gpu_size size;
     QD_TRY(use_gpu(config->first_rank, &gpu, &size, err, errlen));
     return qd_cuda_working_memory(config, size, NULL, out, err, errlen);
+}
+
+static qd_status cuda_cache_bytes(int first_rank, size_t *out, char *err, size_t errlen)
+{
+    int gpu, bytes;
+    struct qd_cuda_gpu_size size;
+    QD_TRY(use_gpu(first_rank, &gpu, &size, err, errlen));
+    QD_TRY(QD_CUDA(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, gpu)));
+    *out = (size_t)bytes;
+    return QD_OK;
 }
 
 /* ---- memory and copies ---- */
@@ -244,6 +255,9 @@ static const struct qd_device_ops cuda_ops = {
     .plan = cuda_plan,
     .begin_step = cuda_begin_step,
     .end_step = cuda_end_step,
+    .time_begin = qd_cuda_time_begin,
+    .time_end = qd_cuda_time_end,
+    .cache_bytes = cuda_cache_bytes,
     .embed = qd_cuda_op_embed,
     .rmsnorm = qd_cuda_op_rmsnorm,
     .gemm_nt = qd_cuda_op_gemm_nt,

@@ -5,6 +5,7 @@
  *     memory.c   allocations, and where the other ranks have theirs
  *     step.c     a step on its way to fixed device addresses, and its ids on the way back
  *     graph.c    decode steps recorded once for each padded batch and replayed
+ *     timing.c   how long ops take on the device
  *     comm.c     how ranks meet, and the collectives that are no part of another op
  *     ops.c      the ops of the table over the launchers of kernels.h and attention.h
  *
@@ -108,6 +109,7 @@ struct qd_cuda {
     qd_bf16 *reduced; /* [QD_CUDA_REDUCE_VALUES] with several ranks */
     struct qd_cuda_step step;
     struct qd_cuda_graphs graphs;
+    cudaEvent_t time_begin, time_end; /* NULL until somebody measures */
 };
 
 /* Device memory of `bytes`, zeroed, or page-locked host memory; both until the context closes. */
@@ -142,6 +144,11 @@ void qd_cuda_graph_choose(struct qd_cuda *cuda, const struct qd_step *step, int3
 qd_status qd_cuda_graph_begin(struct qd_cuda *cuda);
 qd_status qd_cuda_graph_end(struct qd_cuda *cuda);
 void qd_cuda_graph_free(struct qd_cuda *cuda);
+
+/* timing.c, as in the table. */
+qd_status qd_cuda_time_begin(void *ctx);
+qd_status qd_cuda_time_end(void *ctx, int64_t *ns);
+void qd_cuda_time_free(struct qd_cuda *cuda);
 
 /* Gives this rank's GPU access to the others'. Collective. */
 qd_status qd_cuda_comm_open(struct qd_cuda *cuda, char *err, size_t errlen);
