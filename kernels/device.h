@@ -34,12 +34,13 @@ struct qd_device_config {
     int32_t max_model_len;      /* longest kv_len */
     bool enforce_eager;         /* never record and replay a step (devices with begin_step) */
     bool batch_invariant;       /* a row's bits never depend on the other rows (`cpu`: always so) */
+    int ranks_per_gpu;          /* global ranks [g * N, (g + 1) * N) are on GPU g; 0: 1 (devices with GPUs) */
 };
 
 /* Memory of one device that is not the host's. */
 struct qd_device_memory {
     size_t free_bytes, total_bytes;
-    int n_devices; /* ranks are dealt over these in order of their global index */
+    int n_devices; /* there are */
 };
 
 /* What a shared object of its own was compiled with. */
@@ -63,9 +64,12 @@ struct qd_device_ops {
     bool (*supports)(const struct qd_model_shape *shape, int tp, enum qd_numerics numerics, char *why,
                      size_t why_len);
     const char *(*error_text)(void *ctx); /* (optional) */
+    void (*abandon)(void *ctx);           /* (optional) */
+    const char *(*waits_for)(void *ctx);  /* (optional) */
 
     /* memory and copies */
-    qd_status (*memory)(int first_rank, struct qd_device_memory *out, char *err, size_t errlen); /* (optional) */
+    qd_status (*memory)(const struct qd_device_config *config, struct qd_device_memory *out, char *err,
+                        size_t errlen); /* (optional) of the rank's GPU */
     qd_status (*working_bytes)(const struct qd_device_config *config, size_t *out, char *err, size_t errlen);
     qd_status (*alloc)(void *ctx, size_t bytes, void **out, char *err, size_t errlen);
     qd_status (*alloc_host)(void *ctx, size_t bytes, void **out, char *err, size_t errlen); /* (optional) */
@@ -126,6 +130,20 @@ struct qd_device {
 static inline const char *qd_device_error_text(struct qd_device d)
 {
     return d.ops->error_text != NULL ? d.ops->error_text(d.ctx) : "";
+}
+/* Another rank of the replica has failed or hangs: whatever this context does or will do on the device that waits for
+ * other ranks ends soon, and steps fail with QD_ERR_RANK from now on. From any thread while the context is open;
+ * returns at once and calls nothing that could wait. Without the member nothing on the device waits for other ranks:
+ * they meet through the bootstrap alone. */
+static inline void qd_device_abandon(struct qd_device d)
+{
+    if (d.ops->abandon != NULL) d.ops->abandon(d.ctx);
+}
+/* What the thread that runs the context's steps waits for outside of the bootstrap ("its GPU"), or NULL. From any
+ * thread while the context is open. */
+static inline const char *qd_device_waits_for(struct qd_device d)
+{
+    return d.ops->waits_for != NULL ? d.ops->waits_for(d.ctx) : NULL;
 }
 /* True when the device has memory apart from the host's and other ranks': weights are copied to it (upload), and
  * what alloc() returns is no address of the host's. */

@@ -222,24 +222,26 @@ static qd_status eval_tokens(const struct qd_options *options, qd_instance_t **i
     return status;
 }
 
+static qd_status eval_expect(const struct qd_options *options, qd_instance_t **instance, bool *passes, char *err,
+                             size_t errlen)
+{
+    QD_TRY(open_instance(options, instance, err, errlen));
+    return qd_eval_expect(*instance, options->expect, qd_session_instance_options(options).numerics, passes, err,
+                          errlen);
+}
+
 static int run_eval(const struct qd_command *command, const struct qd_options *options)
 {
     char err[QD_ERR_LEN] = "";
     bool passes = true;
     qd_instance_t *instance = NULL;
-    qd_status status;
     if ((options->tokens == NULL) == (options->expect == NULL))
         return qd_command_fail(command, QD_ERR_INPUT, "either --tokens or --expect is needed");
-    if (options->expect != NULL) {
-        status = open_instance(options, &instance, err, sizeof err);
-        if (status == QD_OK) status = qd_eval_expect(instance, options->expect, qd_session_instance_options(options).numerics,
-                                    &passes, err, sizeof err);
-    } else {
-        status = eval_tokens(options, &instance, err, sizeof err);
-    }
-    qd_instance_close(instance);
-    if (status != QD_OK) return qd_command_fail(command, status, err);
-    return passes ? QD_EXIT_OK : QD_EXIT_FAILED_CHECK;
+    qd_status status = options->expect != NULL ? eval_expect(options, &instance, &passes, err, sizeof err)
+                                               : eval_tokens(options, &instance, err, sizeof err);
+    int exit_code = passes ? QD_EXIT_OK : QD_EXIT_FAILED_CHECK;
+    if (status != QD_OK) exit_code = qd_command_fail(command, status, err);
+    return qd_session_close(command, instance, exit_code);
 }
 
 const struct qd_command qd_command_eval = {

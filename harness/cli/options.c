@@ -49,6 +49,8 @@ static const struct option_row option_rows[] = {
      "independent replicas", NULL},
     {"threads", NULL, QD_GROUP_PARALLEL | QD_GROUP_KERNELS, OPTION_INT, AT(threads), 0, 1024, NULL, "N",
      "cores of the process, divided over all ranks", "all cores"},
+    {"ranks-per-gpu", NULL, QD_GROUP_PARALLEL, OPTION_INT, AT(ranks_per_gpu), 1, 64, NULL, "N",
+     "ranks that share a GPU, for trying TP and DP out: not comparable (cuda, emu)", NULL},
 
     {"router", NULL, QD_GROUP_PARALLEL, OPTION_TEXT, AT(router), 0, 0, "round-robin|least-loaded|vllm|vllm-0.9.1",
      NULL, "which replica a request goes to", NULL},
@@ -79,6 +81,8 @@ static const struct option_row option_rows[] = {
      1 << 24, NULL, "N", "the most tokens of one request in a step; 0: no limit but the budget", NULL},
     {"null-step-us", NULL, QD_GROUP_ENGINE, OPTION_REAL, AT(null_step_us), 0, 1e9, NULL, "US",
      "virtual duration of a step on the null device", NULL},
+    {"watchdog-timeout-s", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(watchdog_timeout_s), 0, 1 << 24, NULL, "N",
+     "seconds after which a step, or a rank opening its device, hangs; 0: never", "60 on cuda, else 0"},
 
     {"temperature", NULL, QD_GROUP_SAMPLING, OPTION_REAL, AT(temperature), 0, 100, NULL, "T", "0: greedy",
      NULL},
@@ -200,8 +204,10 @@ static const struct qd_options option_defaults = {
     .numerics = "fused",
     .tp = 1,
     .dp = 1,
+    .ranks_per_gpu = 1,
     .router = "round-robin",
     .memory_utilization = 0.9,
+    .watchdog_timeout_s = -1,
     .top_p = 1.0,
     .dataset_name = "random",
     .num_warmups = 1,
@@ -358,6 +364,8 @@ static qd_status options_check(const struct qd_command *command, const struct qd
     if (o->variant != NULL) QD_TRY(qd_variant_check("--variant", o->variant, err, errlen));
     if (o->probe && strcmp(o->device, "cpu") != 0)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--probe is of --device cpu");
+    if (o->ranks_per_gpu > 1 && strcmp(o->device, "cuda") != 0 && strcmp(o->device, "emu") != 0)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--ranks-per-gpu is of --device cuda and emu");
     if (o->resume && o->experiment == NULL)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--resume needs --experiment");
     return QD_OK;

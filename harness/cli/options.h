@@ -66,11 +66,13 @@ struct qd_options {
     /* parallel */
     int64_t tp, dp;
     int64_t threads; /* 0: all cores */
+    int64_t ranks_per_gpu;
     const char *router; /* qd_router_policy_name */
     /* engine; 0: the default of the device */
     int64_t budget, max_num_seqs, max_model_len, num_gpu_blocks, kv_cache_bytes, memory_limit;
     double memory_utilization;
     double null_step_us;
+    int64_t watchdog_timeout_s; /* 0: off; -1: the default of the device */
     bool enforce_eager, batch_invariant, enable_prefix_caching, async_scheduling;
     int64_t long_prefill_token_threshold;
     /* sampling */

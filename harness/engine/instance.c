@@ -49,6 +49,7 @@ static qd_status open_group(const struct qd_instance_options *o, qd_instance_t *
         .vocab_size = (int32_t)plan->config.vocab_size,
         .program = *program,
         .null_step_ns = o->null_step_ns,
+        .watchdog_ns = o->watchdog_ns,
     };
     return qd_group_open(&config, &instance->groups[replica], err, errlen);
 }
@@ -100,14 +101,24 @@ qd_status qd_instance_open(const struct qd_instance_options *options, qd_instanc
     return QD_OK;
 
 cleanup:
-    qd_instance_close(instance);
+    if (status != QD_ERR_TIMEOUT) qd_instance_close(instance);
     return status;
+}
+
+qd_status qd_instance_end(qd_instance_t *instance, char *err, size_t errlen)
+{
+    qd_engine_close(instance->engine);
+    instance->engine = NULL;
+    for (int replica = 0; replica < instance->plan.dp && instance->groups != NULL; replica++)
+        if (instance->groups[replica] != NULL) QD_TRY(qd_group_end(instance->groups[replica], err, errlen));
+    return QD_OK;
 }
 
 void qd_instance_close(qd_instance_t *instance)
 {
     if (instance == NULL) return;
-    qd_engine_close(instance->engine);
+    char unused[QD_ERR_LEN];
+    if (qd_instance_end(instance, unused, sizeof unused) != QD_OK) return;
     for (int replica = 0; replica < instance->plan.dp; replica++) {
         if (instance->groups != NULL) qd_group_close(instance->groups[replica]);
         if (instance->programs != NULL && instance->programs[replica].user != NULL)

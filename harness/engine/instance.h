@@ -24,10 +24,12 @@ struct qd_instance_options {
     size_t memory_limit;      /* --memory-limit */
     double memory_utilization; /* (0, 1], always given */
     bool enforce_eager, batch_invariant; /* as in qd_device_config */
+    int ranks_per_gpu;                   /* as in qd_device_config */
     bool prefix_caching, async_scheduling; /* as in qd_engine_config, as the next */
     int64_t long_prefill_token_threshold;
     enum qd_router_policy router;
     int64_t null_step_ns;
+    int64_t watchdog_ns;      /* as in qd_group_config */
     int32_t max_logit_rows;   /* more than max_num_seqs: for eval */
     size_t max_requests;      /* alive or unpolled at once */
     void (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes); /* of loading; NULL: silent */
@@ -69,10 +71,14 @@ struct qd_device_config qd_instance_device(const struct qd_instance_options *opt
 
 typedef struct qd_instance qd_instance_t;
 
-/* Plans, loads the model, opens dp groups of tp ranks and the engine. On failure nothing is left. */
+/* Plans, loads the model, opens dp groups of tp ranks and the engine. On failure nothing is left, but with
+ * QD_ERR_TIMEOUT: then a rank hangs, and what it may use stays until the process ends. */
 qd_status qd_instance_open(const struct qd_instance_options *options, qd_instance_t **out, char *err,
                            size_t errlen);
-void qd_instance_close(qd_instance_t *instance); /* accepts NULL */
+/* Ends the engine and the ranks. QD_ERR_TIMEOUT when a rank does not end (see qd_group_end): what it may use then stays,
+ * also after qd_instance_close, until the process ends. */
+qd_status qd_instance_end(qd_instance_t *instance, char *err, size_t errlen);
+void qd_instance_close(qd_instance_t *instance); /* ends it first; accepts NULL */
 
 qd_engine_t *qd_instance_engine(qd_instance_t *instance);
 qd_group_t *qd_instance_group(qd_instance_t *instance, int replica); /* only while the engine is idle */

@@ -140,6 +140,7 @@ struct qd_device_config qd_instance_device(const struct qd_instance_options *opt
         .max_model_len = plan->max_model_len,
         .enforce_eager = options->enforce_eager,
         .batch_invariant = options->batch_invariant,
+        .ranks_per_gpu = options->ranks_per_gpu,
     };
 }
 
@@ -147,19 +148,20 @@ struct qd_device_config qd_instance_device(const struct qd_instance_options *opt
 static qd_status plan_memory(const struct qd_instance_options *o, struct qd_instance_plan *plan, char *err,
                              size_t errlen)
 {
-    int n_ranks = plan->tp * plan->dp;
+    int n_ranks = plan->tp * plan->dp, per_gpu = o->ranks_per_gpu > 1 ? o->ranks_per_gpu : 1;
     plan->n_sharing = n_ranks;
     plan->memory = qd_memory_available(o->memory_limit);
     if (plan->ops->memory == NULL) return QD_OK;
     struct qd_memory_limit limit = {o->memory_limit > 0 ? o->memory_limit : SIZE_MAX, QD_MEMORY_OPTION};
-    struct qd_device_memory device = {.n_devices = n_ranks};
-    for (int rank = 0; rank < n_ranks && rank < device.n_devices; rank++) {
-        QD_TRY(plan->ops->memory(rank, &device, err, errlen));
+    struct qd_device_config config = qd_instance_device(o, plan, 0);
+    for (; config.first_rank < n_ranks; config.first_rank += per_gpu) {
+        struct qd_device_memory device;
+        QD_TRY(plan->ops->memory(&config, &device, err, errlen));
         if (device.free_bytes < limit.bytes)
             limit = (struct qd_memory_limit){device.free_bytes, QD_MEMORY_DEVICE};
     }
     plan->memory = limit;
-    plan->n_sharing = (int)qd_div_up(n_ranks, device.n_devices);
+    plan->n_sharing = n_ranks < per_gpu ? n_ranks : per_gpu;
     return QD_OK;
 }
 

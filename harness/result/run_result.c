@@ -18,6 +18,7 @@ uint32_t qd_run_result_find_marks(const struct qd_run_result *run)
 {
     uint32_t marks = qd_machine_marks(&run->machine, &run->load_before, &run->load_after, run->tp * run->dp);
     if (run->metrics.n_failed > 0) marks |= QD_MARK_FAILED_REQUESTS;
+    if (run->ranks_per_gpu > 1 && run->tp * run->dp > 1) marks |= QD_MARK_SHARED_GPUS;
     return marks;
 }
 
@@ -127,6 +128,7 @@ static void put_origin(cJSON *o, const struct qd_run_result *run, bool *ok)
     qd_json_put_text(device, "isa", run->device_isa, ok);
     qd_json_put_text(device, "numerics", run->numerics, ok);
     qd_json_put_int(device, "n_threads", run->n_threads, ok);
+    qd_json_put_int(device, "ranks_per_gpu", run->ranks_per_gpu, ok);
     if (run->probed_read_gbps > 0)
         qd_json_put_number(device, "probed_read_gbps", run->probed_read_gbps, ok);
     else

@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(THREADS)
     const int block = static_cast<int>(blockIdx.x), n_ranks = args.peers.n_ranks;
     const int64_t n_vectors = args.n / VECTOR;
     /* The parts are of earlier launches: whoever arrives has them behind it. */
-    peers_meet(args.peers, block);
+    if (!peers_meet(args.peers, block)) return;
     for (int64_t i = static_cast<int64_t>(block) * THREADS + threadIdx.x; i < n_vectors;
          i += static_cast<int64_t>(gridDim.x) * THREADS) {
         uint4 part[QD_CUDA_MAX_RANKS]; /* all on their way before the first is used */
@@ -59,15 +59,12 @@ extern "C" qd_status qd_cuda_all_reduce(const struct qd_cuda_all_reduce_args *ar
                                         struct CUstream_st *stream, char *err, size_t errlen)
 {
     const char *name = "all_reduce";
-    const struct qd_cuda_peers *peers = &args->peers;
-    if (peers->n_ranks < 1 || peers->n_ranks > QD_CUDA_MAX_RANKS || peers->rank < 0 ||
-        peers->rank >= peers->n_ranks)
-        return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "%s: rank %d of %d, not of 1 .. %d", name,
-                       peers->rank, peers->n_ranks, QD_CUDA_MAX_RANKS);
+    QD_TRY(peers_check(name, args->peers, err, errlen));
     if (args->n < 0 || args->n % all_reduce::VECTOR != 0)
         return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "%s: %lld elements, not a multiple of %d", name,
                        static_cast<long long>(args->n), all_reduce::VECTOR);
     if (args->n == 0) return QD_OK;
-    const struct launch_shape shape = {dim3(QD_CUDA_PEER_BLOCKS), dim3(all_reduce::THREADS), 0, stream};
+    const int64_t n_blocks = (args->n / all_reduce::VECTOR + all_reduce::THREADS - 1) / all_reduce::THREADS;
+    const struct launch_shape shape = {peers_grid(args->peers, n_blocks), dim3(all_reduce::THREADS), 0, stream};
     return launch(name, all_reduce::all_reduce_bf16_one_shot_kernel, shape, err, errlen, *args);
 }

@@ -28,17 +28,14 @@ static qd_status enable_peer(struct qd_cuda *cuda, int peer_gpu, char *err, size
     return qd_cuda_check(error, "cudaDeviceEnablePeerAccess", __FILE__, __LINE__, err, errlen);
 }
 
-/* A GPU of fewer SMs than a meeting has blocks (each may take a whole SM) would wait for blocks that never
- * start. Emulated blocks all run, whatever number of SMs the emulator reports. */
-static qd_status check_residency(const struct qd_cuda *cuda, char *err, size_t errlen)
+/* An SM for every block that waits (each may take a whole one): those of all ranks that share a GPU. */
+static qd_status choose_blocks(struct qd_cuda *cuda, char *err, size_t errlen)
 {
-#ifndef QD_EMU
-    if (cuda->bootstrap.world > 1 && cuda->size.n_sms < QD_CUDA_PEER_BLOCKS)
-        return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "%d ranks need GPUs of %d SMs: one has %d",
-                       cuda->bootstrap.world, QD_CUDA_PEER_BLOCKS, cuda->size.n_sms);
-#else
-    (void)cuda, (void)err, (void)errlen;
-#endif
+    int per_gpu = cuda->config.ranks_per_gpu > 0 ? cuda->config.ranks_per_gpu : 1;
+    cuda->peers.n_blocks = least(QD_CUDA_PEER_BLOCKS, cuda->size.n_sms / per_gpu);
+    if (cuda->bootstrap.world > 1 && cuda->peers.n_blocks < 1)
+        return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "%d ranks on a GPU of %d SMs: each needs one to wait on",
+                       per_gpu, cuda->size.n_sms);
     return QD_OK;
 }
 
@@ -52,15 +49,9 @@ qd_status qd_cuda_comm_open(struct qd_cuda *cuda, char *err, size_t errlen)
     for (int rank = 0; rank < b->world; rank++) {
         cuda->size.n_sms = least(cuda->size.n_sms, all[rank].size.n_sms);
         cuda->size.shared_bytes = least(cuda->size.shared_bytes, all[rank].size.shared_bytes);
-        if (rank == b->rank) continue;
-        /* Kernels that wait for each other must run at the same time. */
-        if (all[rank].gpu == cuda->gpu)
-            return qd_fail(QD_ERR_ENVIRONMENT, err, errlen,
-                           "%d ranks need a GPU each: ranks %d and %d share GPU %d", b->world, b->rank, rank,
-                           cuda->gpu);
-        QD_TRY(enable_peer(cuda, all[rank].gpu, err, errlen));
+        if (all[rank].gpu != cuda->gpu) QD_TRY(enable_peer(cuda, all[rank].gpu, err, errlen));
     }
-    return check_residency(cuda, err, errlen);
+    return choose_blocks(cuda, err, errlen);
 }
 
 qd_status qd_cuda_comm_connect(struct qd_cuda *cuda, char *err, size_t errlen)
@@ -116,7 +107,7 @@ static qd_status meet_on_host(struct qd_cuda *cuda)
     char *err = cuda->text;
     const size_t errlen = sizeof cuda->text;
     struct qd_bootstrap *b = &cuda->bootstrap;
-    QD_TRY(QD_CUDA(cudaStreamSynchronize(cuda->stream)));
+    QD_TRY(qd_cuda_step_wait(cuda, NULL));
     return b->barrier(b->ctx, b->rank, err, errlen);
 }
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/base/size.h"
 #include "kernels/cuda/host.h"
 
 enum { MAX_DIM = 8192, MAX_VOCAB = 1 << 20, MAX_GQA = 16, MIN_COMPUTE_MAJOR = 8 };
@@ -30,12 +31,19 @@ static qd_status count_gpus(int *out, char *err, size_t errlen)
     return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "there is no GPU that CUDA can use: %s", why_no_gpu(error));
 }
 
-/* The GPU of a rank, made the calling thread's, and its size. */
-static qd_status use_gpu(int global_rank, int *gpu, struct qd_cuda_gpu_size *size, char *err, size_t errlen)
+/* The GPU of a rank, made the calling thread's, and its size. A GPU that is shared unasked is refused, also among
+ * replicas: with several ranks each they could wait for each other's SMs in a circle. */
+static qd_status use_gpu(const struct qd_device_config *config, int *gpu, struct qd_cuda_gpu_size *size, char *err,
+                         size_t errlen)
 {
-    int n_gpus, major;
+    int n_gpus, major, per_gpu = config->ranks_per_gpu > 0 ? config->ranks_per_gpu : 1;
     QD_TRY(count_gpus(&n_gpus, err, errlen));
-    *gpu = global_rank % n_gpus;
+    *gpu = config->first_rank / per_gpu;
+    if (*gpu >= n_gpus)
+        return qd_fail(QD_ERR_ENVIRONMENT, err, errlen,
+                       "%d ranks need %lld GPUs, there %s %d: fewer ranks, or --ranks-per-gpu %lld", config->n_ranks,
+                       (long long)qd_div_up(config->n_ranks, per_gpu), n_gpus == 1 ? "is" : "are", n_gpus,
+                       (long long)qd_div_up(config->n_ranks, n_gpus));
     QD_TRY(QD_CUDA(cudaSetDevice(*gpu)));
     QD_TRY(QD_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, *gpu)));
     QD_TRY(QD_CUDA(cudaDeviceGetAttribute(&size->n_sms, cudaDevAttrMultiProcessorCount, *gpu)));
@@ -48,12 +56,13 @@ static qd_status use_gpu(int global_rank, int *gpu, struct qd_cuda_gpu_size *siz
 }
 
 #ifndef QD_EMU
-static qd_status cuda_memory(int global_rank, struct qd_device_memory *out, char *err, size_t errlen)
+static qd_status cuda_memory(const struct qd_device_config *config, struct qd_device_memory *out, char *err,
+                             size_t errlen)
 {
     int gpu;
     struct qd_cuda_gpu_size size;
     QD_TRY(count_gpus(&out->n_devices, err, errlen));
-    QD_TRY(use_gpu(global_rank, &gpu, &size, err, errlen));
+    QD_TRY(use_gpu(config, &gpu, &size, err, errlen));
     return QD_CUDA(cudaMemGetInfo(&out->free_bytes, &out->total_bytes));
 }
 #endif
@@ -125,7 +134,7 @@ static void cuda_close(void *ctx)
 static qd_status open_context(struct qd_cuda *cuda, char *err, size_t errlen)
 {
     size_t bytes;
-    QD_TRY(use_gpu(cuda->config.first_rank, &cuda->gpu, &cuda->size, err, errlen));
+    QD_TRY(use_gpu(&cuda->config, &cuda->gpu, &cuda->size, err, errlen));
     QD_TRY(qd_cuda_comm_open(cuda, err, errlen));
     QD_TRY(QD_CUDA(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking)));
     QD_TRY(qd_cuda_working_memory(&cuda->config, cuda->size, cuda, &bytes, err, errlen));
@@ -158,12 +167,22 @@ static const char *cuda_error_text(void *ctx)
     return ((struct qd_cuda *)ctx)->text;
 }
 
+static void cuda_abandon(void *ctx)
+{
+    atomic_store(((struct qd_cuda *)ctx)->abandoned, 1);
+}
+
+static const char *cuda_waits_for(void *ctx)
+{
+    return atomic_load(&((struct qd_cuda *)ctx)->waits_for);
+}
+
 static qd_status cuda_working_bytes(const struct qd_device_config *config, size_t *out, char *err,
                                     size_t errlen)
 {
     int gpu;
     struct qd_cuda_gpu_size size;
-    QD_TRY(use_gpu(config->first_rank, &gpu, &size, err, errlen));
+    QD_TRY(use_gpu(config, &gpu, &size, err, errlen));
     return qd_cuda_working_memory(config, size, NULL, out, err, errlen);
 }
 
@@ -245,6 +264,8 @@ static const struct qd_device_ops cuda_ops = {
     .close = cuda_close,
     .supports = cuda_supports,
     .error_text = cuda_error_text,
+    .abandon = cuda_abandon,
+    .waits_for = cuda_waits_for,
     .working_bytes = cuda_working_bytes,
     .alloc = cuda_alloc,
     .alloc_host = cuda_alloc_host,
@@ -272,10 +293,12 @@ static const struct qd_device_ops cuda_ops = {
 
 #ifndef QD_EMU
 /* Kernels are to be loaded when a GPU is first used, not when they are first launched: loading may wait for all that
- * runs on the GPU, and what runs may be waiting for another rank. CUDA reads this with its first call. */
+ * runs on the GPU, and what runs may be waiting for another rank. And ranks that share a GPU must not share one of its
+ * queues, in which a kernel waits for the one before. CUDA reads these with its first call. */
 __attribute__((visibility("default"))) const struct qd_device_ops *qd_cuda_device_ops(void)
 {
     setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
     return &cuda_ops;
 }
 #endif

@@ -15,6 +15,7 @@
 #define QD_KERNELS_CUDA_HOST_H
 
 #include <cuda_runtime.h>
+#include <stdatomic.h>
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/check.h"
@@ -100,6 +101,8 @@ struct qd_cuda {
     struct qd_cuda_memory memory;
     bool has_peers; /* allocations are exchanged: no more may come */
     struct qd_cuda_peers peers;
+    _Atomic uint32_t *abandoned;    /* what peers.abandoned points to; written by any thread */
+    _Atomic(const char *) waits_for; /* as the table's member */
     void *sample_scratch[QD_CUDA_MAX_RANKS];
     struct qd_cuda_attention_config attention;
     struct qd_cuda_attention_limits attention_capacity;
@@ -134,6 +137,9 @@ qd_status qd_cuda_step_init(struct qd_cuda *cuda, char *err, size_t errlen);
 void qd_cuda_step_free(struct qd_cuda *cuda);
 /* The step's arrays, padded, and the attention plan on their way to the device. */
 qd_status qd_cuda_step_plan(struct qd_cuda *cuda, const struct qd_plan_args *args);
+/* Waits until the event or, with NULL, the whole stream has come to its end; QD_ERR_RANK when ranks were told meanwhile
+ * or before to wait no more: what their kernels left then is nothing. */
+qd_status qd_cuda_step_wait(struct qd_cuda *cuda, cudaEvent_t event);
 /* Waits for the stream, with the ids of this step's logit rows. */
 qd_status qd_cuda_step_finish(struct qd_cuda *cuda, int32_t *ids);
 /* Where the array of the launched step (token_source or logit_row) lies in device memory; NULL for NULL. */

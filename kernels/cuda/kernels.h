@@ -20,15 +20,17 @@ struct CUstream_st; /* cudaStream_t is a pointer to it */
 
 enum {
     QD_CUDA_MAX_RANKS = 8, /* of one replica */
-    QD_CUDA_PEER_BLOCKS = 32, /* blocks of a kernel that meets its twins on other GPUs; all resident at once */
+    QD_CUDA_PEER_BLOCKS = 32, /* most blocks of a kernel that meets its twins on other GPUs */
 };
 
 /* How the ranks' kernels meet: block b of every rank waits for block b of all others. Flags live in memory of
  * their rank and are written by the peers. All ranks launch the same collective kernels in the same order. */
 struct qd_cuda_peers {
     int rank, n_ranks;                      /* n_ranks 1: the rest is unused */
+    int n_blocks; /* 1 .. QD_CUDA_PEER_BLOCKS: most blocks of a launch, all resident at once; the same on all ranks */
     uint32_t *flags[QD_CUDA_MAX_RANKS];     /* [QD_CUDA_PEER_BLOCKS][QD_CUDA_MAX_RANKS] of each rank, zero at first */
     uint32_t *epoch;                        /* [QD_CUDA_PEER_BLOCKS] this rank's count of meetings, zero at first */
+    const uint32_t *abandoned; /* not 0: a rank has failed, so that nobody waits; in page-locked host memory; or NULL */
 };
 
 /* embed.cu: out[t] = table[id(t)], ids as in qd_embed_args. An id outside the table gives a row of zeros. */

@@ -6,7 +6,7 @@
  * residual: [T][dim] bf16; partials: [n_slices][T][dim] bf16 (one slice) or fp32 of each rank; weight: [dim]
  * bf16; out: [n_rows][dim] bf16, apart from residual. Rows are distinct. fp32 sums in index order, then in
  * rank order; the mean square is that of the rounded residual. One block a row with one rank. With more, at
- * most QD_CUDA_PEER_BLOCKS blocks, which must all be resident, take the rows in turn after a meeting with
+ * most peers.n_blocks blocks, which must all be resident, take the rows in turn after a meeting with
  * their twins on the other GPUs, and read every rank's partial where it lies: a one-shot all-reduce with the
  * same bits on every rank.
  *
@@ -91,8 +91,9 @@ __global__ void __launch_bounds__(ROW_NORM_MAX_THREADS)
     const bool inside = column < args.dim;
     int turn = 0;
 
-    if (from != ONE_RANK)
-        peers_meet(args.peers, static_cast<int>(blockIdx.x)); /* their partials are complete */
+    if constexpr (from != ONE_RANK)
+        if (!peers_meet(args.peers, static_cast<int>(blockIdx.x))) return;
+    /* All ranks' partials are complete. */
     for (int64_t r = blockIdx.x; r < args.n_rows; r += gridDim.x, turn ^= 1) {
         const int64_t row = args.rows != nullptr ? args.rows[r] : r;
         float x[CHUNK] = {};
@@ -129,17 +130,15 @@ extern "C" qd_status qd_cuda_reduce_add_rmsnorm(const struct qd_cuda_reduce_add_
     const char *name = "reduce_add_rmsnorm";
     QD_TRY(row_norm_check(name, args->n_rows, args->dim, err, errlen));
     QD_TRY(check_slices(name, args->dtype, args->n_slices, args->slice_stride, err, errlen));
-    if (args->peers.n_ranks < 1 || args->peers.n_ranks > QD_CUDA_MAX_RANKS)
-        return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "%s: %d ranks", name, args->peers.n_ranks);
+    QD_TRY(peers_check(name, args->peers, err, errlen));
     if (args->n_rows == 0) return QD_OK;
 
     const enum source from = args->peers.n_ranks == 1         ? ONE_RANK
                              : args->dtype == QD_PARTIAL_BF16 ? RANKS_BF16
                                                               : RANKS_F32;
-    const int64_t most = from == ONE_RANK ? args->n_rows : static_cast<int64_t>(QD_CUDA_PEER_BLOCKS);
-    const int64_t n_blocks = args->n_rows < most ? args->n_rows : most;
-    const struct launch_shape shape = {dim3(static_cast<unsigned>(n_blocks)),
-                                       dim3(row_norm_threads(args->dim)), 0, stream};
+    const dim3 grid =
+        from == ONE_RANK ? dim3(static_cast<unsigned>(args->n_rows)) : peers_grid(args->peers, args->n_rows);
+    const struct launch_shape shape = {grid, dim3(row_norm_threads(args->dim)), 0, stream};
     const auto kernel = args->numerics == QD_NUMERICS_HF ? kernel_for<true>(from) : kernel_for<false>(from);
     return launch(name, kernel, shape, err, errlen, *args, 1.0f / static_cast<float>(args->dim));
 }

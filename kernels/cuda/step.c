@@ -26,6 +26,11 @@ qd_status qd_cuda_step_init(struct qd_cuda *cuda, char *err, size_t errlen)
     size_t id_bytes = (size_t)cuda->config.limits.max_logit_rows * sizeof *step->host_ids;
     QD_TRY(qd_cuda_memory_alloc_host(cuda, id_bytes, &memory, err, errlen));
     step->host_ids = memory;
+    /* Mapped into every GPU at its own address; a kernel that waits sees a write without any call of CUDA, which a
+     * rank that hangs in one could keep waiting. */
+    QD_TRY(qd_cuda_memory_alloc_host(cuda, sizeof *cuda->abandoned, &memory, err, errlen));
+    cuda->abandoned = memory;
+    cuda->peers.abandoned = memory;
     return QD_CUDA(cudaEventCreateWithFlags(&step->done, cudaEventDisableTiming));
 }
 
@@ -172,6 +177,19 @@ qd_status qd_cuda_step_plan(struct qd_cuda *cuda, const struct qd_plan_args *arg
     return qd_cuda_step_unpack(step->upload, parts.n, parts.max_words, cuda->stream, err, errlen);
 }
 
+qd_status qd_cuda_step_wait(struct qd_cuda *cuda, cudaEvent_t event)
+{
+    char *err = cuda->text;
+    const size_t errlen = sizeof cuda->text;
+    atomic_store(&cuda->waits_for, "its GPU");
+    cudaError_t error = event != NULL ? cudaEventSynchronize(event) : cudaStreamSynchronize(cuda->stream);
+    atomic_store(&cuda->waits_for, NULL);
+    QD_TRY(qd_cuda_check(error, "waiting for the step", __FILE__, __LINE__, err, errlen));
+    if (atomic_load(cuda->abandoned) != 0)
+        return qd_fail(QD_ERR_RANK, err, errlen, "given up, since another rank of the replica has failed");
+    return QD_OK;
+}
+
 qd_status qd_cuda_step_finish(struct qd_cuda *cuda, int32_t *ids)
 {
     char *err = cuda->text;
@@ -182,7 +200,7 @@ qd_status qd_cuda_step_finish(struct qd_cuda *cuda, int32_t *ids)
         QD_TRY(
             QD_CUDA(cudaMemcpyAsync(step->host_ids, step->ids, bytes, cudaMemcpyDeviceToHost, cuda->stream)));
     QD_TRY(QD_CUDA(cudaEventRecord(step->done, cuda->stream)));
-    QD_TRY(QD_CUDA(cudaEventSynchronize(step->done)));
+    QD_TRY(qd_cuda_step_wait(cuda, step->done));
     memcpy(ids, step->host_ids, bytes);
     return QD_OK;
 }

@@ -24,6 +24,30 @@ replicas_answer() {
     [ "$("$JSON" "$TMP/run.json" total_output_tokens)" = 24 ]
 }
 
+ranks_share_gpus_when_asked() {
+    refuses 3 '16 ranks need 16 GPUs, there are 8: fewer ranks, or --ranks-per-gpu 2' \
+        "$QDYNO" run --device emu --model micro --load-format dummy --tp 8 --dp 2
+    exits 0 "$QDYNO" run --device emu --model micro --load-format dummy --tp 2 --dp 2 --ranks-per-gpu 4 \
+        --num-prompts 4 --input-len 9 --output-len 3 --num-warmups 0 --result-dir "$TMP/shared"
+    out_has 'ranks shared a GPU: not comparable'
+    equal 4 "$("$JSON" "$TMP/shared/result.json" completed)"
+    equal 4 "$("$JSON" "$TMP/shared/result.json" qdyno/device/ranks_per_gpu)"
+}
+
+# A step of many tokens takes the emulator longer than the watchdog gives it: as a rank that hangs, it still computes when
+# the program ends. The requests before it are results.
+a_step_that_does_not_end_ends_the_run() {
+    long=$(seq 1 400 | tr '\n' ' ')
+    printf '%s\n' '{"prompt": "Once", "output_tokens": 2}' "{\"prompt\": \"$long\", \"output_tokens\": 1}" >"$TMP/prompts.jsonl"
+    exits 5 timeout 60 "$QDYNO" run --device emu --model "$TINY" --tp 2 --dataset-name custom --ignore-eos \
+        --dataset-path "$TMP/prompts.jsonl" --max-concurrency 1 --num-warmups 0 --watchdog-timeout-s 1 --result-dir "$TMP/hung"
+    err_has 'replica 0 rank '
+    err_has ': step 2: no progress for 1 s'
+    err_has 'it does not stop'
+    equal 1 "$("$JSON" "$TMP/hung/result.json" completed)"
+    equal 1 "$("$JSON" "$TMP/hung/result.json" failed)"
+}
+
 models_are_refused_by_name() {
     refuses 2 'mha-oddsize-f32 on emu: hidden size 72: it must be a multiple of 64' \
         "$QDYNO" run --model "$GOLDENS/mha-oddsize-f32" --device emu
@@ -41,6 +65,8 @@ cuda_without_its_object_is_an_environment() {
 
 check the_text_is_the_cpus
 check replicas_answer
+check ranks_share_gpus_when_asked
+check a_step_that_does_not_end_ends_the_run
 check models_are_refused_by_name
 check cuda_without_its_object_is_an_environment
 finish

@@ -69,7 +69,7 @@ static void test_one_rank(void)
 {
     struct reduction r = new_reduction(1, PASS + 8, 0);
     reduce_and_check(&r, 1);
-    ranks_expect_meetings(&r.args[0].peers, 1, 0);
+    ranks_expect_meetings(&r.args[0].peers, 1, QD_CUDA_PEER_BLOCKS, 0);
 }
 
 /* Sizes around a vector, a block, a pass. */
@@ -106,7 +106,7 @@ static void test_replays(void)
     struct qd_cuda_peers peers[QD_CUDA_MAX_RANKS];
     for (int launch = 0; launch < 5; launch++) reduce_and_check(&r, (uint64_t)(1000 + launch));
     for (int rank = 0; rank < 4; rank++) peers[rank] = r.args[rank].peers;
-    ranks_expect_meetings(peers, 4, start + 10);
+    ranks_expect_meetings(peers, 4, 1, start + 10);
 }
 
 /* Launches that are issued without waiting for the one before, the sums of one the parts of the next; `start`
@@ -148,6 +148,16 @@ static void test_back_to_back(void)
     for (uint32_t before = 0; before < 4; before++) expect_chain(UINT32_MAX - before);
 }
 
+/* Ranks whose peer never comes, told so: their kernels end. */
+static void test_abandoned(void)
+{
+    const uint32_t abandoned = 1;
+    struct reduction r = new_reduction(2, PASS + 8, 0);
+    gpu_set_rank(0);
+    r.args[0].peers.abandoned = gpu_upload(&abandoned, sizeof abandoned);
+    for (int launch = 0; launch < 2; launch++) GPU_LAUNCH(qd_cuda_all_reduce, &r.args[0]);
+}
+
 static void test_refusals(void)
 {
     struct reduction r = new_reduction(1, 16, 0);
@@ -159,11 +169,14 @@ static void test_refusals(void)
     args.n = 16;
     args.peers.n_ranks = 9;
     GPU_REFUSED(qd_cuda_all_reduce, &args, "rank 0 of 9");
+    args.peers = (struct qd_cuda_peers){.n_ranks = 2};
+    GPU_REFUSED(qd_cuda_all_reduce, &args, "0 blocks that wait");
     args.peers = (struct qd_cuda_peers){.rank = 2, .n_ranks = 2};
     GPU_REFUSED(qd_cuda_all_reduce, &args, "rank 2 of 2");
     args.peers.rank = -1;
     GPU_REFUSED(qd_cuda_all_reduce, &args, "rank -1 of 2");
     args.peers.rank = 0;
+    args.peers.n_blocks = 1;
     args.n = 0; /* nothing to do, nobody to meet */
     GPU_LAUNCH(qd_cuda_all_reduce, &args);
 }
@@ -174,6 +187,7 @@ int main(int argc, char **argv)
         {"one_rank", test_one_rank}, {"2_ranks", test_2_ranks},           {"3_ranks", test_3_ranks},
         {"4_ranks", test_4_ranks},   {"8_ranks", test_8_ranks},           {"replays", test_replays},
         {"refusals", test_refusals}, {"back_to_back", test_back_to_back},
+        {"abandoned", test_abandoned},
     };
     return gpu_main(tests, sizeof tests / sizeof *tests, argc, argv);
 }

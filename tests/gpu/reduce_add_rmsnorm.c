@@ -345,9 +345,13 @@ static void refuses(void)
     GPU_REFUSED(qd_cuda_reduce_add_rmsnorm, &args, "0 fp32 slices");
     args = good;
     args.peers.n_ranks = QD_CUDA_MAX_RANKS + 1;
-    GPU_REFUSED(qd_cuda_reduce_add_rmsnorm, &args, "9 ranks");
+    GPU_REFUSED(qd_cuda_reduce_add_rmsnorm, &args, "rank 0 of 9");
     args.peers.n_ranks = 0;
-    GPU_REFUSED(qd_cuda_reduce_add_rmsnorm, &args, "0 ranks");
+    GPU_REFUSED(qd_cuda_reduce_add_rmsnorm, &args, "rank 0 of 0");
+    args.peers.n_ranks = 2;
+    GPU_REFUSED(qd_cuda_reduce_add_rmsnorm, &args, "0 blocks that wait");
+    args.peers.n_blocks = QD_CUDA_PEER_BLOCKS + 1;
+    GPU_REFUSED(qd_cuda_reduce_add_rmsnorm, &args, "33 blocks that wait");
 }
 
 int main(int argc, char **argv)

@@ -18,6 +18,7 @@ struct run_options {
     enum qd_numerics numerics;
     int32_t max_tokens, max_logit_rows, max_model_len;
     bool enforce_eager, batch_invariant; /* as in qd_device_config */
+    int ranks_per_gpu;                   /* as there */
 };
 
 /* Loads DIR for `tp` ranks of the device; fails the running test when that does not work. */
@@ -25,6 +26,11 @@ qd_model_t *load_model(const char *dir, const struct qd_device_ops *ops, int tp)
 
 /* The same of a preset, with made-up weights. */
 qd_model_t *make_model(const char *preset, const struct qd_device_ops *ops, int tp);
+
+/* The program and what a group over it is opened with, for a model that was loaded for the same device. Fails the
+ * running test. */
+void model_run_configure(struct model_run *run, qd_model_t *model, const struct qd_device_ops *ops,
+                         const struct run_options *options, struct qd_group_config *group);
 
 /* Opens a group over a model that was loaded for the same device. Fails the running test. */
 void model_run_open(struct model_run *run, qd_model_t *model, const struct qd_device_ops *ops,

@@ -203,7 +203,7 @@ static bool is_used(void)
 {
     if (qd_emu_runtime.handles != NULL || qd_emu_runtime.n_allocations > 0) return true;
     for (int d = 0; d < QD_EMU_MAX_DEVICES; d++)
-        if (qd_emu_runtime.devices[d].has_thread) return true;
+        if (qd_emu_runtime.devices[d].n_threads > 0) return true;
     return false;
 }
 
@@ -279,16 +279,17 @@ void qd_emu_shutdown(void)
     for (int d = 0; d < QD_EMU_MAX_DEVICES; d++) {
         struct qd_emu_device *device = &runtime->devices[d];
         device->is_stopping = true;
-        if (device->has_thread) pthread_cond_signal(&device->has_work);
+        if (device->n_threads > 0) pthread_cond_broadcast(&device->has_work);
     }
     qd_emu_unlock();
     for (int d = 0; d < QD_EMU_MAX_DEVICES; d++)
-        if (runtime->devices[d].has_thread) pthread_join(runtime->devices[d].thread, NULL);
+        for (int t = 0; t < runtime->devices[d].n_threads; t++)
+            pthread_join(runtime->devices[d].threads[t], NULL);
     qd_emu_lock();
     release_handles();
     qd_emu_free_all_memory();
     for (int d = 0; d < QD_EMU_MAX_DEVICES; d++) {
-        if (runtime->devices[d].has_thread) pthread_cond_destroy(&runtime->devices[d].has_work);
+        if (runtime->devices[d].n_threads > 0) pthread_cond_destroy(&runtime->devices[d].has_work);
         runtime->devices[d] = (struct qd_emu_device){0};
     }
     for (int bucket = 0; bucket < QD_EMU_KERNEL_BUCKETS; bucket++)
