@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-enum { QD_DEVICE_ABI_VERSION = 3 };
+enum { QD_DEVICE_ABI_VERSION = 4 };
 
 /* The shape facts of a model that decide whether a device can run it; of one rank where marked. */
 struct qd_model_shape {

@@ -54,11 +54,11 @@ GOLDENS=tests/data/goldens/models
 # How much work: what fills a GPU, or what an emulated one does in seconds.
 if [ "$device" = cuda ]; then
     : "${models:=0.6B,8B}"
-    kernel_tokens=1,16,128,2048 golden_len=4096 text_tokens=32 batches='1 8 64 256' new_tokens=128 prefill_budgets='2048 8192'
+    kernel_tokens=1,8,64,256,2048 kernel_context='' golden_len=4096 text_tokens=32 batches='1 8 64 256' new_tokens=128 prefill_budgets='2048 8192'
     prefill_len=2048 prefill_prompts=16 budgets=512,2048,8192 sweep_input=512 sweep_output=128 sweep_prompts=64 runs=2
 else
     : "${models:=micro}"
-    kernel_tokens=1,16 golden_len=40 text_tokens=4 batches='1 2' new_tokens=3 prefill_budgets='16 32'
+    kernel_tokens=1,3 kernel_context='--context 40' golden_len=40 text_tokens=4 batches='1 2' new_tokens=3 prefill_budgets='16 32'
     prefill_len=32 prefill_prompts=1 budgets=16,32 sweep_input=12 sweep_output=3 sweep_prompts=2 runs=1
 fi
 model_list=$(echo "$models" | tr ',' ' ')
@@ -82,10 +82,29 @@ stage_doctor() {
 }
 
 stage_kernels() {
-    "$qdyno" kernels --device "$device" --model "$first_model" --tokens "$kernel_tokens" >"$folder/kernels.txt"
-    result=$?
-    cat "$folder/kernels.txt"
+    result=0
+    : >"$folder/kernels.tsv"
+    for model in $model_list; do
+        # shellcheck disable=SC2086 # an option and its value, or nothing
+        "$qdyno" kernels --device "$device" --model "$model" --tokens "$kernel_tokens" $kernel_context \
+            --format json --output "$folder/kernels-$model.json" || result=1
+        echo "$model" >>"$folder/kernels.tsv"
+        [ ! -e "$folder/kernels-$model.json" ] || kernel_rows <"$folder/kernels-$model.json" >>"$folder/kernels.tsv"
+    done
+    cat "$folder/kernels.tsv"
     return $result
+}
+
+# The fields of a kernels.json that one reads first, a line a row.
+kernel_rows() {
+    printf 'op\tshape\tstatus\tmedian us\tfloor us\n'
+    awk -F '"' '
+        /^\t*"op":/ { op = $4 }
+        /^\t*"shape":/ { shape = $4 }
+        /^\t*"status":/ { status = $4 }
+        /^\t*"median_us":/ { median = number() }
+        /^\t*"floor_us":/ { printf "%s\t%s\t%s\t%s\t%s\n", op, shape, status, median, number() }
+        function number() { gsub(/[^0-9.e+-]/, "", $3); return $3 == "" ? "-" : $3 }'
 }
 
 # Models that the device does not support are listed with its reason.
@@ -242,6 +261,12 @@ given="device $device, models $models"
 running=''
 trap '[ -z "$running" ] || kill "$running"; exit 130' INT TERM
 
+# The program's last word that is no progress, or the last line.
+reason_in() {
+    { grep -v '^[[:space:]]*$' "$1" | tail -n 1 && grep '^qdyno: ' "$1" | grep -vE '^qdyno: [0-9]+ of [0-9]+:' | tail -n 1; } |
+        tail -n 1 | cut -c 1-200
+}
+
 # judge STAGE: runs it under its time limit; the outcome and the seconds it took go to STAGE/outcome.
 judge() {
     mkdir -p "$out/$1"
@@ -256,7 +281,7 @@ judge() {
     case $status in
     0) outcome=passed ;;
     124 | 137) outcome="failed: stopped after $seconds s" ;;
-    *) outcome="failed: $(grep -v '^[[:space:]]*$' "$out/$1/log.txt" | tail -n 1 | cut -c 1-200)" ;;
+    *) outcome="failed: $(reason_in "$out/$1/log.txt")" ;;
     esac
     printf '%s\t%s\t%s\n' "$1" "$seconds" "$outcome" >"$out/$1/outcome"
 }
@@ -270,7 +295,7 @@ summarize() {
     stages | while read -r name _; do
         cat "$out/$name/outcome" 2>/dev/null || printf '%s\t-\tnot run\n' "$name"
     done
-    for part in "$out"/eval/not-supported.txt "$out"/eval/eval.jsonl "$out"/steps-*/steps.tsv "$out"/sweep-*/report.md; do
+    for part in "$out"/kernels/kernels.tsv "$out"/eval/not-supported.txt "$out"/eval/eval.jsonl "$out"/steps-*/steps.tsv "$out"/sweep-*/report.md; do
         [ -s "$part" ] || continue
         printf '\n== %s\n' "${part#"$out"/}"
         case $part in

@@ -136,7 +136,8 @@ static void look_at_cuda(struct qd_doctor *doctor)
         doctor->cuda = NULL;
         return;
     }
-    if (doctor->cuda->memory(0, &doctor->cuda_memory, doctor->gpus_reason, sizeof doctor->gpus_reason) !=
+    const struct qd_device_config one_rank = {.n_ranks = 1};
+    if (doctor->cuda->memory(&one_rank, &doctor->cuda_memory, doctor->gpus_reason, sizeof doctor->gpus_reason) !=
         QD_OK)
         doctor->cuda_memory = (struct qd_device_memory){0};
 }

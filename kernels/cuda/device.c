@@ -190,7 +190,8 @@ static qd_status cuda_cache_bytes(int first_rank, size_t *out, char *err, size_t
 {
     int gpu, bytes;
     struct qd_cuda_gpu_size size;
-    QD_TRY(use_gpu(first_rank, &gpu, &size, err, errlen));
+    const struct qd_device_config config = {.first_rank = first_rank, .n_ranks = first_rank + 1};
+    QD_TRY(use_gpu(&config, &gpu, &size, err, errlen));
     QD_TRY(QD_CUDA(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, gpu)));
     *out = (size_t)bytes;
     return QD_OK;

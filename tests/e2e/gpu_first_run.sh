@@ -1,5 +1,5 @@
 #!/bin/sh
-# tools/gpu-first-run.sh: how it goes on after failures with a program that is played.
+# tools/gpu-first-run.sh: all of it on emulated GPUs, and how it goes on after failures with a program that is played.
 # shellcheck shell=sh
 . tests/e2e/lib.sh
 
@@ -40,7 +40,7 @@ a_failed_stage_stops_no_other_and_is_repeated() {
     exits 0 first_run
     out_has 'doctor: has passed before'
     out_has 'kernels: passed'
-    equal 1 "$(calls kernels)"
+    equal 2 "$(calls kernels)" # once for each model
     equal 0 "$(calls sweep)"
     exits 0 first_run --only sweep-8B-eager
     equal 1 "$(calls 'sweep .*--model 8B .*--enforce-eager')"
@@ -100,6 +100,24 @@ no_stage_is_longer_than_eight_minutes() {
     awk -v limit="$seconds" '$2 >= limit { exit 1 }' "$TMP/stages" || fail "a stage is expected to take longer"
 }
 
+all_of_it_on_emulated_gpus() {
+    case $BUILD in *address* | *thread*) skip "sanitizers make it slow, and other tests cover what it runs" ;; esac
+    mkdir -p "$TMP/real/build"
+    case $QDYNO in /*) program=$QDYNO ;; *) program=$PWD/$QDYNO ;; esac
+    ln -s "$program" "$TMP/real/build/qdyno"
+    for folder in models tests tools; do ln -s "$PWD/$folder" "$TMP/real/$folder"; done
+    exits 0 "$TMP/real/tools/gpu-first-run.sh" --device emu --out "$TMP/emu out"
+    "$TMP/real/tools/gpu-first-run.sh" --device emu --list | while read -r stage _; do
+        out_has "$stage: passed"
+    done
+    summary=$TMP/emu\ out/summary.txt
+    equal 28 "$(awk -F '\t' '$3 == "passed" && $5 > 0' "$TMP/emu out/kernels/kernels.tsv" | wc -l)"
+    grep -q '^mha-oddsize-f32 on emu: hidden size 72' "$summary"
+    equal 4 "$(grep -c '"passes":true' "$summary")"
+    awk -F '\t' '/^decode, batch|^prefill, budget/ { n += $2 > 0 && $4 > 0 } END { exit n != 4 }' "$summary"
+    equal 4 "$(grep -c '^| *1 | *1 | *\(16\|32\) |' "$summary")"
+}
+
 check a_failed_stage_stops_no_other_and_is_repeated
 check its_exit_is_that_of_the_stages_it_ran
 check everything_is_in_the_bundle
@@ -107,4 +125,5 @@ check graphs_and_eager_of_both_models_are_swept
 check another_run_does_not_mix_with_it
 check bad_arguments_are_refused
 check no_stage_is_longer_than_eight_minutes
+check all_of_it_on_emulated_gpus
 finish

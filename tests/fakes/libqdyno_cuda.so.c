@@ -5,9 +5,10 @@
 
 #include "kernels/cuda/device.h"
 
-static qd_status memory(int first_rank, struct qd_device_memory *out, char *err, size_t errlen)
+static qd_status memory(const struct qd_device_config *config, struct qd_device_memory *out, char *err,
+                        size_t errlen)
 {
-    (void)first_rank;
+    (void)config;
     if (getenv("QD_FAKE_GPUS") != NULL) {
         snprintf(err, errlen, "there is no GPU that CUDA can use: none is visible");
         return QD_ERR_ENVIRONMENT;
