@@ -145,6 +145,9 @@ $(BUILD)/harness/cli/version.o: $(BUILD)/commit.h
 $(BUILD)/%.o: %.c
 	$(call compile)
 
+# Compares what is declared of NVIDIA's libraries with their headers, where those are.
+$(BUILD)/tests/kernels/library_real.o: CPPFLAGS += $(patsubst %,-isystem %,$(wildcard $(CUDA_HOME)/include))
+
 # The emulator in the place of CUDA. Under ThreadSanitizer it is not watched itself: it tells what CUDA threads do.
 EMU := -Ikernels/emu/shim -DQD_EMU
 $(BUILD)/kernels/cuda/%.o $(BUILD)/tests/emu/%.o $(BUILD)/tests/gpu/%.o $(BUILD)/tests/kernels/cuda_%.o: CPPFLAGS += $(EMU)

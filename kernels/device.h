@@ -49,6 +49,23 @@ struct qd_device_build {
     const char *architectures; /* GPUs that have code of their own: "80 90"; newer ones get theirs from the driver */
 };
 
+/* What a device reaches in a measurement, to set an op's figures beside. */
+struct qd_device_ceilings {
+    double copy_gbps;     /* GB/s (1e9) read and written by a copy within its memory */
+    double matrix_gflops; /* GFLOP/s (1e9) of a large bf16 product, this project's best */
+};
+
+/* Another library's product on the stream of the ops, to set gemm_nt beside: out [M][N] = a [M][K] * w [N][K]^T in
+ * bf16 with fp32 accumulation, all without gaps between rows and 256-byte aligned. */
+struct qd_rival_ops {
+    const char *name; /* "cuBLASLt" */
+    /* Asks for algorithms, the most promising first. QD_ERR_NOT_FOUND: the library is not installed;
+     * QD_ERR_ENVIRONMENT, QD_ERR_UNSUPPORTED: it cannot be used, or not for this shape. */
+    qd_status (*prepare)(void *ctx, int64_t m, int64_t n, int64_t k, int *n_algorithms, char *err, size_t errlen);
+    int (*algorithm)(void *ctx, int i); /* its number in the library */
+    qd_status (*run)(void *ctx, int i, const qd_bf16 *a, const qd_bf16 *w, qd_bf16 *out, char *err, size_t errlen);
+};
+
 struct qd_device_ops {
     uint32_t abi_version; /* QD_DEVICE_ABI_VERSION */
     const char *name;     /* as in --device */
@@ -89,6 +106,9 @@ struct qd_device_ops {
     qd_status (*time_begin)(void *ctx);
     qd_status (*time_end)(void *ctx, int64_t *ns);
     qd_status (*cache_bytes)(int first_rank, size_t *out, char *err, size_t errlen);
+    qd_status (*ceilings)(int first_rank, struct qd_device_ceilings *out, char *err, size_t errlen);
+    qd_status (*pci_bus_id)(int first_rank, char *out, size_t len, char *err, size_t errlen); /* (optional by itself) */
+    const struct qd_rival_ops *rival; /* (optional by itself) */
 
     /* ops */
     qd_status (*embed)(void *ctx, const struct qd_embed_args *args);
@@ -198,6 +218,13 @@ static inline qd_status qd_device_begin_step(struct qd_device d, const struct qd
 static inline qd_status qd_device_end_step(struct qd_device d, int32_t *ids)
 {
     return d.ops->end_step != NULL ? d.ops->end_step(d.ctx, ids) : QD_OK;
+}
+/* Measures both, in a second or so, with memory of its own that is given back; no context need be open. Only where there
+ * is time_begin. QD_ERR_NO_MEMORY when the device has less than a gigabyte free. */
+static inline qd_status qd_device_measure_ceilings(const struct qd_device_ops *ops, int first_rank,
+                                                   struct qd_device_ceilings *out, char *err, size_t errlen)
+{
+    return ops->ceilings(first_rank, out, err, errlen);
 }
 /* What the device takes for the ops called between the two, on its own clock; time_end waits for them. Both are called
  * between plan and end_step, by a context that does not record. Only where there is time_begin. */

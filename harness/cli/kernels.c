@@ -26,7 +26,9 @@ struct kernels {
     struct qd_kernels_row *rows;  /* [cases.n] */
     struct qd_op_machine machine; /* of the floors; `this` until it was measured */
     bool is_this_machine, is_cpu, is_emu;
+    bool no_rival;          /* it is not here */
     size_t n_runnable;      /* cases that are not refused whatever the device */
+    qd_op_clocks_t *clocks; /* NULL: nobody tells */
     struct qd_arena probed; /* what the read bandwidth is probed on */
 };
 
@@ -34,12 +36,10 @@ struct kernels {
 
 /* By a team of its own, which is gone before a rank starts; the memory stays, for touching it takes longest.
  */
-static qd_status probe(struct kernels *k, struct qd_op_ceilings *out, char *err, size_t errlen)
+static qd_status probe_cpu(struct kernels *k, struct qd_op_ceilings *out, char *err, size_t errlen)
 {
     const struct qd_cpu_kernels *kernels;
     qd_team_t *team;
-    *out = (struct qd_op_ceilings){0};
-    if (!k->is_cpu || k->n_runnable == 0) return QD_OK;
     if (k->probed.base == NULL) {
         QD_TRY(qd_arena_init(&k->probed, qd_cpu_probe_bytes(), err, errlen));
         memset(qd_arena_take(&k->probed, qd_cpu_probe_bytes(), 64), 1, qd_cpu_probe_bytes());
@@ -53,9 +53,21 @@ static qd_status probe(struct kernels *k, struct qd_op_ceilings *out, char *err,
     return QD_OK;
 }
 
+/* Nothing on emulated GPUs: their clock says nothing of a GPU's. */
+static qd_status probe(struct kernels *k, struct qd_op_ceilings *out, char *err, size_t errlen)
+{
+    struct qd_device_ceilings gpu;
+    *out = (struct qd_op_ceilings){0};
+    if (k->n_runnable == 0 || k->is_emu) return QD_OK;
+    if (k->is_cpu) return probe_cpu(k, out, err, errlen);
+    QD_TRY(qd_device_measure_ceilings(k->op.ops, 0, &gpu, err, errlen));
+    *out = (struct qd_op_ceilings){gpu.copy_gbps, gpu.matrix_gflops};
+    return QD_OK;
+}
+
 static struct qd_op_ceilings better(struct qd_op_ceilings a, struct qd_op_ceilings b)
 {
-    return (struct qd_op_ceilings){a.read_gbps > b.read_gbps ? a.read_gbps : b.read_gbps,
+    return (struct qd_op_ceilings){a.memory_gbps > b.memory_gbps ? a.memory_gbps : b.memory_gbps,
                                    a.gflops > b.gflops ? a.gflops : b.gflops};
 }
 
@@ -79,6 +91,23 @@ static qd_status check_memory(const struct kernels *k, const struct qd_op_case *
                    available);
 }
 
+static bool read_clock(const struct kernels *k, struct qd_op_clock *out)
+{
+    char why[QD_ERR_LEN];
+    return k->clocks != NULL && qd_op_clocks_read(k->clocks, out, why, sizeof why) == QD_OK;
+}
+
+/* That it is not installed is said once. */
+static void measure_rival(struct kernels *k, qd_op_session_t *session, struct qd_kernels_row *row)
+{
+    char why[QD_ERR_LEN];
+    if (k->op.ops->rival == NULL || !qd_op_is_gemm(row->c.op) || k->no_rival) return;
+    qd_status st = qd_op_time_rival(session, &row->timing, &row->rival, why, sizeof why);
+    row->has_rival = st == QD_OK;
+    k->no_rival = st == QD_ERR_NOT_FOUND || st == QD_ERR_ENVIRONMENT;
+    if (st != QD_OK) qd_session_say("%s is not measured beside: %s", k->op.ops->rival->name, why);
+}
+
 /* Verified first: a wrong result has no time. */
 static qd_status measure(struct kernels *k, struct qd_kernels_row *row, char *err, size_t errlen)
 {
@@ -100,9 +129,12 @@ static qd_status measure(struct kernels *k, struct qd_kernels_row *row, char *er
         st = qd_op_count(session, &row->counters, err, errlen);
         row->is_counted = st == QD_OK;
     } else if (passed) {
+        row->has_clocks = read_clock(k, &row->before);
         st = qd_op_time(session, (int)k->options->repeat, &row->timing, err, errlen);
         row->timing.is_cold = is_cold;
         row->is_timed = st == QD_OK;
+        row->has_clocks = row->has_clocks && read_clock(k, &row->after);
+        if (st == QD_OK) measure_rival(k, session, row);
     }
     qd_op_session_close(session);
     return st;
@@ -135,7 +167,7 @@ static qd_status set_limits(struct kernels *k, size_t begin, size_t end, struct 
     QD_TRY(probe(k, &after, err, errlen));
     struct qd_op_machine machine = k->machine;
     struct qd_op_ceilings best = better(*limits, after);
-    if (k->is_this_machine) machine.memory_gbps = best.read_gbps;
+    if (k->is_this_machine) machine.memory_gbps = best.memory_gbps;
     if (k->is_this_machine) machine.bf16_gflops = best.gflops;
     for (size_t i = begin; i < end; i++) {
         struct qd_kernels_row *row = &k->rows[i];
@@ -250,6 +282,9 @@ static qd_status prepare(struct kernels *k, char *err, size_t errlen)
     k->is_cpu = strcmp(o->device, "cpu") == 0;
     k->is_emu = strcmp(o->device, "emu") == 0;
     QD_TRY(choose_machine(k, err, errlen));
+    char why[QD_ERR_LEN] = "";
+    qd_status st = qd_op_clocks_open(k->op.ops, &k->clocks, why, sizeof why);
+    if (st != QD_OK && st != QD_ERR_UNSUPPORTED) qd_session_say("clocks are not read: %s", why);
     if (o->output != NULL) QD_TRY(qd_file_check_writable(o->output, err, errlen));
     QD_TRY(qd_kernels_cases_make(o, &k->cases, err, errlen));
     for (size_t i = 0; i < k->cases.n; i++) k->n_runnable += k->cases.of[i].refusal[0] == '\0';
@@ -279,6 +314,7 @@ static int run_kernels(const struct qd_command *command, const struct qd_options
     if (st == QD_OK) st = measure_all(&k, err, sizeof err);
     if (st == QD_OK) st = write_output(&k, err, sizeof err);
     int code = st == QD_OK ? judge(&k) : qd_command_fail(command, st, err);
+    qd_op_clocks_close(k.clocks);
     qd_arena_free(&k.probed);
     qd_kernels_cases_free(&k.cases);
     free(k.rows);

@@ -6,6 +6,7 @@
 #include "harness/report/table.h"
 #include "harness/result/csv.h"
 #include "harness/result/json_put.h"
+#include "kernels/nvml.h"
 
 enum field_kind { FIELD_NONE, FIELD_TEXT, FIELD_INT, FIELD_REAL };
 
@@ -94,7 +95,7 @@ static void add_times(struct fields *fields, const struct qd_kernels_row *row, s
     add_real(fields, "mad_us", known, t->mad_us, true);
     add_real(fields, "gbps", known, gbps, true);
     add_real(fields, "gflops", known, gflops, true);
-    add_real(fields, "read_pct", known && most->read_gbps > 0, 100 * gbps / most->read_gbps, true);
+    add_real(fields, "memory_pct", known && most->memory_gbps > 0, 100 * gbps / most->memory_gbps, true);
     add_real(fields, "peak_pct", known && most->gflops > 0, 100 * gflops / most->gflops, true);
     add_real(fields, "floor_us", true, row->floor_us, true);
     add_text(fields, "bound", row->is_compute_bound ? "compute" : "memory", true);
@@ -114,6 +115,25 @@ static void add_counters(struct fields *fields, const struct qd_kernels_row *row
     add_int(fields, "barriers", known, (int64_t)c->barriers, false);
 }
 
+static void add_rival(struct fields *fields, const struct qd_kernels_row *row)
+{
+    const struct qd_op_rival *rival = &row->rival;
+    bool known = row->has_rival;
+    add_real(fields, "cublaslt_us", known, rival->median_us, true);
+    add_real(fields, "cublaslt_first_us", known, rival->first_us, false);
+    add_int(fields, "cublaslt_algorithms", known, rival->n_algorithms, false);
+    add_int(fields, "cublaslt_algorithm", known, rival->algorithm, true);
+}
+
+static void add_clocks(struct fields *fields, const struct qd_kernels_row *row)
+{
+    char throttle[256];
+    qd_nvml_throttle_text(row->before.throttle | row->after.throttle, throttle, sizeof throttle);
+    add_int(fields, "sm_mhz_before", row->has_clocks, row->before.sm_mhz, true);
+    add_int(fields, "sm_mhz_after", row->has_clocks, row->after.sm_mhz, true);
+    add_text(fields, "throttle", row->has_clocks ? throttle : NULL, true);
+}
+
 static void list_fields(const struct qd_kernels_row *row, struct fields *fields)
 {
     struct qd_traffic traffic = qd_op_traffic(&row->c);
@@ -123,6 +143,8 @@ static void list_fields(const struct qd_kernels_row *row, struct fields *fields)
     add_int(fields, "bytes", true, (int64_t)traffic.bytes, true);
     add_int(fields, "flops", true, (int64_t)traffic.flops, false);
     add_times(fields, row, traffic);
+    add_rival(fields, row);
+    add_clocks(fields, row);
     add_counters(fields, row);
 }
 

@@ -7,13 +7,15 @@
 
 #include <cjson/cJSON.h>
 
+#include "harness/ops/clocks.h"
 #include "harness/ops/count.h"
 #include "harness/ops/machine.h"
+#include "harness/ops/rival.h"
 #include "harness/ops/time.h"
 
 /* What the machine gave when it was asked in the same process; 0: not measured. */
 struct qd_op_ceilings {
-    double read_gbps, gflops; /* GB/s, GFLOP/s */
+    double memory_gbps, gflops; /* GB/s read (cpu) or copied (GPUs), GFLOP/s */
 };
 
 struct qd_kernels_row {
@@ -23,7 +25,11 @@ struct qd_kernels_row {
     struct qd_op_timing timing;
     struct qd_op_ceilings ceilings;
     struct qd_op_counters counters;
-    double floor_us; /* on the machine whose profile was chosen */
+    bool has_rival;
+    struct qd_op_rival rival; /* of projections, where the device has cuBLASLt */
+    bool has_clocks;
+    struct qd_op_clock before, after; /* of the first rank's GPU */
+    double floor_us;                  /* on the machine whose profile was chosen */
     bool is_compute_bound;
     const char *machine; /* its name */
 };

@@ -39,7 +39,7 @@ enum qd_option_group {
     QD_GROUP_CHAT = 1 << 12,
     QD_GROUP_DRY_RUN = 1 << 13,
     QD_GROUP_SCHED = 1 << 14,
-    QD_GROUP_KERNELS = 1 << 20,
+    QD_GROUP_KERNELS = 1 << 15,
 };
 
 enum { QD_MAX_OPTIONS = 96 };

@@ -167,6 +167,33 @@ static qd_status check_gemm(struct check *k, char *err, size_t errlen)
     return QD_OK;
 }
 
+qd_status qd_op_check_product(const struct qd_op_rank *r, const qd_bf16 *product, struct qd_op_error *error,
+                              char *err, size_t errlen)
+{
+    struct qd_op_gemm gemm = qd_op_gemm(&r->c);
+    gemm.epilogue = QD_EPILOGUE_STORE;
+    int64_t n = n_picked(r->c.n_tokens, (double)gemm.n * (double)gemm.k);
+    qd_bf16 *want = malloc((size_t)gemm.n * sizeof *want);
+    if (want == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for a row");
+    for (int64_t i = 0; i < n; i++) {
+        int64_t row = pick(i, n, r->c.n_tokens);
+        const struct qd_gemm_nt_args args = {
+            .a = (const qd_bf16 *)(const void *)r->operands.of[QD_OP_A].host + row * gemm.lda,
+            .m = 1,
+            .lda = gemm.lda,
+            .w = {r->operands.of[QD_OP_W].host, gemm.n, gemm.k, QD_LAYOUT_ROWS},
+            .epilogue = gemm.epilogue,
+            .out = want,
+            .ldo = gemm.n,
+        };
+        qd_ref_gemm_nt(&args, QD_NUMERICS_FUSED);
+        qd_op_compare_bf16(error, "product", gemm_tolerance(&r->c, &gemm), row, product + row * gemm.n, want,
+                           gemm.n);
+    }
+    free(want);
+    return QD_OK;
+}
+
 static void check_norm(struct check *k)
 {
     int64_t dim = k->c->shape.hidden_dim;

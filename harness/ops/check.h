@@ -25,4 +25,8 @@ qd_status qd_op_check(const struct qd_op_rank *r, const struct qd_step *step, ui
                       const struct qd_op_outputs *outputs, struct qd_op_error *error, char *err,
                       size_t errlen);
 
+/* Of another library's product [M][N] of a projection's operands, without its epilogue. */
+qd_status qd_op_check_product(const struct qd_op_rank *r, const qd_bf16 *product, struct qd_op_error *error,
+                              char *err, size_t errlen);
+
 #endif

@@ -131,6 +131,10 @@ static qd_status set_sizes(const struct qd_op_case *c, const struct qd_device_op
                 set_weights(c, ops, of);
     if (fits && reduces)
         fits = set_extent(&of[QD_OP_IO], (struct extent){c->n_tokens, s->hidden_dim, sizeof(qd_bf16)});
+    if (fits && qd_op_is_gemm(c->op) && ops->rival != NULL) {
+        fits = set_extent(&of[QD_OP_RIVAL], (struct extent){c->n_tokens, qd_op_gemm(c).n, sizeof(qd_bf16)});
+        of[QD_OP_RIVAL].host_bytes = 0;
+    }
     if (fits && (c->op == QD_OP_QK_NORM_ROPE_KV || qd_op_is_attention(c->op))) {
         struct extent pool = {2 * (int64_t)qd_op_pages(c).n_blocks,
                               s->n_kv_heads * (int64_t)QD_KV_BLOCK_SIZE * s->head_dim, sizeof(qd_bf16)};

@@ -12,6 +12,8 @@ enum qd_op_operand_name {
     QD_OP_IO,    /* read and written: residual, the data of an all-reduce */
     QD_OP_OUT,   /* written */
     QD_OP_POOL,  /* KV pages of one layer; no host copy, as only the device's own ops read them */
+    QD_OP_RIVAL, /* written by another library: the product of a projection, [M][N]; where the device has a
+                    rival */
     QD_OP_N_OPERANDS,
 };
 

@@ -12,7 +12,7 @@ enum {
     MAX_COPIES = 4096,
     MAX_BATCH = 1024,
     WARM_UP_CALLS = 3,
-    MAX_WARM_UP = 1 << 18, /* calls */
+    MAX_WARM_UP = 1 << 18,  /* calls */
     SAMPLE_NS = 200000,     /* a pair of events is good to about a microsecond */
     WARM_UP_NS = 200000000, /* GPUs raise their clocks in so long */
     MAX_RANKS = 8,
@@ -107,7 +107,7 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static double median(double *values, int n)
+double qd_op_median(double *values, int n)
 {
     qsort(values, (size_t)n, sizeof *values, compare);
     return n % 2 != 0 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
@@ -115,12 +115,12 @@ static double median(double *values, int n)
 
 static void summarise(double *samples, int n, struct qd_op_timing *out)
 {
-    double middle = median(samples, n); /* sorts */
+    double middle = qd_op_median(samples, n); /* sorts */
     out->median_us = middle * 1e-3;
     out->min_us = samples[0] * 1e-3;
     out->max_us = samples[n - 1] * 1e-3;
     for (int i = 0; i < n; i++) samples[i] = fabs(samples[i] - middle);
-    out->mad_us = median(samples, n) * 1e-3;
+    out->mad_us = qd_op_median(samples, n) * 1e-3;
 }
 
 /* How many calls make a sample long enough, and how many warm the device up: from a few calls. */
@@ -130,7 +130,7 @@ static qd_status calibrate(qd_op_session_t *session, struct timing *t, char *err
     *t = (struct timing){.n_warm_up = 1, .n_samples = WARM_UP_CALLS, .batch = 1};
     QD_TRY(qd_op_session_run(session, time_rank, t, 0, true, err, errlen));
     reduce_ranks(t, qd_op_session_ranks(session), samples);
-    double ns = median(samples, WARM_UP_CALLS), batch = ceil(SAMPLE_NS / ns), warm_up = 1;
+    double ns = qd_op_median(samples, WARM_UP_CALLS), batch = ceil(SAMPLE_NS / ns), warm_up = 1;
     if (qd_op_session_ops(session)->time_begin != NULL) warm_up = ceil(WARM_UP_NS / ns);
     t->batch = batch < MAX_BATCH ? (int)batch : MAX_BATCH;
     t->n_warm_up = warm_up < MAX_WARM_UP ? (int)warm_up : MAX_WARM_UP;

@@ -29,4 +29,7 @@ qd_status qd_op_copies(const struct qd_op_options *options, const struct qd_op_c
 qd_status qd_op_time(qd_op_session_t *session, int n_samples, struct qd_op_timing *out, char *err,
                      size_t errlen);
 
+/* The median of values[n], which are sorted by it; n >= 1. */
+double qd_op_median(double *values, int n);
+
 #endif

@@ -197,6 +197,24 @@ static qd_status cuda_cache_bytes(int first_rank, size_t *out, char *err, size_t
     return QD_OK;
 }
 
+static qd_status cuda_ceilings(int first_rank, struct qd_device_ceilings *out, char *err, size_t errlen)
+{
+    int gpu;
+    struct qd_cuda_gpu_size size;
+    QD_TRY(use_gpu(first_rank, &gpu, &size, err, errlen));
+    return qd_cuda_ceilings(size, out, err, errlen);
+}
+
+#ifndef QD_EMU
+static qd_status cuda_pci_bus_id(int first_rank, char *out, size_t len, char *err, size_t errlen)
+{
+    int gpu;
+    struct qd_cuda_gpu_size size;
+    QD_TRY(use_gpu(first_rank, &gpu, &size, err, errlen));
+    return QD_CUDA(cudaDeviceGetPCIBusId(out, (int)len, gpu));
+}
+#endif
+
 /* ---- memory and copies ---- */
 
 static qd_status cuda_alloc(void *ctx, size_t bytes, void **out, char *err, size_t errlen)
@@ -258,6 +276,8 @@ static const struct qd_device_ops cuda_ops = {
     .name = "cuda",
     .build = &cuda_build,
     .memory = cuda_memory,
+    .pci_bus_id = cuda_pci_bus_id,
+    .rival = &qd_cuda_rival,
 #endif
     .abi_version = QD_DEVICE_ABI_VERSION,
     .executes = true,
@@ -280,6 +300,7 @@ static const struct qd_device_ops cuda_ops = {
     .time_begin = qd_cuda_time_begin,
     .time_end = qd_cuda_time_end,
     .cache_bytes = cuda_cache_bytes,
+    .ceilings = cuda_ceilings,
     .embed = qd_cuda_op_embed,
     .rmsnorm = qd_cuda_op_rmsnorm,
     .gemm_nt = qd_cuda_op_gemm_nt,

@@ -6,6 +6,7 @@
  *     step.c     a step on its way to fixed device addresses, and its ids on the way back
  *     graph.c    decode steps recorded once for each padded batch and replayed
  *     timing.c   how long ops take on the device
+ *     ceilings.c what a GPU reaches, to set them beside
  *     comm.c     how ranks meet, and the collectives that are no part of another op
  *     ops.c      the ops of the table over the launchers of kernels.h and attention.h
  *
@@ -19,6 +20,7 @@
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/cublaslt.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/device.h"
 
@@ -113,6 +115,7 @@ struct qd_cuda {
     struct qd_cuda_step step;
     struct qd_cuda_graphs graphs;
     cudaEvent_t time_begin, time_end; /* NULL until somebody measures */
+    qd_cublaslt_t *cublaslt;          /* likewise */
 };
 
 /* Device memory of `bytes`, zeroed, or page-locked host memory; both until the context closes. */
@@ -154,7 +157,10 @@ void qd_cuda_graph_free(struct qd_cuda *cuda);
 /* timing.c, as in the table. */
 qd_status qd_cuda_time_begin(void *ctx);
 qd_status qd_cuda_time_end(void *ctx, int64_t *ns);
-void qd_cuda_time_free(struct qd_cuda *cuda);
+void qd_cuda_time_free(struct qd_cuda *cuda); /* cuBLASLt too */
+
+/* ceilings.c: on the calling thread's GPU. */
+qd_status qd_cuda_ceilings(struct qd_cuda_gpu_size gpu, struct qd_device_ceilings *out, char *err, size_t errlen);
 
 /* Gives this rank's GPU access to the others'. Collective. */
 qd_status qd_cuda_comm_open(struct qd_cuda *cuda, char *err, size_t errlen);

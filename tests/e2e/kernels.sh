@@ -18,7 +18,7 @@ the_cpu_is_verified_and_timed() {
     exits 0 "$QDYNO" kernels $SMALL --tokens 1,5 --context 20 --format csv
     equal 28 "$(column op | wc -l)"
     equal passed "$(column status | sort -u)"
-    for name in median_us min_us max_us gbps read_pct floor_us floor_pct; do
+    for name in median_us min_us max_us gbps memory_pct floor_us floor_pct; do
         column "$name" | awk '!($1 > 0) { exit 1 }' || fail "$name is not above 0"
     done
     equal this "$(column machine | sort -u)"

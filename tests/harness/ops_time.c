@@ -3,9 +3,13 @@
 #include <math.h>
 #include <time.h>
 
+#include "harness/ops/clocks.h"
 #include "harness/ops/count.h"
-#include "harness/ops/time.h"
+#include "harness/ops/rival.h"
+#include "kernels/cuda/device.h"
+#include "kernels/nvml.h"
 #include "kernels/ref/ref.h"
+#include "tests/support/fakes.h"
 #include "tests/support/test.h"
 
 static const struct qd_model_shape shape = {256, 512, 515, 1, 8, 2, 128};
@@ -163,14 +167,124 @@ static void counters_are_those_of_one_call(void **state)
     assert_int_equal(counters.weight_bytes, 2 * 256 * 512);
 }
 
-int main(void)
+/* Every line of what a GPU is measured by; the emulator's figures say nothing but that they are some. */
+static void ceilings_are_measured(void **state)
 {
+    (void)state;
+    char err[QD_ERR_LEN] = "";
+    struct qd_device_ceilings ceilings;
+    ASSERT_OK(qd_device_measure_ceilings(qd_device_find("emu"), 0, &ceilings, err, sizeof err), err);
+    assert_true(ceilings.copy_gbps > 0 && ceilings.matrix_gflops > 0);
+}
+
+static qd_status first_gpu(int first_rank, char *out, size_t len, char *err, size_t errlen)
+{
+    (void)first_rank, (void)err, (void)errlen;
+    snprintf(out, len, "0000:3B:00.0"); /* as CUDA writes it */
+    return QD_OK;
+}
+
+static qd_status no_gpu(int first_rank, char *out, size_t len, char *err, size_t errlen)
+{
+    (void)first_rank, (void)err, (void)errlen;
+    snprintf(out, len, "0000:77:00.0");
+    return QD_OK;
+}
+
+/* Against the made-up NVML of tests/fakes. */
+static void clocks_are_the_gpus(void **state)
+{
+    (void)state;
+    char err[QD_ERR_LEN] = "";
+    struct qd_device_ops ops = qd_ref_ops;
+    struct qd_op_clock clock;
+    qd_op_clocks_t *clocks;
+    assert_int_equal(qd_op_clocks_open(&ops, &clocks, err, sizeof err), QD_ERR_UNSUPPORTED);
+    ops.pci_bus_id = first_gpu;
+    ASSERT_OK(qd_op_clocks_open(&ops, &clocks, err, sizeof err), err);
+    ASSERT_OK(qd_op_clocks_read(clocks, &clock, err, sizeof err), err);
+    assert_int_equal(clock.sm_mhz, 1410);
+    assert_int_equal(clock.throttle, QD_NVML_POWER_CAP | QD_NVML_THERMAL);
+    qd_op_clocks_close(clocks);
+    ops.pci_bus_id = no_gpu;
+    assert_int_not_equal(qd_op_clocks_open(&ops, &clocks, err, sizeof err), QD_OK);
+    assert_null(clocks);
+}
+
+/* Against the made-up cuBLASLt of tests/fakes, which multiplies on the host and proposes three algorithms
+ * that work. */
+static void cublaslt_runs_beside(void **state)
+{
+    (void)state;
+    static const enum qd_op ops[] = {QD_OP_QKV, QD_OP_O, QD_OP_GATE_UP, QD_OP_DOWN, QD_OP_LM_HEAD};
+    char err[QD_ERR_LEN] = "";
+    struct qd_device_ops emu = *qd_device_find("emu");
+    emu.rival = &qd_cuda_rival;
+    struct qd_op_options options = options_for(&emu);
+    for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) {
+        struct qd_op_timing timing;
+        struct qd_op_rival rival;
+        struct qd_op_error error = {.output = NULL};
+        qd_op_session_t *session;
+        const struct qd_op_case c = {
+            .op = ops[i], .shape = {64, 64, 130, 1, 2, 1, 64}, .tp = 1, .n_tokens = 3};
+        ASSERT_OK(qd_op_session_open(&options, &c, 2, &session, err, sizeof err), err);
+        ASSERT_OK(qd_op_session_verify(session, 1, &error, err, sizeof err), err);
+        ASSERT_OK(qd_op_time(session, 2, &timing, err, sizeof err), err);
+        ASSERT_OK(qd_op_time_rival(session, &timing, &rival, err, sizeof err), err);
+        assert_int_equal(rival.n_algorithms, 3);
+        assert_true(rival.algorithm == 70 || rival.algorithm == 72 || rival.algorithm == 73);
+        assert_true(rival.median_us > 0 && rival.first_us > 0);
+        qd_op_session_close(session);
+    }
+}
+
+static qd_status wrong_run(void *ctx, int i, const qd_bf16 *a, const qd_bf16 *w, qd_bf16 *out, char *err,
+                           size_t errlen)
+{
+    return qd_cuda_rival.run(ctx, i, a + 1, w, out, err, errlen); /* one column on */
+}
+
+/* A wrong product of the other library has no time either; gaps between rows are not its case. */
+static void a_wrong_rival_is_found(void **state)
+{
+    (void)state;
+    char err[QD_ERR_LEN] = "";
+    struct qd_rival_ops wrong = qd_cuda_rival;
+    struct qd_device_ops emu = *qd_device_find("emu");
+    struct qd_op_timing timing = {.n_samples = 1, .batch = 1};
+    struct qd_op_rival rival;
+    struct qd_op_error error = {.output = NULL};
+    wrong.run = wrong_run;
+    emu.rival = &wrong;
+    struct qd_op_options options = options_for(&emu);
+    qd_op_session_t *session;
+    struct qd_op_case c = {.op = QD_OP_O, .shape = {64, 72, 130, 1, 2, 1, 64}, .tp = 1, .n_tokens = 3};
+    ASSERT_OK(qd_op_session_open(&options, &c, 1, &session, err, sizeof err), err);
+    ASSERT_OK(qd_op_session_verify(session, 1, &error, err, sizeof err), err);
+    assert_int_equal(qd_op_time_rival(session, &timing, &rival, err, sizeof err), QD_ERR_INTERNAL);
+    assert_non_null(strstr(err, "product["));
+    qd_op_session_close(session);
+    c.op = QD_OP_DOWN; /* 72 columns in rows of 128 */
+    ASSERT_OK(qd_op_session_open(&options, &c, 1, &session, err, sizeof err), err);
+    assert_int_equal(qd_op_time_rival(session, &timing, &rival, err, sizeof err), QD_ERR_UNSUPPORTED);
+    qd_op_session_close(session);
+}
+
+int main(int argc, char **argv)
+{
+    (void)argc;
+    fakes_come_first(argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_known_clock_gives_known_figures),
         cmocka_unit_test(copies_leave_the_cache_cold),
         cmocka_unit_test(cpu_is_timed),
         cmocka_unit_test(emu_is_timed_by_its_events),
         cmocka_unit_test(counters_are_those_of_one_call),
+        cmocka_unit_test(ceilings_are_measured),
+        cmocka_unit_test(clocks_are_the_gpus),
+        cmocka_unit_test(cublaslt_runs_beside),
+        cmocka_unit_test(a_wrong_rival_is_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
