@@ -55,7 +55,7 @@ take_data() {
     cp -R models/tiny "$root/models/"
     mkdir -p "$root/tests/data"
     cp -R tests/data/goldens "$root/tests/data/"
-    for file in bench/*.md bench/baselines; do cp -R "$file" "$root/bench/"; done
+    for file in bench/*.md bench/baselines bench/machines; do cp -R "$file" "$root/bench/"; done
 }
 
 # What is inside, for whoever gets it: build/CONTENTS.txt.

@@ -186,12 +186,18 @@ static qd_status cuda_working_bytes(const struct qd_device_config *config, size_
     return qd_cuda_working_memory(config, size, NULL, out, err, errlen);
 }
 
+/* The GPU of a rank that shares none. */
+static qd_status use_own_gpu(int first_rank, int *gpu, struct qd_cuda_gpu_size *size, char *err, size_t errlen)
+{
+    const struct qd_device_config config = {.first_rank = first_rank, .n_ranks = first_rank + 1};
+    return use_gpu(&config, gpu, size, err, errlen);
+}
+
 static qd_status cuda_cache_bytes(int first_rank, size_t *out, char *err, size_t errlen)
 {
     int gpu, bytes;
     struct qd_cuda_gpu_size size;
-    const struct qd_device_config config = {.first_rank = first_rank, .n_ranks = first_rank + 1};
-    QD_TRY(use_gpu(&config, &gpu, &size, err, errlen));
+    QD_TRY(use_own_gpu(first_rank, &gpu, &size, err, errlen));
     QD_TRY(QD_CUDA(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, gpu)));
     *out = (size_t)bytes;
     return QD_OK;
@@ -201,7 +207,7 @@ static qd_status cuda_ceilings(int first_rank, struct qd_device_ceilings *out, c
 {
     int gpu;
     struct qd_cuda_gpu_size size;
-    QD_TRY(use_gpu(first_rank, &gpu, &size, err, errlen));
+    QD_TRY(use_own_gpu(first_rank, &gpu, &size, err, errlen));
     return qd_cuda_ceilings(size, out, err, errlen);
 }
 
@@ -210,7 +216,7 @@ static qd_status cuda_pci_bus_id(int first_rank, char *out, size_t len, char *er
 {
     int gpu;
     struct qd_cuda_gpu_size size;
-    QD_TRY(use_gpu(first_rank, &gpu, &size, err, errlen));
+    QD_TRY(use_own_gpu(first_rank, &gpu, &size, err, errlen));
     return QD_CUDA(cudaDeviceGetPCIBusId(out, (int)len, gpu));
 }
 #endif
