@@ -1,5 +1,5 @@
-/* qdyno doctor: what is here, whether the device that is asked for can be used, what to fix first if not; and whether a
- * model fits at a tensor-parallel size, with the arithmetic. */
+/* qdyno doctor: what is here, whether the device that is asked for can be used, what to fix first if not; and
+ * whether a model fits at a tensor-parallel size, with the arithmetic. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -64,8 +64,8 @@ static qd_status put_json(const char *path, const struct qd_doctor *doctor, cons
 }
 
 /* The arithmetic for --model; `why` says what is wrong with it. */
-static qd_status plan_model(const struct qd_options *options, const char *device, struct qd_instance_plan *plan,
-                            char *why, size_t why_len)
+static qd_status plan_model(const struct qd_options *options, const char *device,
+                            struct qd_instance_plan *plan, char *why, size_t why_len)
 {
     struct qd_instance_options instance_options = qd_session_instance_options(options);
     instance_options.device = device;

@@ -137,8 +137,8 @@ static void look_at_cuda(struct qd_doctor *doctor)
         return;
     }
     const struct qd_device_config one_rank = {.n_ranks = 1};
-    if (doctor->cuda->memory(&one_rank, &doctor->cuda_memory, doctor->gpus_reason, sizeof doctor->gpus_reason) !=
-        QD_OK)
+    if (doctor->cuda->memory(&one_rank, &doctor->cuda_memory, doctor->gpus_reason,
+                             sizeof doctor->gpus_reason) != QD_OK)
         doctor->cuda_memory = (struct qd_device_memory){0};
 }
 

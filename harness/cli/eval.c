@@ -1,5 +1,5 @@
 /* qdyno eval: token ids in; argmax, margin, log-sum-exp, largest logits and negative log likelihood per
- * position out, a JSON line a prompt. Proves numerics on the user's own machine; with --expect it judges them. */
+ * position out, a JSON line a prompt. Proves numerics on the user's own machine, or judges them (--expect). */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -198,7 +198,8 @@ static qd_status eval_all(qd_instance_t *instance, const struct qd_options *opti
 }
 
 /* An instance whose device has logits. */
-static qd_status open_instance(const struct qd_options *options, qd_instance_t **out, char *err, size_t errlen)
+static qd_status open_instance(const struct qd_options *options, qd_instance_t **out, char *err,
+                               size_t errlen)
 {
     struct qd_instance_options instance_options = qd_session_instance_options(options);
     instance_options.max_logit_rows = MAX_LOGIT_ROWS;
@@ -222,12 +223,12 @@ static qd_status eval_tokens(const struct qd_options *options, qd_instance_t **i
     return status;
 }
 
-static qd_status eval_expect(const struct qd_options *options, qd_instance_t **instance, bool *passes, char *err,
-                             size_t errlen)
+static qd_status eval_expect(const struct qd_options *options, qd_instance_t **instance, bool *passes,
+                             char *err, size_t errlen)
 {
     QD_TRY(open_instance(options, instance, err, errlen));
-    return qd_eval_expect(*instance, options->expect, qd_session_instance_options(options).numerics, passes, err,
-                          errlen);
+    return qd_eval_expect(*instance, options->expect, qd_session_instance_options(options).numerics, passes,
+                          err, errlen);
 }
 
 static int run_eval(const struct qd_command *command, const struct qd_options *options)

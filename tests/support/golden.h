@@ -18,8 +18,8 @@ enum { GOLDEN_MAX_LEN = 768, GOLDEN_MAX_CHUNK = 384 };
 /* Fails the running test when DIR/golden.json cannot be used. */
 void golden_load(struct qd_golden *golden, const char *dir);
 
-/* Runs every prompt of up to max_len tokens (fewer under sanitizers) in chunks, prints the worst shares of what is
- * allowed, and fails the running test when a rule was broken. `what` names the implementation. */
+/* Runs every prompt of up to max_len tokens (fewer under sanitizers) in chunks, prints the worst shares of
+ * what is allowed, and fails the running test when a rule was broken. `what` names the implementation. */
 void judge_prompts(struct model_run *run, const struct qd_golden *golden, int32_t max_len, const char *kind,
                    const char *what);
 
