@@ -46,7 +46,7 @@ struct qd_device_memory {
 /* What a shared object of its own was compiled with. */
 struct qd_device_build {
     int cuda;                  /* 13000: the toolkit is CUDA 13.0 */
-    const char *architectures; /* GPUs that have code of their own: "80 90"; newer ones get theirs from the driver */
+    const char *architectures; /* GPUs that have code of their own, "80 90"; the driver makes it for newer ones */
 };
 
 /* What a device reaches in a measurement, to set an op's figures beside. */

@@ -1,5 +1,5 @@
 /* qdyno eval: token ids in; argmax, margin, log-sum-exp, largest logits and negative log likelihood per
- * position out, a JSON line a prompt. Proves numerics on the user's own machine, or judges them (--expect). */
+ * position out, a JSON line a prompt. Proves numerics on the user's own machine; --expect judges them. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
