@@ -178,7 +178,7 @@ $(PARSERS): $(PARSER_OBJECTS)
 
 $(BINARY): $(BUILD)/harness/cli/main.o $(LIB)
 	@$(if $(V),,echo "  LD $@")
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) -Wl,-rpath,'$$ORIGIN/lib' -o $@ $^ $(LDLIBS)
 
 $(TEST_SUPPORT): $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
 	$(Q)rm -f $@ && $(AR) rcs $@ $^

@@ -147,7 +147,7 @@ static const struct option_row option_rows[] = {
      "none"},
     {"variant", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(variant), 0, 0, NULL, "TEXT",
      "set by a sweep: the further axes of the cell, e.g. max-concurrency=4", "none"},
-    {"json", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(json), 0, 0, NULL, "FILE",
+    {"json", NULL, QD_GROUP_RESULT | QD_GROUP_DOCTOR, OPTION_TEXT, AT(json), 0, 0, NULL, "FILE",
      "also write the result as JSON there; -: to stdout instead of the table", "none"},
 
     {"prompt", "p", QD_GROUP_GENERATE, OPTION_TEXT, AT(prompt), 0, 0, NULL, "TEXT", "the prompt",
@@ -169,6 +169,8 @@ static const struct option_row option_rows[] = {
 
     {"tokens", NULL, QD_GROUP_EVAL, OPTION_TEXT, AT(tokens), 0, 0, NULL, "FILE",
      "{\"prompts\": [[ids...], ...]}; -: standard input", "none"},
+    {"expect", NULL, QD_GROUP_EVAL, OPTION_TEXT, AT(expect), 0, 0, NULL, "FILE",
+     "golden.json: judge its prompts by its limits; exit 1 when one is broken", "none"},
     {"top", NULL, QD_GROUP_EVAL, OPTION_INT, AT(top), 1, 1000, NULL, "K", "largest logits a position", NULL},
     {"last", NULL, QD_GROUP_EVAL, OPTION_INT, AT(last), 1, 1 << 24, NULL, "N",
      "print the last N positions of each prompt only", "all"},
@@ -181,6 +183,8 @@ static const struct option_row option_rows[] = {
      "repeats of every cell, interleaved", NULL},
     {"cell-timeout", NULL, QD_GROUP_SWEEP, OPTION_INT, AT(cell_timeout), 1, 1 << 24, NULL, "S",
      "seconds before a run is stopped and recorded as timed out", NULL},
+    {"max-gpus", NULL, QD_GROUP_SWEEP, OPTION_INT, AT(max_gpus), 1, 1 << 20, NULL, "N",
+     "leave out cells whose TP x DP is larger", "none is left out"},
     {"resume", NULL, QD_GROUP_SWEEP, OPTION_FLAG, AT(resume), 0, 0, NULL, NULL,
      "continue --experiment: keep the runs it has, if they are of the same configuration", NULL},
     {"dry-run", NULL, QD_GROUP_DRY_RUN, OPTION_FLAG, AT(dry_run), 0, 0, NULL, NULL,

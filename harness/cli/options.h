@@ -107,13 +107,13 @@ struct qd_options {
     const char *enable_thinking; /* true | false; NULL: not given */
     bool no_generation_prompt;
     /* eval */
-    const char *tokens;
+    const char *tokens, *expect;
     int64_t top, last;
     /* tokenize */
     bool jsonl, decode, skip_special_tokens;
     /* sweep */
     const char *results, *experiment;
-    int64_t repeats, cell_timeout;
+    int64_t repeats, cell_timeout, max_gpus;
     bool resume;
     bool dry_run;
     /* sched */
