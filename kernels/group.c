@@ -74,6 +74,7 @@ struct qd_group {
     bool is_stuck;         /* ranks did not end in time */
     bool is_left;          /* by its owner: the last rank releases it */
     qd_status failure;     /* of the first rank that failed */
+    char note[QD_ERR_LEN]; /* of rank 0's device */
     char text[QD_ERR_LEN]; /* its "replica R rank K: phase: reason" */
 };
 
@@ -231,6 +232,8 @@ static qd_status open_rank(struct rank *rank)
         return st;
     }
     enter_phase(rank, PHASE_OPEN_MODEL);
+    if (rank->rank == 0)
+        snprintf(rank->group->note, sizeof rank->group->note, "%s", qd_device_note(rank->device));
     st = config->program.rank_open(config->program.user, rank->rank, rank->device, &rank->state, err,
                                    sizeof err);
     if (st != QD_OK)
@@ -630,6 +633,11 @@ qd_status qd_group_end(qd_group_t *group, char *err, size_t errlen)
     }
     pthread_mutex_unlock(&group->mutex);
     return st;
+}
+
+const char *qd_group_note(const qd_group_t *group)
+{
+    return group->note;
 }
 
 void qd_group_close(qd_group_t *group)

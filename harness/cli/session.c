@@ -42,6 +42,12 @@ static int64_t watchdog_ns(const struct qd_options *options)
     return seconds * 1000000000;
 }
 
+static enum qd_collectives collectives(const struct qd_options *options)
+{
+    if (strcmp(options->collectives, "own") == 0) return QD_COLLECTIVES_OWN;
+    return strcmp(options->collectives, "nccl") == 0 ? QD_COLLECTIVES_NCCL : QD_COLLECTIVES_AUTO;
+}
+
 static enum qd_router_policy router_of(const char *name)
 {
     enum qd_router_policy policy = QD_ROUTER_ROUND_ROBIN;
@@ -71,6 +77,7 @@ struct qd_instance_options qd_session_instance_options(const struct qd_options *
         .enforce_eager = options->enforce_eager,
         .batch_invariant = options->batch_invariant,
         .device_timing = options->device_timing,
+        .collectives = collectives(options),
         .ranks_per_gpu = (int)options->ranks_per_gpu,
         .prefix_caching = options->enable_prefix_caching,
         .router = router_of(options->router),
@@ -97,6 +104,17 @@ static void say_plan(const struct qd_instance_plan *plan)
                    plan->limits.max_seqs, plan->lowered_seqs ? " (lowered to the budget)" : "",
                    plan->max_model_len, plan->shrunk_model_len ? " (shrunk to the pool)" : "", plan->n_kv_blocks,
                    plan->shrunk_pool ? " (shrunk to the memory)" : "");
+}
+
+/* Replicas on like GPUs say the same: once is enough. */
+static void say_notes(const qd_instance_t *instance)
+{
+    const char *last = "";
+    for (int replica = 0; replica < qd_instance_get_plan(instance)->dp; replica++) {
+        const char *note = qd_instance_note(instance, replica);
+        if (strcmp(note, last) != 0) qd_session_say("%s", note);
+        last = note;
+    }
 }
 
 /* Bytes over time; bytes per nanosecond are GB/s. */
@@ -151,6 +169,7 @@ qd_status qd_session_open(const struct qd_instance_options *options, qd_instance
     if (status != QD_OK) return status;
     struct qd_load_stats load = qd_instance_load_stats(*out);
     say_plan(qd_instance_get_plan(*out));
+    say_notes(*out);
     say_load(&load);
     say_graphs(*out);
     return QD_OK;

@@ -156,6 +156,11 @@ const struct qd_model_config *qd_instance_config(const qd_instance_t *instance)
     return &instance->plan.config;
 }
 
+const char *qd_instance_note(const qd_instance_t *instance, int replica)
+{
+    return qd_group_note(instance->groups[replica]);
+}
+
 struct qd_load_stats qd_instance_load_stats(const qd_instance_t *instance)
 {
     return qd_model_load_stats(instance->model);

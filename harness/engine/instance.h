@@ -27,7 +27,8 @@ struct qd_instance_options {
     double memory_utilization; /* (0, 1], always given */
     bool device_timing;        /* as in qd_device_config, like the next two */
     bool enforce_eager, batch_invariant; /* as in qd_device_config */
-    int ranks_per_gpu;                   /* as in qd_device_config */
+    int ranks_per_gpu;                   /* as in qd_device_config, as the next */
+    enum qd_collectives collectives;
     bool prefix_caching, async_scheduling; /* as in qd_engine_config, as the next */
     int64_t long_prefill_token_threshold;
     enum qd_router_policy router;
@@ -102,6 +103,8 @@ qd_engine_t *qd_instance_engine(qd_instance_t *instance);
 qd_group_t *qd_instance_group(qd_instance_t *instance, int replica); /* only while the engine is idle */
 const struct qd_instance_plan *qd_instance_get_plan(const qd_instance_t *instance);
 const struct qd_model_config *qd_instance_config(const qd_instance_t *instance);
+/* What the devices of a replica do otherwise than expected, in one line; "" when nothing. */
+const char *qd_instance_note(const qd_instance_t *instance, int replica);
 struct qd_load_stats qd_instance_load_stats(const qd_instance_t *instance);
 
 #endif

@@ -185,6 +185,7 @@ struct qd_device_config qd_instance_device(const struct qd_instance_options *opt
         .enforce_eager = options->enforce_eager,
         .batch_invariant = options->batch_invariant,
         .device_timing = options->device_timing,
+        .collectives = options->collectives,
         .ranks_per_gpu = options->ranks_per_gpu,
     };
 }

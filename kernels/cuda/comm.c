@@ -69,12 +69,16 @@ qd_status qd_cuda_comm_open(struct qd_cuda *cuda, char *err, size_t errlen)
     struct hello mine = {cuda->gpu, cuda->size}, all[QD_CUDA_MAX_RANKS] = {{0}};
     cuda->peers.rank = b->rank;
     cuda->peers.n_ranks = b->world;
+    char no_peers[QD_ERR_LEN] = "";
+    bool has_peers = true;
     QD_TRY(b->all_gather(b->ctx, b->rank, &mine, sizeof mine, all, err, errlen));
     for (int rank = 0; rank < b->world; rank++) {
         cuda->size.n_sms = least(cuda->size.n_sms, all[rank].size.n_sms);
         cuda->size.shared_bytes = least(cuda->size.shared_bytes, all[rank].size.shared_bytes);
-        if (all[rank].gpu != cuda->gpu) QD_TRY(enable_peer(cuda, all[rank].gpu, err, errlen));
+        if (all[rank].gpu == cuda->gpu) continue;
+        has_peers = has_peers && enable_peer(cuda, all[rank].gpu, no_peers, sizeof no_peers) == QD_OK;
     }
+    QD_TRY(qd_cuda_collectives_open(cuda, has_peers, no_peers, err, errlen));
     return choose_blocks(cuda, err, errlen);
 }
 
@@ -106,7 +110,8 @@ static qd_status reduce(struct qd_cuda *cuda, const qd_bf16 *data, int64_t n, qd
 
 qd_status qd_cuda_comm_meet(struct qd_cuda *cuda)
 {
-    if (cuda->bootstrap.world == 1) return QD_OK;
+    /* NCCL's kernels read no memory but their own rank's. */
+    if (cuda->bootstrap.world == 1 || cuda->config.collectives == QD_COLLECTIVES_NCCL) return QD_OK;
     return reduce(cuda, cuda->reduced, MEETING_VALUES, cuda->reduced + MEETING_VALUES);
 }
 
@@ -117,6 +122,8 @@ qd_status qd_cuda_all_reduce_in_place(void *ctx, const struct qd_all_reduce_args
     char *err = cuda->text;
     const size_t errlen = sizeof cuda->text;
     if (cuda->bootstrap.world == 1) return QD_OK;
+    if (qd_cuda_all_reduce_choose(cuda, (size_t)args->n * sizeof *args->data) == QD_CUDA_ALL_REDUCE_NCCL)
+        return qd_nccl_all_reduce(&cuda->nccl, args->data, args->data, args->n, cuda->stream, err, errlen);
     for (int64_t begin = 0; begin < args->n; begin += QD_CUDA_REDUCE_VALUES) {
         int64_t left = args->n - begin, n = left < QD_CUDA_REDUCE_VALUES ? left : QD_CUDA_REDUCE_VALUES;
         QD_TRY(reduce(cuda, args->data + begin, n, cuda->reduced));
@@ -142,6 +149,8 @@ qd_status qd_cuda_all_gather(void *ctx, const struct qd_all_gather_args *args)
     char *err = cuda->text;
     const size_t errlen = sizeof cuda->text;
     const void *parts[QD_CUDA_MAX_RANKS];
+    if (cuda->config.collectives == QD_COLLECTIVES_NCCL)
+        return qd_cuda_gather_rows(cuda, args->in, 1, args->bytes, args->out);
     QD_TRY(qd_cuda_memory_of_ranks(cuda, args->in, parts, err, errlen));
     QD_TRY(meet_on_host(cuda));
     for (int rank = 0; rank < cuda->bootstrap.world && args->out != NULL; rank++)

@@ -13,14 +13,24 @@ enum { MAX_DIM = 8192, MAX_VOCAB = 1 << 20, MAX_GQA = 16, MIN_COMPUTE_MAJOR = 8 
 
 /* ---- GPUs ---- */
 
+/* CUDA calls a missing driver an old one. */
+static const char *why_no_gpu(cudaError_t error)
+{
+#ifndef QD_EMU
+    int driver = 0;
+    if (error == cudaErrorInsufficientDriver && cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0)
+        return "there is no NVIDIA driver (qdyno doctor says which one this build needs)";
+#endif
+    return cudaGetErrorString(error == cudaSuccess ? cudaErrorNoDevice : error);
+}
+
 static qd_status count_gpus(int *out, char *err, size_t errlen)
 {
     *out = 0;
     cudaError_t error = cudaGetDeviceCount(out);
     if (error == cudaSuccess && *out > 0) return QD_OK;
     cudaGetLastError();
-    return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "there is no GPU that CUDA can use: %s",
-                   cudaGetErrorString(error == cudaSuccess ? cudaErrorNoDevice : error));
+    return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "there is no GPU that CUDA can use: %s", why_no_gpu(error));
 }
 
 /* A GPU that is shared unasked is refused, also among replicas: with several ranks each they could wait for
@@ -145,10 +155,12 @@ static void cuda_close(void *ctx)
     struct qd_cuda *cuda = ctx;
     if (cuda == NULL) return;
     if (cuda->stream != NULL) {
+        qd_cuda_collectives_close(cuda);
         qd_cuda_graph_free(cuda);
         cudaStreamSynchronize(cuda->stream);
     }
     qd_cuda_timing_free(cuda);
+    qd_cuda_time_free(cuda);
     qd_cuda_step_free(cuda);
     qd_cuda_memory_free(cuda);
     if (cuda->stream != NULL) cudaStreamDestroy(cuda->stream);
@@ -178,6 +190,7 @@ static qd_status cuda_open(const struct qd_device_config *config, const struct q
     char why[QD_ERR_LEN];
     if (!cuda_supports(&config->shape, bootstrap->world, config->numerics, why, sizeof why))
         return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "%s", why);
+    QD_TRY(qd_cuda_collectives_check(config, err, errlen));
     struct qd_cuda *cuda = calloc(1, sizeof *cuda);
     if (cuda == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for a device context");
     cuda->config = *config;
@@ -201,6 +214,11 @@ static void cuda_abandon(void *ctx)
     atomic_store(((struct qd_cuda *)ctx)->abandoned, 1);
 }
 
+static const char *cuda_note(void *ctx)
+{
+    return ((const struct qd_cuda *)ctx)->note;
+}
+
 static const char *cuda_waits_for(void *ctx)
 {
     return atomic_load(&((struct qd_cuda *)ctx)->waits_for);
@@ -209,11 +227,50 @@ static const char *cuda_waits_for(void *ctx)
 static qd_status cuda_working_bytes(const struct qd_device_config *config, size_t *out, char *err,
                                     size_t errlen)
 {
+    int gpu, n_gpus;
+    struct qd_cuda_gpu_size size;
+    struct qd_device_config expected = *config;
+    QD_TRY(qd_cuda_collectives_check(config, err, errlen));
+    QD_TRY(use_gpu(config, &gpu, &size, err, errlen));
+    QD_TRY(count_gpus(&n_gpus, err, errlen));
+    QD_TRY(qd_cuda_collectives_expect(&expected, n_gpus, err, errlen));
+    return qd_cuda_working_memory(&expected, size, NULL, out, err, errlen);
+}
+
+/* The GPU of a rank that shares none. */
+static qd_status use_own_gpu(int first_rank, int *gpu, struct qd_cuda_gpu_size *size, char *err, size_t errlen)
+{
+    const struct qd_device_config config = {.first_rank = first_rank, .n_ranks = first_rank + 1};
+    return use_gpu(&config, gpu, size, err, errlen);
+}
+
+static qd_status cuda_cache_bytes(int first_rank, size_t *out, char *err, size_t errlen)
+{
+    int gpu, bytes;
+    struct qd_cuda_gpu_size size;
+    QD_TRY(use_own_gpu(first_rank, &gpu, &size, err, errlen));
+    QD_TRY(QD_CUDA(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, gpu)));
+    *out = (size_t)bytes;
+    return QD_OK;
+}
+
+static qd_status cuda_ceilings(int first_rank, struct qd_device_ceilings *out, char *err, size_t errlen)
+{
     int gpu;
     struct qd_cuda_gpu_size size;
-    QD_TRY(use_gpu(config, &gpu, &size, err, errlen));
-    return qd_cuda_working_memory(config, size, NULL, out, err, errlen);
+    QD_TRY(use_own_gpu(first_rank, &gpu, &size, err, errlen));
+    return qd_cuda_ceilings(size, out, err, errlen);
 }
+
+#ifndef QD_EMU
+static qd_status cuda_pci_bus_id(int first_rank, char *out, size_t len, char *err, size_t errlen)
+{
+    int gpu;
+    struct qd_cuda_gpu_size size;
+    QD_TRY(use_own_gpu(first_rank, &gpu, &size, err, errlen));
+    return QD_CUDA(cudaDeviceGetPCIBusId(out, (int)len, gpu));
+}
+#endif
 
 /* ---- memory and copies ---- */
 
@@ -225,6 +282,11 @@ static qd_status cuda_alloc(void *ctx, size_t bytes, void **out, char *err, size
 static qd_status cuda_alloc_host(void *ctx, size_t bytes, void **out, char *err, size_t errlen)
 {
     return qd_cuda_memory_alloc_host(ctx, bytes, out, err, errlen);
+}
+
+static qd_status cuda_upload(void *ctx, void *data, const void *host, size_t bytes, char *err, size_t errlen)
+{
+    return qd_cuda_memory_upload(ctx, data, host, bytes, err, errlen);
 }
 
 static qd_status cuda_copy_to_host(void *ctx, const struct qd_copy_to_host_args *args)
@@ -289,15 +351,22 @@ TIMED_OP(sample, qd_cuda_op_sample, QD_SEGMENT_SAMPLING)
 TIMED_OP(all_gather, qd_cuda_all_gather, QD_SEGMENT_COLLECTIVE)
 TIMED_OP(all_reduce, qd_cuda_all_reduce_in_place, QD_SEGMENT_COLLECTIVE)
 
+#ifndef QD_EMU
+static const struct qd_device_build cuda_build = {.cuda = CUDART_VERSION, .architectures = QD_CUDA_ARCHITECTURES};
+#endif
+
 #ifdef QD_EMU
 const struct qd_device_ops qd_emu_ops = {
     .name = "emu", /* emulated GPUs live in the host's memory, so there is no `memory` */
 #else
 static const struct qd_device_ops cuda_ops = {
     .name = "cuda",
+    .build = &cuda_build,
     .memory = cuda_memory,
     .reserve = cuda_reserve,
     .step_ended = qd_cuda_step_ended, /* asking emulated GPUs keeps them from running */
+    .pci_bus_id = cuda_pci_bus_id,
+    .rival = &qd_cuda_rival,
 #endif
     .abi_version = QD_DEVICE_ABI_VERSION,
     .executes = true,
@@ -307,11 +376,13 @@ static const struct qd_device_ops cuda_ops = {
     .error_text = cuda_error_text,
     .abandon = cuda_abandon,
     .waits_for = cuda_waits_for,
+    .note = cuda_note,
     .working_bytes = cuda_working_bytes,
     .alloc = cuda_alloc,
     .alloc_host = cuda_alloc_host,
     .weight_bytes = qd_cuda_weight_bytes,
     .store = &qd_cuda_store_ops,
+    .upload = cuda_upload,
     .copy_to_host = cuda_copy_to_host,
     .plan = cuda_plan,
     .begin_step = cuda_begin_step,
@@ -319,6 +390,10 @@ static const struct qd_device_ops cuda_ops = {
     .finish_step = cuda_finish_step,
     .warm_up_step = qd_cuda_graph_warm_up_step,
     .stats = cuda_stats,
+    .time_begin = qd_cuda_time_begin,
+    .time_end = qd_cuda_time_end,
+    .cache_bytes = cuda_cache_bytes,
+    .ceilings = cuda_ceilings,
     .embed = timed_embed,
     .rmsnorm = timed_rmsnorm,
     .gemm_nt = timed_gemm_nt,

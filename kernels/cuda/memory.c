@@ -243,6 +243,7 @@ static void place(struct layout *l, const struct qd_device_config *config, size_
     cuda->peers.flags[rank] = take(l, QD_CUDA_PEER_BLOCKS * QD_CUDA_MAX_RANKS, sizeof(uint32_t));
     cuda->sample_scratch[rank] =
         take(l, (int64_t)qd_cuda_sample_scratch_bytes(config->limits.max_logit_rows), 1);
+    cuda->gathered = take(l, qd_cuda_gathered_values(config), sizeof *cuda->gathered);
     cuda->reduced = take(l, config->n_ranks > 1 ? QD_CUDA_REDUCE_VALUES : 0, sizeof(qd_bf16));
     cuda->pieces = take(l, (int64_t)piece_bytes(config), 1);
 }

@@ -250,8 +250,10 @@ qd_status qd_cuda_step_wait(struct qd_cuda *cuda, cudaEvent_t event)
     char *err = cuda->text;
     const size_t errlen = sizeof cuda->text;
     atomic_store(&cuda->waits_for, "its GPU");
+    qd_status st = qd_cuda_collectives_wait(cuda, event);
     cudaError_t error = event != NULL ? cudaEventSynchronize(event) : cudaStreamSynchronize(cuda->stream);
     atomic_store(&cuda->waits_for, NULL);
+    QD_TRY(st);
     QD_TRY(qd_cuda_check(error, "waiting for the step", __FILE__, __LINE__, err, errlen));
     if (atomic_load(cuda->abandoned) != 0)
         return qd_fail(QD_ERR_RANK, err, errlen, "given up, since another rank of the replica has failed");

@@ -10,7 +10,7 @@ text() {
 
 the_text_is_the_cpus() {
     text --device cpu >"$TMP/want"
-    for options in "" "--enforce-eager" "--tp 2" "--numerics hf" "--async-scheduling"; do
+    for options in "" "--enforce-eager" "--tp 2" "--tp 2 --collectives nccl" "--numerics hf" "--async-scheduling"; do
         # shellcheck disable=SC2086 # options are words
         text --device emu $options >"$TMP/got" || { cat "$ERR"; return 1; }
         cmp "$TMP/want" "$TMP/got" || { echo "with $options"; return 1; }
@@ -65,6 +65,15 @@ a_step_that_does_not_end_ends_the_run() {
     equal 1 "$("$JSON" "$TMP/hung/result.json" failed)"
 }
 
+collectives_that_cannot_be_are_refused() {
+    refuses 2 '--collectives nccl is of --device cuda and emu' \
+        "$QDYNO" generate --model "$TINY" --prompt a --collectives nccl
+    refuses 2 '--collectives nccl and --batch-invariant exclude each other' \
+        "$QDYNO" generate --model "$TINY" --prompt a --device emu --tp 2 --batch-invariant --collectives nccl
+    refuses 2 '--collectives nccl and --ranks-per-gpu exclude each other' \
+        "$QDYNO" generate --model "$TINY" --prompt a --device emu --tp 2 --ranks-per-gpu 2 --collectives nccl
+}
+
 models_are_refused_by_name() {
     refuses 2 'mha-oddsize-f32 on emu: hidden size 72: it must be a multiple of 64' \
         "$QDYNO" run --model "$GOLDENS/mha-oddsize-f32" --device emu
@@ -85,6 +94,7 @@ check replicas_answer
 check graphs_are_counted
 check ranks_share_gpus_when_asked
 check a_step_that_does_not_end_ends_the_run
+check collectives_that_cannot_be_are_refused
 check models_are_refused_by_name
 check cuda_without_its_object_is_an_environment
 finish

@@ -44,6 +44,21 @@ static qd_status faulty_open(void *user, int index, struct qd_device device, voi
     return faulty->of_model.rank_open(faulty->of_model.user, index, device, &rank->state, err, errlen);
 }
 
+static qd_status note_peer(struct faulty *faulty, qd_status st, const char *err)
+{
+    if (st == QD_OK) return st;
+    atomic_fetch_add(&faulty->n_peers_failed, 1);
+    if (!atomic_exchange(&faulty->has_text, true))
+        snprintf(faulty->peer_text, sizeof faulty->peer_text, "%s", err);
+    return st;
+}
+
+static qd_status faulty_finish(void *state, struct qd_step_output *out, char *err, size_t errlen)
+{
+    struct faulty_rank *rank = state;
+    return note_peer(rank->faulty, rank->faulty->of_model.rank_finish(rank->state, out, err, errlen), err);
+}
+
 static qd_status faulty_step(void *state, const struct qd_step *step, struct qd_step_output *out, char *err,
                              size_t errlen)
 {
@@ -57,13 +72,7 @@ static qd_status faulty_step(void *state, const struct qd_step *step, struct qd_
         while (!atomic_load(&faulty->let_go)) usleep(1000);
         return QD_ERR_RANK;
     }
-    qd_status st = faulty->of_model.rank_step(rank->state, step, out, err, errlen);
-    if (st != QD_OK) {
-        atomic_fetch_add(&faulty->n_peers_failed, 1);
-        if (!atomic_exchange(&faulty->has_text, true))
-            snprintf(faulty->peer_text, sizeof faulty->peer_text, "%s", err);
-    }
-    return st;
+    return note_peer(faulty, faulty->of_model.rank_step(rank->state, step, out, err, errlen), err);
 }
 
 static void faulty_close(void *state)
@@ -96,6 +105,7 @@ struct scene {
     int tp;
     bool enforce_eager;
     enum fault fault;
+    enum qd_collectives collectives;
 };
 
 static void open_group(const struct scene *scene, struct model_run *run, struct faulty *faulty,
@@ -107,12 +117,16 @@ static void open_group(const struct scene *scene, struct model_run *run, struct 
                                         .max_tokens = 8,
                                         .max_logit_rows = 8,
                                         .max_model_len = 64,
-                                        .enforce_eager = scene->enforce_eager};
+                                        .enforce_eager = scene->enforce_eager,
+                                        .collectives = scene->collectives};
     struct qd_group_config group;
     model_run_configure(run, model, scene->ops, &options, &group);
     faulty->of_model = run->program;
-    group.program = (struct qd_program){
-        .user = faulty, .rank_open = faulty_open, .rank_step = faulty_step, .rank_close = faulty_close};
+    group.program = (struct qd_program){.user = faulty,
+                                        .rank_open = faulty_open,
+                                        .rank_step = faulty_step,
+                                        .rank_finish = faulty_finish,
+                                        .rank_close = faulty_close};
     group.watchdog_ns = scene->fault == HANGS ? 2 * INT64_C(1000000000) : 0;
     ASSERT_OK(qd_group_open(&group, &run->group, err, sizeof err), err);
 }
@@ -156,10 +170,16 @@ static void test_scene(void **state)
     expect_end(*state);
 }
 
+#define OWN  QD_COLLECTIVES_OWN
+#define NCCL QD_COLLECTIVES_NCCL
+
 static struct scene scenes[] = {
-    {&qd_emu_ops, 2, true, FAILS},  {&qd_emu_ops, 4, true, FAILS}, {&qd_emu_ops, 2, false, FAILS},
-    {&qd_emu_ops, 4, false, FAILS}, {&qd_emu_ops, 2, true, HANGS}, {&qd_emu_ops, 4, false, HANGS},
-    {&qd_cpu_ops, 2, true, FAILS},  {&qd_cpu_ops, 4, true, FAILS}, {&qd_cpu_ops, 2, true, HANGS},
+    {&qd_emu_ops, 2, true, FAILS, OWN},  {&qd_emu_ops, 4, true, FAILS, OWN},
+    {&qd_emu_ops, 2, false, FAILS, OWN}, {&qd_emu_ops, 4, false, FAILS, OWN},
+    {&qd_emu_ops, 2, true, HANGS, OWN},  {&qd_emu_ops, 4, false, HANGS, OWN},
+    {&qd_cpu_ops, 2, true, FAILS, OWN},  {&qd_cpu_ops, 4, true, FAILS, OWN},
+    {&qd_cpu_ops, 2, true, HANGS, OWN},  {&qd_emu_ops, 2, true, FAILS, NCCL},
+    {&qd_emu_ops, 4, false, FAILS, NCCL}, {&qd_emu_ops, 4, false, HANGS, NCCL},
 };
 
 int main(void)
@@ -174,6 +194,9 @@ int main(void)
         {"a_rank_fails_cpu_tp2", test_scene, NULL, NULL, &scenes[6]},
         {"a_rank_fails_cpu_tp4", test_scene, NULL, NULL, &scenes[7]},
         {"a_rank_hangs_cpu_tp2", test_scene, NULL, NULL, &scenes[8]},
+        {"a_rank_fails_nccl_tp2_eager", test_scene, NULL, NULL, &scenes[9]},
+        {"a_rank_fails_nccl_tp4_recorded", test_scene, NULL, NULL, &scenes[10]},
+        {"a_rank_hangs_nccl_tp4_recorded", test_scene, NULL, NULL, &scenes[11]},
     };
     return cmocka_run_group_tests_name("cuda_failure", tests, NULL, NULL);
 }

@@ -116,7 +116,7 @@ static float *logits(int tp, int n_gpus, int ranks_per_gpu)
     const struct run_options options = {
         .max_tokens = 16, .max_logit_rows = 16, .max_model_len = 32, .ranks_per_gpu = ranks_per_gpu};
     struct model_run run;
-    qd_model_t *model = make_model("micro", &qd_emu_ops, tp);
+    qd_model_t *model = make_model_on("micro", &qd_emu_ops, tp, ranks_per_gpu);
     model_run_open(&run, model, &qd_emu_ops, &options);
     float *out = model_run_logits(&run, tokens, N_TOKENS, 12, VOCAB);
     model_run_close(&run);
@@ -146,7 +146,7 @@ static void more_ranks_than_sms_are_refused(void **state)
 {
     (void)state;
     char err[QD_ERR_LEN] = "";
-    qd_model_t *model = make_model("micro", &qd_emu_ops, 2);
+    qd_model_t *model = make_model_on("micro", &qd_emu_ops, 2, 2 * QD_EMU_N_SMS);
     struct model_run run;
     struct qd_group_config group;
     const struct run_options options = {

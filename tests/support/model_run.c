@@ -14,11 +14,16 @@ qd_model_t *load_model(const char *dir, const struct qd_device_ops *ops, int tp)
 
 qd_model_t *make_model(const char *preset, const struct qd_device_ops *ops, int tp)
 {
+    return make_model_on(preset, ops, tp, 1);
+}
+
+qd_model_t *make_model_on(const char *preset, const struct qd_device_ops *ops, int tp, int ranks_per_gpu)
+{
     char err[QD_ERR_LEN] = "";
     struct qd_model_config config;
     ASSERT_OK(qd_model_config_preset(preset, &config, err, sizeof err), err);
     struct qd_model_options options = {
-        .config = &config, .load_format = QD_LOAD_DUMMY, .ops = ops, .tp = tp, .n_threads = 2};
+        .config = &config, .load_format = QD_LOAD_DUMMY, .ops = ops, .tp = tp, .ranks_per_gpu = ranks_per_gpu, .n_threads = 2};
     qd_model_t *model;
     ASSERT_OK(qd_model_load(&options, &model, err, sizeof err), err);
     return model;
@@ -57,6 +62,7 @@ void model_run_configure(struct model_run *run, qd_model_t *model, const struct 
                    .enforce_eager = options->enforce_eager,
                    .batch_invariant = options->batch_invariant,
                    .device_timing = options->device_timing,
+                   .collectives = options->collectives,
                    .ranks_per_gpu = options->ranks_per_gpu},
         .vocab_size = (int32_t)config->vocab_size,
         .program = run->program,

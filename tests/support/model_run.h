@@ -20,6 +20,7 @@ struct run_options {
     bool enforce_eager, batch_invariant, device_timing; /* as in qd_device_config */
     bool no_logits;                                     /* as in qd_program_options */
     int ranks_per_gpu;                                  /* as there */
+    enum qd_collectives collectives;                    /* as there */
 };
 
 /* Loads DIR for `tp` ranks of the device; fails the running test when that does not work. */
@@ -27,6 +28,8 @@ qd_model_t *load_model(const char *dir, const struct qd_device_ops *ops, int tp)
 
 /* The same of a preset, with made-up weights. */
 qd_model_t *make_model(const char *preset, const struct qd_device_ops *ops, int tp);
+/* The same where that many ranks share a GPU. */
+qd_model_t *make_model_on(const char *preset, const struct qd_device_ops *ops, int tp, int ranks_per_gpu);
 
 /* The program and what a group over it is opened with, for a model that was loaded for the same device. Fails
  * the running test. */

@@ -141,7 +141,7 @@ cudaError_t cudaDeviceCanAccessPeer(int *can_access, int device, int peer)
     QD_EMU_ENTER();
     cudaError_t error = check_device(device);
     if (error == cudaSuccess) error = check_device(peer);
-    if (error == cudaSuccess) *can_access = device != peer;
+    if (error == cudaSuccess) *can_access = device != peer && !qd_emu_runtime.lacks_peers;
     return error;
 }
 
@@ -154,6 +154,8 @@ cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags)
     if (error != cudaSuccess) return error;
     if (flags != 0) return qd_emu_refuse(cudaErrorInvalidValue, "peer access with flags %u", flags);
     if (peer == current) return qd_emu_refuse(cudaErrorInvalidDevice, "GPU %d as its own peer", peer);
+    if (qd_emu_runtime.lacks_peers)
+        return qd_emu_refuse(cudaErrorPeerAccessUnsupported, "GPU %d cannot reach GPU %d", current, peer);
     if (device->peers[peer])
         return qd_emu_refuse(cudaErrorPeerAccessAlreadyEnabled, "GPU %d already has access to GPU %d",
                              current, peer);
@@ -222,6 +224,19 @@ int qd_emu_set_shared_limit(size_t bytes)
     if (bytes < QD_EMU_DEFAULT_SHARED_BYTES || bytes > QD_EMU_MAX_SHARED_BYTES || is_used()) return -1;
     qd_emu_runtime.shared_bytes = bytes;
     return 0;
+}
+
+void qd_emu_set_links(bool peers, bool nccl)
+{
+    QD_EMU_ENTER();
+    qd_emu_runtime.lacks_peers = !peers;
+    qd_emu_runtime.lacks_nccl = !nccl;
+}
+
+bool qd_emu_has_nccl(void)
+{
+    QD_EMU_ENTER();
+    return !qd_emu_runtime.lacks_nccl;
 }
 
 void qd_emu_set_device_memory(size_t bytes)

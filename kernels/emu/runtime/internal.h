@@ -183,6 +183,7 @@ struct qd_emu_runtime {
     int n_devices;
     size_t memory_bytes; /* of each GPU; 0: default */
     size_t shared_bytes; /* limit of a block; 0: default */
+    bool lacks_peers, lacks_nccl;
     struct qd_emu_device devices[QD_EMU_MAX_DEVICES];
     struct qd_emu_handle *handles;
     struct qd_emu_allocation *allocations; /* [n_allocations], by address */
