@@ -143,6 +143,8 @@ static const struct option_row option_rows[] = {
 
     {"ledger", NULL, QD_GROUP_WORKLOAD, OPTION_FLAG, AT(ledger), 0, 0, NULL, NULL,
      "print where the time went, from the roofline floor to the wall clock", NULL},
+    {"machine", NULL, QD_GROUP_WORKLOAD, OPTION_TEXT, AT(machine), 0, 0, NULL, "NAME|FILE",
+     "floors of H100-SXM, A100-80G, L40S, RTX-4090 or a profile, one a rank", "this, with --probe"},
     {"save-steps", NULL, QD_GROUP_WORKLOAD, OPTION_FLAG, AT(save_steps), 0, 0, NULL, NULL,
      "write steps.jsonl in --result-dir: a line a step", NULL},
 

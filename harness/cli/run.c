@@ -16,6 +16,7 @@
 #include "harness/cli/run_workload.h"
 #include "harness/cli/session.h"
 #include "harness/cli/version.h"
+#include "harness/ops/machine.h"
 #include "harness/result/files.h"
 #include "kernels/base/clock.h"
 #include "kernels/cpu/host/probe.h"
@@ -37,6 +38,7 @@ struct run {
     char *result_path, *requests_path, *steps_path; /* NULL: not written */
     char hash[24], date[QD_DATE_LEN];
     struct qd_cpu_probe probed; /* zeros: not probed */
+    struct qd_op_machine machine; /* of --machine; no name: not given, or `this` */
     struct qd_run_result result;
 };
 
@@ -99,13 +101,17 @@ cleanup:
     return status;
 }
 
-/* Ranks of a replica run at the same time and share what was probed for the whole machine; other replicas may
- * rest, and a floor must not count on them. */
+/* Ranks of a replica run at the same time and share what was probed for the whole machine; other replicas may rest, and
+ * a floor must not count on them. A profile is of one device, which is one rank. */
 static struct qd_ledger_limits ledger_limits(const struct run *run)
 {
+    if (run->machine.name[0] != '\0')
+        return (struct qd_ledger_limits){.machine = run->machine.name,
+                                         .memory_gbps = run->machine.memory_gbps,
+                                         .gflops = run->machine.bf16_gflops};
     if (!run->options->probe) return (struct qd_ledger_limits){0};
     return (struct qd_ledger_limits){
-        .machine = "this machine, probed",
+        .machine = "this",
         .memory_gbps = run->probed.read_gbps / (double)run->options->tp,
         .gflops = run->probed.fma_gflops / (double)run->options->tp,
     };
@@ -294,12 +300,24 @@ static qd_status probe(struct run *run, char *err, size_t errlen)
     return qd_cpu_probe_cores(o->cpu_isa, (int)o->threads, &run->probed, err, errlen);
 }
 
+/* Whose limits the floors are made of. */
+static qd_status choose_machine(struct run *run, char *err, size_t errlen)
+{
+    const struct qd_options *o = run->options;
+    if (o->machine == NULL) return QD_OK;
+    if (!qd_run_steps_wanted(o))
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--machine needs --ledger, which shows the floors");
+    if (strcmp(o->machine, "this") != 0) return qd_op_machine_get(o->machine, &run->machine, err, errlen);
+    return o->probe ? QD_OK : qd_fail(QD_ERR_INPUT, err, errlen, "--machine this needs --probe");
+}
+
 static qd_status prepare(struct run *run, char *err, size_t errlen)
 {
     struct qd_instance_options instance_options = qd_session_instance_options(run->options);
     instance_options.max_requests = MAX_REQUESTS;
     if (qd_run_steps_wanted(run->options))
         instance_options.n_step_rows = qd_step_log_room((int)run->options->dp);
+    QD_TRY(choose_machine(run, err, errlen));
     QD_TRY(check_files(run, err, errlen));
     QD_TRY(probe(run, err, errlen));
     QD_TRY(qd_run_record_open(&run->record, run->options->record, &instance_options, err, errlen));

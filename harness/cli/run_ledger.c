@@ -7,12 +7,15 @@
 static void print_line(FILE *out, char sign, const char *name, double ns, const struct qd_ledger *ledger,
                        const char *note)
 {
-    double wall = ledger->waterfall.wall;
+    double wall =
+        isnan(ledger->waterfall.span) && sign == ' ' ? 0 : ledger->waterfall.wall; /* a floor of no span */
     fprintf(out, "  %c %-20s", sign, name);
     if (isnan(ns))
         fprintf(out, " %12s %7s", "unknown", "");
+    else if (wall > 0)
+        fprintf(out, " %12.4f %6.1f%%", ns / 1e6 / (double)ledger->n_steps, 100 * ns / wall);
     else
-        fprintf(out, " %12.4f %6.1f%%", ns / 1e6 / (double)ledger->n_steps, wall > 0 ? 100 * ns / wall : 0);
+        fprintf(out, " %12.4f %7s", ns / 1e6 / (double)ledger->n_steps, "");
     fprintf(out, "%s%s\n", note[0] != '\0' ? "  " : "", note);
 }
 
@@ -20,10 +23,10 @@ static void print_waterfall(FILE *out, const struct qd_ledger *ledger, const str
 {
     const struct qd_waterfall *w = &ledger->waterfall;
     bool is_timed = !isnan(w->kernels), has_span = !isnan(w->span), has_floor = !isnan(w->floor);
-    print_line(out, ' ', "roofline floor", w->floor, ledger,
-               has_floor               ? ""
-               : ledger->n_dropped > 0 ? "steps were dropped"
-                                       : "needs --probe (cpu)");
+    char bound[32] = "";
+    if (has_floor) snprintf(bound, sizeof bound, "bound by %s", qd_ledger_step_bound(ledger->rows));
+    const char *missing = ledger->n_dropped > 0 ? "steps were dropped" : "needs --probe (cpu) or --machine";
+    print_line(out, ' ', "roofline floor", w->floor, ledger, has_floor ? bound : missing);
     print_line(out, '+', "kernel inefficiency", w->inefficiency, ledger,
                is_timed ? "in-graph penalty included" : "");
     print_line(out, '+', "in-graph penalty", w->in_graph, ledger, "needs the kernels timed alone");

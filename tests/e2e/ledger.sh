@@ -57,6 +57,20 @@ without_a_device_all_is_host_time() {
     equal null "$("$JSON" -l "$TMP/run/steps.jsonl" span_ns | sort -u)"
 }
 
+# 8B decodes one request after the other: weights are read once a step, 16.4 GB at 3.35 TB/s.
+a_profile_gives_a_floor_without_a_device() {
+    exits 0 "$QDYNO" run --model 8B --device null --num-prompts 2 --max-concurrency 1 --input-len 1 --output-len 20 \
+        --ledger --machine H100-SXM --result-dir "$TMP/run"
+    grep -qE 'roofline floor .* bound by memory$' "$OUT" || fail "no floor"
+    per_step=$(echo "$(value "$TMP/run" waterfall_ns/floor) $(value "$TMP/run" n_steps)" | awk '{ printf "%.2f", $1 / $2 / 1e6 }')
+    below 5 "$per_step"
+    below "$per_step" 4.4
+    equal H100-SXM "$(value "$TMP/run" floor/machine)"
+    refuses 2 'no machine H200' "$QDYNO" run --model 8B --device null --ledger --machine H200
+    refuses 2 '--machine needs --ledger' "$QDYNO" run --model 8B --device null --machine L40S
+    refuses 2 '--machine this needs --probe' "$QDYNO" run --model 8B --device null --ledger --machine this
+}
+
 an_emulated_gpu_tells_its_segments() {
     explained --device emu --num-prompts 3 --input-len 24 --output-len 6 --max-num-seqs 4 --device-timing
     adds_up
@@ -144,6 +158,7 @@ replays_that_make_no_sense_are_refused() {
 check a_cpu_has_a_floor_when_it_is_probed
 check without_a_probe_the_floor_is_unknown
 check without_a_device_all_is_host_time
+check a_profile_gives_a_floor_without_a_device
 check an_emulated_gpu_tells_its_segments
 check a_trace_has_every_step
 check what_cannot_be_written_is_refused_first
