@@ -49,6 +49,8 @@ void fixture_run_init(struct fixture_run *run, int tp, int dp, int64_t budget, d
         .workload_hash = "0123456789abcdef",
         .num_prompts = FIXTURE_REQUESTS,
         .max_concurrency = 2,
+        .request_rate = INFINITY,
+        .burstiness = 1,
         .tp = tp,
         .dp = dp,
         .n_threads = 4,
