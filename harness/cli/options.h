@@ -41,7 +41,7 @@ enum qd_option_group {
     QD_GROUP_SCHED = 1 << 14,
 };
 
-enum { QD_MAX_OPTIONS = 96 };
+enum { QD_MAX_OPTIONS = 96, QD_MAX_GIVEN = 128 };
 
 /* An option as it was typed; what a sweep hands on to its runs. */
 struct qd_given_option {
@@ -51,6 +51,14 @@ struct qd_given_option {
     unsigned group;
     const char *value; /* NULL for a flag */
     bool is_list;      /* a sweep ranges over it; the struct field keeps its default */
+};
+
+enum { QD_MAX_TEXTS = 8 };
+
+/* The values of an option that may be given several times. */
+struct qd_text_list {
+    int n;
+    const char *texts[QD_MAX_TEXTS];
 };
 
 /* Every option's value; 0, NULL or -1 as its comment says when not given. */
@@ -95,8 +103,10 @@ struct qd_options {
     bool probe;
     /* result */
     const char *result_dir, *result_filename, *label, *json, *variant;
+    struct qd_text_list goodput; /* KEY:MS each */
     /* generate, chat */
     const char *prompt; /* NULL: standard input */
+    struct qd_text_list stop;
     int64_t max_tokens;
     bool chat;
     const char *enable_thinking; /* true | false; NULL: not given */
@@ -117,7 +127,7 @@ struct qd_options {
     /* report */
     const char *matrix;
     int n_given;
-    struct qd_given_option given[QD_MAX_OPTIONS];
+    struct qd_given_option given[QD_MAX_GIVEN];
     int n_positional;
     const char *positional[4];
     int argc; /* the whole command line after the program's name, for the record */

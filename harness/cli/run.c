@@ -31,6 +31,7 @@ struct run {
     char *result_path, *requests_path; /* NULL: not written */
     char hash[24], date[QD_DATE_LEN];
     double probed_read_gbps; /* 0: not probed */
+    struct qd_slo slo;
     struct qd_run_result result;
 };
 
@@ -93,6 +94,20 @@ cleanup:
     return status;
 }
 
+static struct qd_metrics_options metrics_options(const struct run *run, enum qd_pacing pacing, double duration_s)
+{
+    return (struct qd_metrics_options){
+        .duration_s = duration_s,
+        .n_gpus = run->result.tp * run->result.dp,
+        .has_arrivals = pacing == QD_PACING_OPEN || pacing == QD_PACING_WAVES,
+        .slo = run->slo,
+        .steady_rule = pacing == QD_PACING_CLOSED ? QD_STEADY_CONCURRENCY
+                       : pacing == QD_PACING_OPEN ? QD_STEADY_ARRIVALS
+                                                  : QD_STEADY_NONE,
+        .max_concurrency = run->options->max_concurrency,
+    };
+}
+
 /* The measured part. */
 static qd_status measure(struct run *run, char *err, size_t errlen)
 {
@@ -108,8 +123,8 @@ static qd_status measure(struct run *run, char *err, size_t errlen)
     qd_machine_load_read(&run->result.load_after);
     qd_progress_end(&run->progress);
     for (int r = 0; r < run->result.dp; r++) run->replicas[r] = qd_engine_stats(engine, r);
-    qd_status computed = qd_metrics_compute(run->records, run->workload.n, duration_s,
-                                            run->result.tp * run->result.dp, &run->result.metrics);
+    struct qd_metrics_options metrics = metrics_options(run, drive.pacing, duration_s);
+    qd_status computed = qd_metrics_compute(run->records, run->workload.n, &metrics, &run->result.metrics);
     if (computed != QD_OK) return qd_fail(computed, err, errlen, "metrics");
     return status;
 }
@@ -263,6 +278,7 @@ static qd_status prepare(struct run *run, char *err, size_t errlen)
 {
     struct qd_instance_options instance_options = qd_session_instance_options(run->options);
     instance_options.max_requests = MAX_REQUESTS;
+    QD_TRY(qd_slo_parse(run->options->goodput.texts, run->options->goodput.n, &run->slo, err, errlen));
     QD_TRY(check_files(run, err, errlen));
     QD_TRY(probe(run, err, errlen));
     QD_TRY(qd_session_open(&instance_options, &run->instance, err, errlen));
