@@ -28,8 +28,10 @@ struct rank {
     pthread_t thread;
     struct qd_bootstrap bootstrap;
     struct qd_device device;
-    void *state;           /* of the program */
-    int32_t *ids[N_SLOTS]; /* [max_logit_rows] where this rank samples to */
+    void *state;                           /* of the program */
+    struct qd_step_output output[N_SLOTS]; /* ids [max_logit_rows]: where this rank samples to */
+    int64_t begin_ns[N_SLOTS];             /* when the step began */
+    uint64_t n_begun, n_ended;             /* steps */
 };
 
 struct qd_group {
@@ -39,6 +41,7 @@ struct qd_group {
     qd_thread_bootstrap_t *bootstrap; /* NULL when nothing executes */
     struct rank *ranks;               /* [tp] */
     int n_threads;                    /* started */
+    bool may_poll;                    /* every rank has a core to itself */
 
     pthread_mutex_t mutex; /* protects what follows, and the slots' bookkeeping */
     pthread_cond_t changed;
@@ -47,6 +50,7 @@ struct qd_group {
     int n_opened;          /* ranks that are ready for steps */
     int n_running;         /* ranks that may still touch another rank's memory */
     bool stop;             /* asked to end */
+    struct qd_device_stats stats; /* of rank 0's device, after its last step */
     qd_status failure;     /* of the first rank that failed */
     char text[QD_ERR_LEN]; /* its "replica R rank K: phase: reason" */
 };
@@ -91,42 +95,110 @@ static void close_rank(struct rank *rank)
     if (rank->device.ctx != NULL) rank->group->config.ops->close(rank->device.ctx);
 }
 
-/* Runs step `index` of this rank; its results are in the slot when it returns. */
-static qd_status run_step(struct rank *rank, uint64_t index)
+static void fail_step(struct rank *rank, uint64_t index, qd_status st, const char *reason)
+{
+    char phase[32];
+    snprintf(phase, sizeof phase, "step %llu", (unsigned long long)index);
+    fail_rank(rank, st, phase, reason);
+}
+
+/* The rank's part of a step is done: its results are in the slot. */
+static void hand_out(struct rank *rank, uint64_t index)
 {
     struct qd_group *group = rank->group;
     struct slot *slot = &group->slots[index % N_SLOTS];
-    char err[QD_ERR_LEN] = "", phase[32];
-    int64_t begin_ns = qd_clock_now_ns();
-    struct qd_step_output output = {.ids = rank->ids[index % N_SLOTS]};
-    qd_status st = group->config.program.rank_step(rank->state, slot->step, &output, err, sizeof err);
-    if (st != QD_OK) {
-        snprintf(phase, sizeof phase, "step %llu", (unsigned long long)index);
-        fail_rank(rank, st, phase, err);
-        return st;
-    }
+    struct qd_device_stats stats = qd_device_get_stats(rank->device);
+    int64_t begin_ns = rank->begin_ns[index % N_SLOTS];
+    if (stats.last_span_ns > 0) begin_ns = qd_clock_now_ns() - stats.last_span_ns;
     pthread_mutex_lock(&group->mutex);
     if (rank->rank == 0) {
         slot->begin_ns = begin_ns;
-        slot->logits = output.logits;
+        slot->logits = rank->output[index % N_SLOTS].logits;
+        group->stats = stats;
     }
     if (++slot->n_done == group->config.tp) {
         slot->end_ns = qd_clock_now_ns();
         pthread_cond_broadcast(&group->changed);
     }
     pthread_mutex_unlock(&group->mutex);
-    return QD_OK;
 }
 
-/* Waits until step `index` is launched; false when the rank shall end instead. */
-static bool next_step(struct qd_group *group, uint64_t index)
+static qd_status end_step(struct rank *rank)
 {
+    const struct qd_program *program = &rank->group->config.program;
+    char err[QD_ERR_LEN] = "";
+    uint64_t index = rank->n_ended++;
+    qd_status st = QD_OK;
+    if (program->rank_finish != NULL)
+        st = program->rank_finish(rank->state, &rank->output[index % N_SLOTS], err, sizeof err);
+    if (st == QD_OK)
+        hand_out(rank, index);
+    else
+        fail_step(rank, index, st, err);
+    return st;
+}
+
+/* When it fails, the step before is ended first: it is handed out all the same. */
+static qd_status begin_step(struct rank *rank)
+{
+    const struct qd_group *group = rank->group;
+    char err[QD_ERR_LEN] = "";
+    uint64_t index = rank->n_begun++;
+    struct qd_step_output *output = &rank->output[index % N_SLOTS];
+    output->logits = NULL;
+    rank->begin_ns[index % N_SLOTS] = qd_clock_now_ns();
+    qd_status st = group->config.program.rank_step(rank->state, group->slots[index % N_SLOTS].step, output,
+                                                   err, sizeof err);
+    if (st == QD_OK) return st;
+    if (rank->n_ended < index) (void)end_step(rank);
+    fail_step(rank, index, st, err);
+    return st;
+}
+
+/* ---- what a rank does next ---- */
+
+enum action { STOP, BEGIN, END };
+
+static enum action next_action(struct rank *rank)
+{
+    struct qd_group *group = rank->group;
     pthread_mutex_lock(&group->mutex);
-    while (group->n_launched <= index && !group->stop && group->failure == QD_OK)
+    while (group->n_launched == rank->n_begun && rank->n_begun == rank->n_ended && !group->stop &&
+           group->failure == QD_OK)
         pthread_cond_wait(&group->changed, &group->mutex);
-    bool go = group->n_launched > index && group->failure == QD_OK;
+    enum action action = group->failure != QD_OK             ? STOP
+                         : group->n_launched > rank->n_begun ? BEGIN
+                         : rank->n_begun > rank->n_ended     ? END
+                                                             : STOP;
     pthread_mutex_unlock(&group->mutex);
-    return go;
+    return action;
+}
+
+/* Whether a step was launched before the oldest begun one has ended. Only asked of devices that can tell,
+ * where ranks have cores to spend on asking. */
+static bool is_launched_meanwhile(struct rank *rank)
+{
+    struct qd_group *group = rank->group;
+    bool is_launched = false;
+    while (group->may_poll && !is_launched && !qd_device_step_ended(rank->device)) {
+        pthread_mutex_lock(&group->mutex);
+        is_launched = group->n_launched > rank->n_begun || group->failure != QD_OK;
+        pthread_mutex_unlock(&group->mutex);
+    }
+    return is_launched;
+}
+
+static qd_status run_steps(struct rank *rank)
+{
+    for (;;) {
+        switch (next_action(rank)) {
+        case STOP: return QD_OK;
+        case BEGIN: QD_TRY(begin_step(rank)); break;
+        case END:
+            if (!is_launched_meanwhile(rank)) QD_TRY(end_step(rank));
+            break;
+        }
+    }
 }
 
 static void *rank_main(void *arg)
@@ -136,16 +208,18 @@ static void *rank_main(void *arg)
     qd_status st = open_rank(rank);
     pthread_mutex_lock(&group->mutex);
     if (st == QD_OK) group->n_opened++;
+    if (st == QD_OK && rank->rank == 0) group->stats = qd_device_get_stats(rank->device);
     pthread_cond_broadcast(&group->changed);
     pthread_mutex_unlock(&group->mutex);
 
-    for (uint64_t index = 0; st == QD_OK && next_step(group, index); index++) st = run_step(rank, index);
+    if (st == QD_OK) (void)run_steps(rank); /* what failed has been told */
 
-    /* A rank that gives up early must not release memory that another one still reads. */
+    /* A rank that gives up early must not release memory that another one still reads, nor logits that were
+     * handed out. */
     pthread_mutex_lock(&group->mutex);
     group->n_running--;
     pthread_cond_broadcast(&group->changed);
-    while (group->n_running > 0) pthread_cond_wait(&group->changed, &group->mutex);
+    while (group->n_running > 0 || !group->stop) pthread_cond_wait(&group->changed, &group->mutex);
     pthread_mutex_unlock(&group->mutex);
     close_rank(rank);
     return NULL;
@@ -164,7 +238,8 @@ static qd_status start_ranks(struct qd_group *group, char *err, size_t errlen)
 {
     int tp = group->config.tp;
     QD_TRY(qd_thread_bootstrap_create(tp, &group->bootstrap, err, errlen));
-    qd_thread_bootstrap_set_spin(group->bootstrap, ranks_have_cores(&group->config.device));
+    group->may_poll = ranks_have_cores(&group->config.device);
+    qd_thread_bootstrap_set_spin(group->bootstrap, group->may_poll);
     group->n_running = tp;
     for (int r = 0; r < tp; r++) {
         struct rank *rank = &group->ranks[r];
@@ -214,12 +289,12 @@ static qd_status allocate(struct qd_group *group)
         group->ranks[r].group = group;
         group->ranks[r].rank = (int)r;
         for (size_t s = 0; s < N_SLOTS; s++)
-            group->ranks[r].ids[s] = group->id_memory + (r * N_SLOTS + s) * rows;
+            group->ranks[r].output[s].ids = group->id_memory + (r * N_SLOTS + s) * rows;
     }
     for (size_t s = 0; s < N_SLOTS; s++) {
         group->slots[s].step = calloc(1, group->step_bytes);
         if (group->slots[s].step == NULL) return QD_ERR_NO_MEMORY;
-        group->slots[s].ids = group->ranks[0].ids[s];
+        group->slots[s].ids = group->ranks[0].output[s].ids;
     }
     return QD_OK;
 }
@@ -322,6 +397,14 @@ qd_status qd_group_wait(qd_group_t *group, struct qd_group_result *result, char 
     }
     pthread_mutex_unlock(&group->mutex);
     return st;
+}
+
+struct qd_device_stats qd_group_get_stats(qd_group_t *group)
+{
+    pthread_mutex_lock(&group->mutex);
+    struct qd_device_stats stats = group->stats;
+    pthread_mutex_unlock(&group->mutex);
+    return stats;
 }
 
 void qd_group_close(qd_group_t *group)

@@ -25,6 +25,9 @@ struct qd_program {
                            size_t errlen);
     qd_status (*rank_step)(void *state, const struct qd_step *step, struct qd_step_output *out, char *err,
                            size_t errlen);
+    /* (optional) Waits for the oldest step that rank_step began, whose output that was. A next one may have
+     * been begun, not a third. Without it a step has ended when rank_step returns. */
+    qd_status (*rank_finish)(void *state, struct qd_step_output *out, char *err, size_t errlen);
     void (*rank_close)(void *state); /* accepts NULL */
 };
 
@@ -42,7 +45,7 @@ struct qd_group_result {
     int32_t n_ids;
     const float *logits;   /* [n_ids][vocab] when the step wanted them, else NULL; same lifetime */
     int32_t vocab_size;    /* floats from one row of logits to the next */
-    int64_t step_begin_ns; /* rank 0 began (monotonic clock) */
+    int64_t step_begin_ns; /* rank 0 began (monotonic clock): its device, where that measures a step's span */
     int64_t step_end_ns;   /* the last rank ended; the virtual clock advances from it on `null` */
 };
 
@@ -59,6 +62,10 @@ qd_status qd_group_launch(qd_group_t *group, const struct qd_step *step, char *e
 /* Waits for the oldest launched step. QD_ERR_RANK when a rank failed in it or before: err names rank, phase
  * and reason; the group is then dead and only close is allowed. */
 qd_status qd_group_wait(qd_group_t *group, struct qd_group_result *result, char *err, size_t errlen);
+
+/* What rank 0's device did in the steps that have ended. Ranks take the same steps, so counts are those of
+ * any rank; what rank 0 waits for others is in its collectives. All zeros where the device counts nothing. */
+struct qd_device_stats qd_group_get_stats(qd_group_t *group);
 
 /* Joins and releases everything, also after a failure. Accepts NULL. */
 void qd_group_close(qd_group_t *group);

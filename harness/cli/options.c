@@ -54,9 +54,9 @@ static const struct option_row option_rows[] = {
      NULL, "which replica a request goes to", NULL},
 
     {"max-num-batched-tokens", "budget", QD_GROUP_ENGINE, OPTION_INT, AT(budget), 1, 1 << 20, NULL, "N",
-     "token budget of a step, per replica", "2048"},
+     "token budget of a step, per replica", "2048; cuda: 2048 to 16384 by GPU"},
     {"max-num-seqs", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(max_num_seqs), 1, 1 << 16, NULL, "N",
-     "running requests per replica", "128, at most the budget"},
+     "running requests per replica", "128 (cuda: 256, 1024 from 70 GiB), at most the budget"},
     {"max-model-len", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(max_model_len), 2, 1 << 24, NULL, "N",
      "longest prompt + output", "what the model and the memory allow"},
     {"num-gpu-blocks-override", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(num_gpu_blocks), 1, 1 << 30, NULL, "N",
@@ -77,6 +77,8 @@ static const struct option_row option_rows[] = {
      "schedule the next step while the device runs one", NULL},
     {"long-prefill-token-threshold", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(long_prefill_token_threshold), 0,
      1 << 24, NULL, "N", "the most tokens of one request in a step; 0: no limit but the budget", NULL},
+    {"device-timing", NULL, QD_GROUP_ENGINE, OPTION_FLAG, AT(device_timing), 0, 0, NULL, NULL,
+     "time every op of a step on the device, in graphs too (cuda, emu)", NULL},
     {"null-step-us", NULL, QD_GROUP_ENGINE, OPTION_REAL, AT(null_step_us), 0, 1e9, NULL, "US",
      "virtual duration of a step on the null device", NULL},
 

@@ -78,6 +78,7 @@ struct qd_options {
     int64_t budget, max_num_seqs, max_model_len, num_gpu_blocks, kv_cache_bytes, memory_limit;
     double memory_utilization;
     double null_step_us;
+    bool device_timing;
     bool enforce_eager, batch_invariant, enable_prefix_caching, async_scheduling;
     int64_t long_prefill_token_threshold;
     /* sampling */

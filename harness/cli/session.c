@@ -59,6 +59,7 @@ struct qd_instance_options qd_session_instance_options(const struct qd_options *
         .memory_utilization = options->memory_utilization,
         .enforce_eager = options->enforce_eager,
         .batch_invariant = options->batch_invariant,
+        .device_timing = options->device_timing,
         .prefix_caching = options->enable_prefix_caching,
         .router = router_of(options->router),
         .async_scheduling = options->async_scheduling,
@@ -85,16 +86,43 @@ static void say_plan(const struct qd_instance_plan *plan)
                    plan->shrunk_pool ? " (shrunk to the memory)" : "");
 }
 
+/* Bytes over time; bytes per nanosecond are GB/s. */
+static double gbps(uint64_t bytes, int64_t ns)
+{
+    return ns > 0 ? (double)bytes / (double)ns : 0;
+}
+
 static void say_load(const struct qd_load_stats *load)
 {
     double seconds = (double)load->duration_ns * 1e-9;
+    char copied[96] = "";
+    if (load->n_devices > 0)
+        snprintf(copied, sizeof copied, ", copied %.3f GB to %d GPU%s at %.2f GB/s",
+                 (double)load->copied_bytes * 1e-9, load->n_devices, load->n_devices > 1 ? "s" : "",
+                 gbps(load->copied_bytes, load->copy_ns));
     if (load->file_bytes > 0)
-        qd_session_say("weights: %.3f GB in %.2f s, %.2f GB/s", (double)load->file_bytes * 1e-9, seconds,
-                       (double)load->file_bytes * 1e-9 / seconds);
+        qd_session_say("weights: %.3f GB in %.2f s, %.2f GB/s (read at %.2f GB/s%s)",
+                       (double)load->file_bytes * 1e-9, seconds, gbps(load->file_bytes, load->duration_ns),
+                       gbps(load->file_bytes, load->read_ns), copied);
     else if (load->duration_ns > 0)
-        qd_session_say("weights: made up in %.2f s", seconds);
+        qd_session_say("weights: made up in %.2f s%s", seconds, load->n_devices > 0 ? " by the GPUs" : "");
     if (load->n_overflowed > 0)
         qd_session_say("%" PRIu64 " weights are too large for bf16 and became infinite", load->n_overflowed);
+}
+
+/* Replicas record one after the other. */
+static void say_graphs(qd_instance_t *instance)
+{
+    struct qd_device_stats sum = {0};
+    double seconds = 0;
+    for (int r = 0; r < qd_instance_get_plan(instance)->dp; r++) {
+        struct qd_device_stats stats = qd_group_get_stats(qd_instance_group(instance, r));
+        qd_device_stats_add(&sum, &stats);
+        seconds += (double)stats.capture_ns * 1e-9;
+    }
+    if (sum.n_graphs > 0)
+        qd_session_say("graphs: %" PRId32 " recorded in %.2f s, %.3f GiB of rank 0", sum.n_graphs, seconds,
+                       (double)sum.graph_bytes / 1073741824.0);
 }
 
 qd_status qd_session_open(const struct qd_instance_options *options, qd_instance_t **out, char *err,
@@ -111,6 +139,7 @@ qd_status qd_session_open(const struct qd_instance_options *options, qd_instance
     struct qd_load_stats load = qd_instance_load_stats(*out);
     say_plan(qd_instance_get_plan(*out));
     say_load(&load);
+    say_graphs(*out);
     return QD_OK;
 }
 

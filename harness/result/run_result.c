@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "harness/result/device_use.h"
 #include "harness/result/files.h"
 #include "harness/result/marks.h"
 
@@ -257,6 +258,7 @@ static void put_replica(cJSON *array, const struct qd_replica_stats *s, int64_t 
     qd_json_put_int(o, "output_ns", s->output_ns, ok);
     qd_json_put_int(o, "idle_ns", s->idle_ns, ok);
     qd_json_put_int(o, "wall_ns", s->wall_ns, ok);
+    qd_device_stats_put(o, &s->device, ok);
 }
 
 cJSON *qd_run_result_to_json(const struct qd_run_result *run)
@@ -281,6 +283,8 @@ cJSON *qd_run_result_to_json(const struct qd_run_result *run)
                 &ok);
     double imbalance = qd_replica_imbalance(run->replicas, run->dp);
     qd_json_put_number(own, "imbalance", imbalance, &ok);
+    struct qd_device_use use = qd_device_use_of(run->replicas, run->dp);
+    qd_device_use_put(own, &use, &ok);
     cJSON *replicas = qd_json_put_array(own, "replicas", &ok);
     for (int i = 0; i < run->dp; i++)
         put_replica(replicas, &run->replicas[i], run->n_kv_blocks, &ok);

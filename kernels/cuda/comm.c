@@ -85,7 +85,7 @@ static qd_status reduce(struct qd_cuda *cuda, const qd_bf16 *data, int64_t n, qd
     struct qd_cuda_all_reduce_args args = {.n = n, .peers = cuda->peers, .out = out};
     QD_TRY(qd_cuda_memory_of_ranks(cuda, data, parts, err, errlen));
     for (int rank = 0; rank < cuda->bootstrap.world; rank++) args.parts[rank] = parts[rank];
-    return qd_cuda_all_reduce(&args, cuda->stream, err, errlen);
+    return qd_cuda_all_reduce(&args, qd_cuda_launch_stream(cuda), err, errlen);
 }
 
 qd_status qd_cuda_comm_meet(struct qd_cuda *cuda)

@@ -1,10 +1,12 @@
 /* The table of the devices `cuda` and `emu`: one source, compiled against CUDA or against the emulator. */
 #include "kernels/cuda/device.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernels/cuda/host.h"
+#include "kernels/cuda/numa.h"
 
 enum { MAX_DIM = 8192, MAX_VOCAB = 1 << 20, MAX_GQA = 16, MIN_COMPUTE_MAJOR = 8 };
 
@@ -20,12 +22,19 @@ static qd_status count_gpus(int *out, char *err, size_t errlen)
                    cudaGetErrorString(error == cudaSuccess ? cudaErrorNoDevice : error));
 }
 
+qd_status qd_cuda_gpu_of_rank(int global_rank, int *gpu, char *err, size_t errlen)
+{
+    int n_gpus;
+    QD_TRY(count_gpus(&n_gpus, err, errlen));
+    *gpu = global_rank % n_gpus;
+    return QD_OK;
+}
+
 /* The GPU of a rank, made the calling thread's, and its size. */
 static qd_status use_gpu(int global_rank, int *gpu, struct qd_cuda_gpu_size *size, char *err, size_t errlen)
 {
-    int n_gpus, major;
-    QD_TRY(count_gpus(&n_gpus, err, errlen));
-    *gpu = global_rank % n_gpus;
+    int major;
+    QD_TRY(qd_cuda_gpu_of_rank(global_rank, gpu, err, errlen));
     QD_TRY(QD_CUDA(cudaSetDevice(*gpu)));
     QD_TRY(QD_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, *gpu)));
     QD_TRY(QD_CUDA(cudaDeviceGetAttribute(&size->n_sms, cudaDevAttrMultiProcessorCount, *gpu)));
@@ -43,8 +52,34 @@ static qd_status cuda_memory(int global_rank, struct qd_device_memory *out, char
     int gpu;
     struct qd_cuda_gpu_size size;
     QD_TRY(count_gpus(&out->n_devices, err, errlen));
+    struct cudaDeviceProp properties;
     QD_TRY(use_gpu(global_rank, &gpu, &size, err, errlen));
+    QD_TRY(QD_CUDA(cudaGetDeviceProperties(&properties, gpu)));
+    snprintf(out->name, sizeof out->name, "%s", properties.name);
     return QD_CUDA(cudaMemGetInfo(&out->free_bytes, &out->total_bytes));
+}
+
+/* How much the driver takes for a recorded step and NCCL for its channels is known from hearsay only (vLLM's
+ * logs tell of hundreds of MiB for 67 graphs, NCCL's buffers are 4 MiB a channel): to be measured. */
+static void cuda_reserve(const struct qd_device_config *config, int tp, struct qd_device_reserve *out)
+{
+    const size_t graph_bytes = (size_t)4 << 20, collective_bytes = (size_t)256 << 20;
+    *out = (struct qd_device_reserve){.collective_bytes = tp > 1 ? collective_bytes : 0};
+    out->graph_bytes = (size_t)qd_cuda_graph_count(config) * graph_bytes;
+}
+#endif
+
+#ifndef QD_EMU
+/* The rank's thread, and with it the page-locked memory that it touches first, go beside the GPU. */
+static qd_status go_near(int gpu, char *err, size_t errlen)
+{
+    struct cudaDeviceProp prop;
+    char pci_id[32];
+    QD_TRY(QD_CUDA(cudaGetDeviceProperties(&prop, gpu)));
+    snprintf(pci_id, sizeof pci_id, "%04x:%02x:%02x.0", (unsigned)prop.pciDomainID, (unsigned)prop.pciBusID,
+             (unsigned)prop.pciDeviceID);
+    (void)qd_cuda_numa_bind("", pci_id); /* where it cannot be told, the thread stays as it is */
+    return QD_OK;
 }
 #endif
 
@@ -104,6 +139,7 @@ static void cuda_close(void *ctx)
         qd_cuda_graph_free(cuda);
         cudaStreamSynchronize(cuda->stream);
     }
+    qd_cuda_timing_free(cuda);
     qd_cuda_step_free(cuda);
     qd_cuda_memory_free(cuda);
     if (cuda->stream != NULL) cudaStreamDestroy(cuda->stream);
@@ -115,9 +151,14 @@ static qd_status open_context(struct qd_cuda *cuda, char *err, size_t errlen)
 {
     size_t bytes;
     QD_TRY(use_gpu(cuda->config.first_rank, &cuda->gpu, &cuda->size, err, errlen));
+#ifndef QD_EMU
+    QD_TRY(go_near(cuda->gpu, err, errlen));
+#endif
     QD_TRY(qd_cuda_comm_open(cuda, err, errlen));
     QD_TRY(QD_CUDA(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking)));
     QD_TRY(qd_cuda_working_memory(&cuda->config, cuda->size, cuda, &bytes, err, errlen));
+    qd_cuda_graph_init(cuda);
+    QD_TRY(qd_cuda_timing_init(cuda, err, errlen));
     return qd_cuda_step_init(cuda, err, errlen);
 }
 
@@ -132,7 +173,6 @@ static qd_status cuda_open(const struct qd_device_config *config, const struct q
     if (cuda == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for a device context");
     cuda->config = *config;
     cuda->bootstrap = *bootstrap;
-    cuda->graphs.current = -1;
     qd_status st = open_context(cuda, err, errlen);
     if (st != QD_OK) {
         cuda_close(cuda);
@@ -168,21 +208,14 @@ static qd_status cuda_alloc_host(void *ctx, size_t bytes, void **out, char *err,
     return qd_cuda_memory_alloc_host(ctx, bytes, out, err, errlen);
 }
 
-static qd_status cuda_upload(void *ctx, void *data, const void *host, size_t bytes, char *err, size_t errlen)
-{
-    return qd_cuda_memory_upload(ctx, data, host, bytes, err, errlen);
-}
-
 static qd_status cuda_copy_to_host(void *ctx, const struct qd_copy_to_host_args *args)
 {
     struct qd_cuda *cuda = ctx;
     char *err = cuda->text;
     const size_t errlen = sizeof cuda->text;
-    for (size_t r = 0; r < args->n_rows; r++)
-        QD_TRY(QD_CUDA(cudaMemcpyAsync((unsigned char *)args->host + r * args->host_stride,
-                                       (const unsigned char *)args->data + r * args->stride, args->row_bytes,
-                                       cudaMemcpyDeviceToHost, cuda->stream)));
-    return QD_OK;
+    if (args->n_rows == 0) return QD_OK;
+    return QD_CUDA(cudaMemcpy2DAsync(args->host, args->host_stride, args->data, args->stride, args->row_bytes,
+                                     args->n_rows, cudaMemcpyDeviceToHost, cuda->stream));
 }
 
 /* ---- steps ---- */
@@ -195,15 +228,47 @@ static qd_status cuda_plan(void *ctx, const struct qd_plan_args *args)
 static qd_status cuda_begin_step(void *ctx, const struct qd_step **launched)
 {
     struct qd_cuda *cuda = ctx;
-    *launched = cuda->graphs.mode == QD_CUDA_REPLAY ? NULL : cuda->step.launched;
+    *launched = cuda->graphs.mode == QD_CUDA_REPLAY ? NULL : cuda->step.slot->launched;
     return qd_cuda_graph_begin(cuda);
 }
 
-static qd_status cuda_end_step(void *ctx, int32_t *ids)
+static qd_status cuda_end_step(void *ctx)
 {
     QD_TRY(qd_cuda_graph_end(ctx));
+    return qd_cuda_step_submit(ctx);
+}
+
+static qd_status cuda_finish_step(void *ctx, int32_t *ids)
+{
     return qd_cuda_step_finish(ctx, ids);
 }
+
+static void cuda_stats(void *ctx, struct qd_device_stats *out)
+{
+    *out = ((const struct qd_cuda *)ctx)->stats;
+}
+
+/* ---- ops, timed where asked for ---- */
+
+#define TIMED_OP(op, function, segment)                                                                      \
+    static qd_status timed_##op(void *ctx, const struct qd_##op##_args *args)                                \
+    {                                                                                                        \
+        QD_TRY(qd_cuda_timing_begin_op(ctx, segment));                                                       \
+        QD_TRY(function(ctx, args));                                                                         \
+        return qd_cuda_timing_end_op(ctx);                                                                   \
+    }
+
+TIMED_OP(embed, qd_cuda_op_embed, QD_SEGMENT_NORM_ROPE)
+TIMED_OP(rmsnorm, qd_cuda_op_rmsnorm, QD_SEGMENT_NORM_ROPE)
+TIMED_OP(gemm_nt, qd_cuda_op_gemm_nt, QD_SEGMENT_LINEAR)
+TIMED_OP(silu_mul, qd_cuda_op_silu_mul, QD_SEGMENT_LINEAR)
+TIMED_OP(qk_norm_rope_kv, qd_cuda_op_qk_norm_rope_kv, QD_SEGMENT_NORM_ROPE)
+TIMED_OP(attention, qd_cuda_op_attention, QD_SEGMENT_ATTENTION)
+TIMED_OP(reduce_add_rmsnorm, qd_cuda_op_reduce_add_rmsnorm,
+         args->partial.cross_rank ? QD_SEGMENT_COLLECTIVE : QD_SEGMENT_NORM_ROPE)
+TIMED_OP(sample, qd_cuda_op_sample, QD_SEGMENT_SAMPLING)
+TIMED_OP(all_gather, qd_cuda_all_gather, QD_SEGMENT_COLLECTIVE)
+TIMED_OP(all_reduce, qd_cuda_all_reduce_in_place, QD_SEGMENT_COLLECTIVE)
 
 #ifdef QD_EMU
 const struct qd_device_ops qd_emu_ops = {
@@ -212,6 +277,8 @@ const struct qd_device_ops qd_emu_ops = {
 static const struct qd_device_ops cuda_ops = {
     .name = "cuda",
     .memory = cuda_memory,
+    .reserve = cuda_reserve,
+    .step_ended = qd_cuda_step_ended, /* asking emulated GPUs keeps them from running */
 #endif
     .abi_version = QD_DEVICE_ABI_VERSION,
     .executes = true,
@@ -222,23 +289,25 @@ static const struct qd_device_ops cuda_ops = {
     .working_bytes = cuda_working_bytes,
     .alloc = cuda_alloc,
     .alloc_host = cuda_alloc_host,
-    .upload = cuda_upload,
     .weight_bytes = qd_cuda_weight_bytes,
-    .pack_weight = qd_cuda_pack_weight,
+    .store = &qd_cuda_store_ops,
     .copy_to_host = cuda_copy_to_host,
     .plan = cuda_plan,
     .begin_step = cuda_begin_step,
     .end_step = cuda_end_step,
-    .embed = qd_cuda_op_embed,
-    .rmsnorm = qd_cuda_op_rmsnorm,
-    .gemm_nt = qd_cuda_op_gemm_nt,
-    .silu_mul = qd_cuda_op_silu_mul,
-    .qk_norm_rope_kv = qd_cuda_op_qk_norm_rope_kv,
-    .attention = qd_cuda_op_attention,
-    .reduce_add_rmsnorm = qd_cuda_op_reduce_add_rmsnorm,
-    .sample = qd_cuda_op_sample,
-    .all_gather = qd_cuda_all_gather,
-    .all_reduce = qd_cuda_all_reduce_in_place,
+    .finish_step = cuda_finish_step,
+    .warm_up_step = qd_cuda_graph_warm_up_step,
+    .stats = cuda_stats,
+    .embed = timed_embed,
+    .rmsnorm = timed_rmsnorm,
+    .gemm_nt = timed_gemm_nt,
+    .silu_mul = timed_silu_mul,
+    .qk_norm_rope_kv = timed_qk_norm_rope_kv,
+    .attention = timed_attention,
+    .reduce_add_rmsnorm = timed_reduce_add_rmsnorm,
+    .sample = timed_sample,
+    .all_gather = timed_all_gather,
+    .all_reduce = timed_all_reduce,
 };
 
 #ifndef QD_EMU

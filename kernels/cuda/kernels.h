@@ -11,12 +11,16 @@
 #define QD_KERNELS_CUDA_KERNELS_H
 
 #include "kernels/ops.h"
+#include "kernels/store.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 struct CUstream_st; /* cudaStream_t is a pointer to it */
+
+/* In a stream's place: the launcher checks and loads its kernels, and launches nothing. */
+#define QD_CUDA_LOAD_ONLY ((struct CUstream_st *)(intptr_t)-1)
 
 enum {
     QD_CUDA_MAX_RANKS = 8, /* of one replica */
@@ -178,6 +182,10 @@ struct qd_cuda_sample_args {
 size_t qd_cuda_sample_scratch_bytes(int64_t max_rows);
 qd_status qd_cuda_sample(const struct qd_cuda_sample_args *args, struct CUstream_st *stream, char *err,
                          size_t errlen);
+
+/* fill_uniform.cu: random weights (kernels/store.h); `to` is 16-byte aligned. */
+qd_status qd_cuda_fill_uniform(const struct qd_store_fill *args, struct CUstream_st *stream, char *err,
+                               size_t errlen);
 
 #ifdef __cplusplus
 }

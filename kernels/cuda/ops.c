@@ -31,19 +31,9 @@ size_t qd_cuda_weight_bytes(int64_t n_rows, int64_t n_cols, enum qd_weight_layou
     return bytes;
 }
 
-/* Rows move apart, the last one first, so that none is overwritten before it has moved. */
-qd_status qd_cuda_pack_weight(void *data, int64_t n_rows, int64_t n_cols, char *err, size_t errlen)
+int64_t qd_cuda_row_stride(int64_t n_cols, enum qd_weight_layout layout)
 {
-    if (qd_cuda_weight_bytes(n_rows, n_cols, QD_LAYOUT_PACKED) == SIZE_MAX)
-        return qd_fail(QD_ERR_ARGUMENT, err, errlen, "a weight of %lld x %lld", (long long)n_rows,
-                       (long long)n_cols);
-    size_t row = (size_t)n_cols, padded = (size_t)padded_columns(n_cols);
-    qd_bf16 *values = data;
-    for (int64_t i = n_rows - 1; i >= 0 && padded > row; i--) {
-        memmove(values + (size_t)i * padded, values + (size_t)i * row, row * sizeof *values);
-        memset(values + (size_t)i * padded + row, 0, (padded - row) * sizeof *values);
-    }
-    return QD_OK;
+    return layout == QD_LAYOUT_PACKED ? padded_columns(n_cols) : n_cols;
 }
 
 /* ---- ops ---- */
@@ -60,7 +50,7 @@ qd_status qd_cuda_op_embed(void *ctx, const struct qd_embed_args *args)
         .n_tokens = args->n_tokens,
         .out = args->out,
     };
-    return qd_cuda_embed(&embed, cuda->stream, cuda->text, sizeof cuda->text);
+    return qd_cuda_embed(&embed, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
 }
 
 qd_status qd_cuda_op_rmsnorm(void *ctx, const struct qd_rmsnorm_args *args)
@@ -76,7 +66,7 @@ qd_status qd_cuda_op_rmsnorm(void *ctx, const struct qd_rmsnorm_args *args)
         .numerics = cuda->config.numerics,
         .out = args->out,
     };
-    return qd_cuda_rmsnorm(&norm, cuda->stream, cuda->text, sizeof cuda->text);
+    return qd_cuda_rmsnorm(&norm, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
 }
 
 /* Where a projection for a reader of partials goes: to `out`, or in slices to the next buffer in turn. */
@@ -125,7 +115,7 @@ qd_status qd_cuda_op_gemm_nt(void *ctx, const struct qd_gemm_nt_args *args)
         return qd_fail(QD_ERR_UNSUPPORTED, cuda->text, sizeof cuda->text, "gemm: rows of %lld for K %lld",
                        (long long)gemm.lda, (long long)gemm.k);
     if (is_partial) choose_partial(cuda, args, &gemm);
-    return qd_cuda_gemm(&gemm, cuda->stream, cuda->text, sizeof cuda->text);
+    return qd_cuda_gemm(&gemm, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
 }
 
 qd_status qd_cuda_op_silu_mul(void *ctx, const struct qd_silu_mul_args *args)
@@ -138,7 +128,7 @@ qd_status qd_cuda_op_silu_mul(void *ctx, const struct qd_silu_mul_args *args)
         .numerics = cuda->config.numerics,
         .out = args->out,
     };
-    return qd_cuda_silu_mul(&silu, cuda->stream, cuda->text, sizeof cuda->text);
+    return qd_cuda_silu_mul(&silu, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
 }
 
 qd_status qd_cuda_op_qk_norm_rope_kv(void *ctx, const struct qd_qk_norm_rope_kv_args *args)
@@ -161,7 +151,7 @@ qd_status qd_cuda_op_qk_norm_rope_kv(void *ctx, const struct qd_qk_norm_rope_kv_
         .kv = args->kv,
         .q_out = args->q_out,
     };
-    return qd_cuda_qk_norm_rope_kv(&rope, cuda->stream, cuda->text, sizeof cuda->text);
+    return qd_cuda_qk_norm_rope_kv(&rope, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
 }
 
 qd_status qd_cuda_op_attention(void *ctx, const struct qd_attention_args *args)
@@ -184,7 +174,7 @@ qd_status qd_cuda_op_attention(void *ctx, const struct qd_attention_args *args)
         .parts = cuda->attention_parts,
         .out = args->out,
     };
-    return qd_cuda_attention(&attention, cuda->stream, cuda->text, sizeof cuda->text);
+    return qd_cuda_attention(&attention, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
 }
 
 qd_status qd_cuda_op_reduce_add_rmsnorm(void *ctx, const struct qd_reduce_add_rmsnorm_args *args)
@@ -212,7 +202,7 @@ qd_status qd_cuda_op_reduce_add_rmsnorm(void *ctx, const struct qd_reduce_add_rm
         reduce.peers = cuda->peers;
         QD_TRY(qd_cuda_memory_of_ranks(cuda, partial->data, reduce.partials, cuda->text, sizeof cuda->text));
     }
-    return qd_cuda_reduce_add_rmsnorm(&reduce, cuda->stream, cuda->text, sizeof cuda->text);
+    return qd_cuda_reduce_add_rmsnorm(&reduce, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
 }
 
 qd_status qd_cuda_op_sample(void *ctx, const struct qd_sample_args *args)
@@ -234,5 +224,5 @@ qd_status qd_cuda_op_sample(void *ctx, const struct qd_sample_args *args)
         sample.logits[rank] = logits[rank];
         sample.scratch[rank] = cuda->sample_scratch[rank];
     }
-    return qd_cuda_sample(&sample, cuda->stream, cuda->text, sizeof cuda->text);
+    return qd_cuda_sample(&sample, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
 }

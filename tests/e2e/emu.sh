@@ -10,7 +10,7 @@ text() {
 
 the_text_is_the_cpus() {
     text --device cpu >"$TMP/want"
-    for options in "" "--enforce-eager" "--tp 2" "--numerics hf"; do
+    for options in "" "--enforce-eager" "--tp 2" "--numerics hf" "--async-scheduling"; do
         # shellcheck disable=SC2086 # options are words
         text --device emu $options >"$TMP/got" || { cat "$ERR"; return 1; }
         cmp "$TMP/want" "$TMP/got" || { echo "with $options"; return 1; }
@@ -20,8 +20,25 @@ the_text_is_the_cpus() {
 replicas_answer() {
     exits 0 "$QDYNO" run --device emu --model "$TINY" --dp 2 --num-prompts 4 --input-len 24 --output-len 6 \
         --num-warmups 0 --json "$TMP/run.json"
+    err_has ", copied 0.022 GB to 2 GPUs at "
     [ "$("$JSON" "$TMP/run.json" completed)" = 4 ]
     [ "$("$JSON" "$TMP/run.json" total_output_tokens)" = 24 ]
+}
+
+# Three requests at once: a step of three prompts, then five of three decodes, each padded to four. The warm-up's are
+# not counted.
+graphs_are_counted() {
+    exits 0 "$QDYNO" run --device emu --model "$TINY" --num-prompts 3 --input-len 24 --output-len 6 --max-num-seqs 4 \
+        --device-timing --result-dir "$TMP" --result-filename graphs.json
+    grep -q 'graphs: 3 recorded in ' "$ERR" || { cat "$ERR"; return 1; }
+    grep -q 'graphs         83.3 % of steps replayed, 17.2 % of tokens; padding 25.0 % of what they computed' "$OUT"
+    grep -q 'device time    linear .*, gap .* %; unexplained 0.0. %' "$OUT"
+    equal 5 "$("$JSON" "$TMP/graphs.json" qdyno/graphs/n_replayed_steps)"
+    equal 1 "$("$JSON" "$TMP/graphs.json" qdyno/graphs/n_eager_steps)"
+    equal 15 "$("$JSON" "$TMP/graphs.json" qdyno/graphs/n_replayed_tokens)"
+    equal 72 "$("$JSON" "$TMP/graphs.json" qdyno/graphs/n_eager_tokens)"
+    equal 5 "$("$JSON" "$TMP/graphs.json" qdyno/graphs/n_padded_tokens)"
+    equal 6 "$("$JSON" "$TMP/graphs.json" qdyno/device_time/n_timed_steps)"
 }
 
 models_are_refused_by_name() {
@@ -41,6 +58,7 @@ cuda_without_its_object_is_an_environment() {
 
 check the_text_is_the_cpus
 check replicas_answer
+check graphs_are_counted
 check models_are_refused_by_name
 check cuda_without_its_object_is_an_environment
 finish

@@ -45,6 +45,7 @@ static void graphs_replay_captured_arguments(void **state)
     OK(cudaMemcpyAsync(out + 2, pinned, sizeof(int), cudaMemcpyHostToDevice, stream));
     OK(cudaMemsetAsync(out + 1, 0, sizeof(int), stream));
     cudaGraphExec_t exec = end_and_instantiate(stream);
+    OK(cudaGraphUpload(exec, stream));
     assert_int_equal(read_int(out), -1); /* nothing ran */
     n = 1000, value = 1000, target = NULL;
 
@@ -146,6 +147,7 @@ static void graphs_of_freed_memory_are_refused(void **state)
         cudaGraphExec_t exec = end_and_instantiate(stream);
         OK(cudaGraphLaunch(exec, stream));
         OK(cudaFree(freed));
+        REFUSED(cudaGraphUpload(exec, stream), cudaErrorInvalidValue, "that was freed");
         REFUSED(cudaGraphLaunch(exec, stream), cudaErrorInvalidValue, "that was freed");
         int *again = alloc_ints(2000); /* often at the same address */
         REFUSED(cudaGraphLaunch(exec, stream), cudaErrorInvalidValue, "that was freed");

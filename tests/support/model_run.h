@@ -17,7 +17,8 @@ struct run_options {
     int n_threads;   /* of all ranks together; 0: all cores */
     enum qd_numerics numerics;
     int32_t max_tokens, max_logit_rows, max_model_len;
-    bool enforce_eager, batch_invariant; /* as in qd_device_config */
+    bool enforce_eager, batch_invariant, device_timing; /* as in qd_device_config */
+    bool no_logits;                                     /* as in qd_program_options */
 };
 
 /* Loads DIR for `tp` ranks of the device; fails the running test when that does not work. */

@@ -284,6 +284,7 @@ static bool append(struct qd_ptx_loader *l, const struct qd_ptx_statement *s, co
         if (!decode_operand(l, s, o, &item, i)) return false;
     if (l->n_plans > UINT16_MAX) return qd_ptx_refuse(l, s->line, "too many registers and constants");
     struct qd_ptx_entry *e = l->entry;
+    if (i->space == QD_PTX_SHARED) i->access = e->n_accesses++;
     e->code = qd_ptx_grow(e->code, e->n_code, sizeof *e->code);
     e->code[e->n_code++] = *i;
     return true;

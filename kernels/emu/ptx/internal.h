@@ -59,6 +59,7 @@ struct qd_ptx_instruction {
     uint8_t n_operands, n_written;
     int32_t offset; /* of an address in bytes; a branch's target; the number of an # operand */
     uint32_t line;  /* in the file */
+    uint16_t access; /* number among the entry's instructions with an address of shared memory */
     uint16_t operand[QD_PTX_MAX_OPERANDS]; /* slots: first those written */
 };
 
@@ -96,6 +97,7 @@ struct qd_ptx_entry {
     struct qd_ptx_param params[QD_PTX_MAX_PARAMS];
     struct qd_ptx_instruction *code; /* [n_code], the last one returns */
     size_t n_code;
+    uint16_t n_accesses; /* of shared memory */
     union qd_ptx_slot *initial; /* [n_slots], what a thread starts with */
     size_t n_slots;
     struct qd_ptx_binding *bindings; /* [n_bindings] */

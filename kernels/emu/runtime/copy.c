@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "kernels/base/size.h"
+
 /* One side of a copy, or what is filled. */
 struct side {
     const void *p;
@@ -50,11 +52,23 @@ static cudaError_t check_kind(const char *call, enum cudaMemcpyKind kind, const 
                          wrong->is_device ? "device" : "host");
 }
 
-static cudaError_t check_copy(const char *call, const struct CUstream_st *stream, size_t bytes,
+/* n_rows of row_bytes each, strides apart; for one row strides do not matter. */
+struct extent {
+    size_t n_rows, row_bytes, dst_stride, src_stride;
+};
+
+/* Bytes from the first to the last of a side. */
+static size_t span(const struct extent *e, size_t stride)
+{
+    return (e->n_rows - 1) * stride + e->row_bytes;
+}
+
+static cudaError_t check_copy(const char *call, const struct CUstream_st *stream, const struct extent *extent,
                               enum cudaMemcpyKind kind, struct side *dst, struct side *src)
 {
-    cudaError_t error = find_side(call, "destination", dst->p, bytes, dst);
-    if (error == cudaSuccess) error = find_side(call, "source", src->p, bytes, src);
+    cudaError_t error = find_side(call, "destination", dst->p, span(extent, extent->dst_stride), dst);
+    if (error == cudaSuccess)
+        error = find_side(call, "source", src->p, span(extent, extent->src_stride), src);
     if (error == cudaSuccess) error = check_kind(call, kind, dst, src);
     if (error == cudaSuccess) error = check_reach(call, "destination", dst, stream);
     if (error == cudaSuccess) error = check_reach(call, "source", src, stream);
@@ -63,27 +77,31 @@ static cudaError_t check_copy(const char *call, const struct CUstream_st *stream
 
 /* Staged: the source is read before the call returns. */
 static cudaError_t issue_copy(struct CUstream_st *stream, const struct side *dst, const struct side *src,
-                              size_t bytes, bool is_staged)
+                              const struct extent *extent, bool is_staged)
 {
-    struct qd_emu_work *work = qd_emu_work_create(QD_EMU_WORK_COPY, is_staged ? bytes : 0);
+    size_t staged_bytes = is_staged ? span(extent, extent->src_stride) : 0;
+    struct qd_emu_work *work = qd_emu_work_create(QD_EMU_WORK_COPY, staged_bytes);
     if (work != NULL) {
         work->as.copy.dst = (void *)dst->p;
         work->as.copy.src = is_staged ? NULL : src->p;
-        work->as.copy.bytes = bytes;
-        if (is_staged) memcpy(work->payload, src->p, bytes);
+        work->as.copy.n_rows = extent->n_rows;
+        work->as.copy.row_bytes = extent->row_bytes;
+        work->as.copy.dst_stride = extent->dst_stride;
+        work->as.copy.src_stride = extent->src_stride;
+        if (is_staged) memcpy(work->payload, src->p, staged_bytes);
     }
     return qd_emu_issue(stream, work);
 }
 
-static cudaError_t copy(const char *call, void *dst_address, const void *src_address, size_t bytes,
+static cudaError_t copy(const char *call, void *dst_address, const void *src_address, struct extent extent,
                         enum cudaMemcpyKind kind, cudaStream_t handle, bool is_async)
 {
     struct CUstream_st *stream;
     struct side dst = {.p = dst_address}, src = {.p = src_address};
     cudaError_t error = is_async ? cudaSuccess : qd_emu_forbid_in_capture(call);
     if (error == cudaSuccess) error = qd_emu_find_work_stream(handle, call, &stream);
-    if (error != cudaSuccess || bytes == 0) return error;
-    error = check_copy(call, stream, bytes, kind, &dst, &src);
+    if (error != cudaSuccess || extent.n_rows == 0 || extent.row_bytes == 0) return error;
+    error = check_copy(call, stream, &extent, kind, &dst, &src);
     if (error != cudaSuccess) return error;
     bool is_pageable = dst.allocation == NULL || src.allocation == NULL;
     if (is_pageable && stream->capture != NULL)
@@ -91,21 +109,36 @@ static cudaError_t copy(const char *call, void *dst_address, const void *src_add
     /* As in CUDA: pageable memory is done with on return, and a copy within or between GPUs waits for
      * nothing. */
     bool must_wait = dst.allocation == NULL || (!is_async && !(dst.is_device && src.is_device));
-    error = issue_copy(stream, &dst, &src, bytes, src.allocation == NULL && !must_wait);
+    error = issue_copy(stream, &dst, &src, &extent, src.allocation == NULL && !must_wait);
     return error == cudaSuccess && must_wait ? qd_emu_wait_stream(stream) : error;
 }
 
 cudaError_t cudaMemcpy(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind)
 {
     QD_EMU_ENTER();
-    return copy("cudaMemcpy", dst, src, bytes, kind, NULL, false);
+    return copy("cudaMemcpy", dst, src, (struct extent){1, bytes, 0, 0}, kind, NULL, false);
 }
 
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind,
                             cudaStream_t stream)
 {
     QD_EMU_ENTER();
-    return copy("cudaMemcpyAsync", dst, src, bytes, kind, stream, true);
+    return copy("cudaMemcpyAsync", dst, src, (struct extent){1, bytes, 0, 0}, kind, stream, true);
+}
+
+cudaError_t cudaMemcpy2DAsync(void *dst, size_t dst_pitch, const void *src, size_t src_pitch, size_t width,
+                              size_t height, enum cudaMemcpyKind kind, cudaStream_t stream)
+{
+    QD_EMU_ENTER();
+    if (width > dst_pitch || width > src_pitch)
+        return qd_emu_refuse(cudaErrorInvalidPitchValue,
+                             "cudaMemcpy2DAsync: rows of %zu bytes, %zu and %zu apart", width, dst_pitch,
+                             src_pitch);
+    size_t bytes;
+    if (!qd_size_mul(height, dst_pitch > src_pitch ? dst_pitch : src_pitch, &bytes))
+        return qd_emu_refuse(cudaErrorInvalidValue, "cudaMemcpy2DAsync: %zu rows overflow", height);
+    return copy("cudaMemcpy2DAsync", dst, src, (struct extent){height, width, dst_pitch, src_pitch}, kind,
+                stream, true);
 }
 
 static cudaError_t fill(const char *call, void *dst_address, int value, size_t bytes, cudaStream_t handle,

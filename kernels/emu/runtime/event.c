@@ -42,29 +42,43 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
     return error;
 }
 
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t handle)
+void qd_emu_event_issue_recording(struct qd_emu_work *work)
+{
+    work->as.event.recording = ++work->as.event.event->n_recorded;
+    work->as.event.event->captured_by = 0;
+}
+
+/* An external recording in a capture is a part of the graph: every launch records the event. */
+cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t handle, unsigned flags)
 {
     QD_EMU_ENTER();
     struct CUstream_st *stream;
     cudaError_t error = qd_emu_find_work_stream(handle, "cudaEventRecord", &stream);
     if (error == cudaSuccess) error = check_event(event);
     if (error != cudaSuccess) return error;
+    if ((flags & ~(unsigned)cudaEventRecordExternal) != 0)
+        return qd_emu_refuse(cudaErrorInvalidValue, "cudaEventRecordWithFlags with flags %#x", flags);
     if (event->handle.device != stream->handle.device)
         return qd_emu_refuse(cudaErrorInvalidResourceHandle,
                              "an event of GPU %d recorded on a stream of GPU %d", event->handle.device,
                              stream->handle.device);
-    if (stream->capture != NULL) { /* orders the capture, and replays leave it alone */
+    if (stream->capture != NULL && flags != cudaEventRecordExternal) {
+        /* orders the capture, and replays leave it alone */
         event->captured_by = stream->capture_id;
         return cudaSuccess;
     }
     struct qd_emu_work *work = qd_emu_work_create(QD_EMU_WORK_RECORD, 0);
     if (work != NULL) {
         work->as.event.event = event;
-        work->as.event.recording = ++event->n_recorded;
         event->n_users++;
-        event->captured_by = 0;
+        if (stream->capture == NULL) qd_emu_event_issue_recording(work);
     }
     return qd_emu_issue(stream, work);
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+    return cudaEventRecordWithFlags(event, stream, cudaEventRecordDefault);
 }
 
 /* What asking for an event needs. */

@@ -117,22 +117,41 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *handle, cudaGraph_t graph, uns
     return cudaSuccess;
 }
 
+/* What uploading and launching need, and the stream behind `handle`. */
+static cudaError_t check_launch(cudaGraphExec_t exec, cudaStream_t handle, const char *call,
+                                struct CUstream_st **stream)
+{
+    cudaError_t error = qd_emu_find_work_stream(handle, call, stream);
+    if (error != cudaSuccess) return error;
+    if (!qd_emu_handle_is(exec, QD_EMU_EXEC))
+        return qd_emu_refuse(cudaErrorInvalidResourceHandle, "%p is no executable graph", (void *)exec);
+    if ((*stream)->capture != NULL) return qd_emu_forbid_on_capturing(*stream, call);
+    if (exec->graph.handle.device != (*stream)->handle.device)
+        return qd_emu_refuse(cudaErrorInvalidValue, "a graph of GPU %d on a stream of GPU %d",
+                             exec->graph.handle.device, (*stream)->handle.device);
+    return check_uses(exec);
+}
+
+/* Nothing has to be brought anywhere. */
+cudaError_t cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t handle)
+{
+    QD_EMU_ENTER();
+    struct CUstream_st *stream;
+    return check_launch(exec, handle, "cudaGraphUpload", &stream);
+}
+
 /* Issues a copy of each piece of work, so that other streams' work can come between. */
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t handle)
 {
     QD_EMU_ENTER();
     struct CUstream_st *stream;
-    cudaError_t error = qd_emu_find_work_stream(handle, "cudaGraphLaunch", &stream);
+    cudaError_t error = check_launch(exec, handle, "cudaGraphLaunch", &stream);
     if (error != cudaSuccess) return error;
-    if (!qd_emu_handle_is(exec, QD_EMU_EXEC))
-        return qd_emu_refuse(cudaErrorInvalidResourceHandle, "%p is no executable graph", (void *)exec);
-    if (stream->capture != NULL) return qd_emu_forbid_on_capturing(stream, "cudaGraphLaunch");
-    if (exec->graph.handle.device != stream->handle.device)
-        return qd_emu_refuse(cudaErrorInvalidValue, "a graph of GPU %d on a stream of GPU %d",
-                             exec->graph.handle.device, stream->handle.device);
-    error = check_uses(exec);
-    for (const struct qd_emu_work *w = exec->graph.first; w != NULL && error == cudaSuccess; w = w->next)
-        error = qd_emu_issue(stream, qd_emu_work_clone(w));
+    for (const struct qd_emu_work *w = exec->graph.first; w != NULL && error == cudaSuccess; w = w->next) {
+        struct qd_emu_work *work = qd_emu_work_clone(w);
+        if (work != NULL && work->kind == QD_EMU_WORK_RECORD) qd_emu_event_issue_recording(work);
+        error = qd_emu_issue(stream, work);
+    }
     return error;
 }
 

@@ -70,7 +70,7 @@ struct qd_emu_work {
         struct {
             void *dst;
             const void *src; /* NULL: the payload */
-            size_t bytes;
+            size_t n_rows, row_bytes, dst_stride, src_stride; /* one row: strides do not matter */
         } copy;
         struct {
             void *dst;
@@ -238,6 +238,8 @@ cudaError_t qd_emu_worker_start(struct qd_emu_device *device);
 /* ---- event.c ---- */
 
 void qd_emu_event_release(struct CUevent_st *event);
+/* The work is the latest recording of its event from now on. */
+void qd_emu_event_issue_recording(struct qd_emu_work *work);
 
 /* ---- capture.c, graph.c ---- */
 

@@ -20,6 +20,7 @@ struct qd_emu_work *qd_emu_work_clone(const struct qd_emu_work *work)
     if (clone == NULL) return NULL;
     memcpy(clone, work, sizeof *work + work->payload_bytes);
     clone->next = NULL;
+    if (clone->kind == QD_EMU_WORK_RECORD) clone->as.event.event->n_users++;
     return clone;
 }
 

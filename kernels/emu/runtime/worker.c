@@ -61,15 +61,21 @@ static struct CUstream_st *choose_stream(struct qd_emu_device *device, const str
 
 /* ---- doing it ---- */
 
+static void copy_rows(const struct qd_emu_work *work)
+{
+    char *dst = work->as.copy.dst;
+    const char *src = work->as.copy.src != NULL ? work->as.copy.src : (const char *)work->payload;
+    for (size_t row = 0; row < work->as.copy.n_rows; row++)
+        memcpy(dst + row * work->as.copy.dst_stride, src + row * work->as.copy.src_stride,
+               work->as.copy.row_bytes);
+}
+
 /* Without the lock. 0, or -1 with a text. */
 static int execute(const struct qd_emu_work *work, int device, char *err, size_t errlen)
 {
     switch (work->kind) {
     case QD_EMU_WORK_KERNEL: return qd_emu_run_launch(work, device, err, errlen);
-    case QD_EMU_WORK_COPY:
-        memcpy(work->as.copy.dst, work->as.copy.src != NULL ? work->as.copy.src : work->payload,
-               work->as.copy.bytes);
-        break;
+    case QD_EMU_WORK_COPY: copy_rows(work); break;
     case QD_EMU_WORK_FILL: memset(work->as.fill.dst, work->as.fill.value, work->as.fill.bytes); break;
     case QD_EMU_WORK_RECORD:
     case QD_EMU_WORK_WAIT:
