@@ -143,6 +143,8 @@ static const struct option_row option_rows[] = {
      "none"},
     {"variant", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(variant), 0, 0, NULL, "TEXT",
      "set by a sweep: the further axes of the cell, e.g. max-concurrency=4", "none"},
+    {"print-vllm", NULL, QD_GROUP_RUN, OPTION_FLAG, AT(print_vllm), 0, 0, NULL, NULL,
+     "run nothing: print vLLM's commands of the same run, and write its prompts to --result-dir", NULL},
     {"json", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(json), 0, 0, NULL, "FILE",
      "also write the result as JSON there; -: to stdout instead of the table", "none"},
 
@@ -409,6 +411,8 @@ static qd_status options_check(const struct qd_command *command, const struct qd
     if (o->variant != NULL) QD_TRY(qd_variant_check("--variant", o->variant, err, errlen));
     if (o->probe && strcmp(o->device, "cpu") != 0)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--probe is of --device cpu");
+    if (o->print_vllm && o->result_dir == NULL)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--print-vllm needs --result-dir");
     if (o->resume && o->experiment == NULL)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--resume needs --experiment");
     return QD_OK;

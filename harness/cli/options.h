@@ -39,6 +39,7 @@ enum qd_option_group {
     QD_GROUP_CHAT = 1 << 12,
     QD_GROUP_DRY_RUN = 1 << 13,
     QD_GROUP_SCHED = 1 << 14,
+    QD_GROUP_RUN = 1 << 15, /* of run alone */
 };
 
 enum { QD_MAX_OPTIONS = 96, QD_MAX_GIVEN = 128 };
@@ -105,6 +106,7 @@ struct qd_options {
     /* result */
     const char *result_dir, *result_filename, *label, *json, *variant;
     struct qd_text_list goodput; /* KEY:MS each */
+    bool print_vllm;
     /* generate, chat */
     const char *prompt; /* NULL: standard input */
     struct qd_text_list stop;

@@ -9,6 +9,7 @@
 #include "harness/cli/progress.h"
 #include "harness/cli/run_plan.h"
 #include "harness/cli/run_table.h"
+#include "harness/cli/run_vllm.h"
 #include "harness/cli/run_workload.h"
 #include "harness/cli/session.h"
 #include "harness/cli/version.h"
@@ -316,6 +317,32 @@ static int dry_run(const struct qd_command *command, const struct qd_options *op
     return status == QD_OK ? QD_EXIT_OK : qd_command_fail(command, status, err);
 }
 
+/* Nothing is opened: a plan, the workload and its texts. */
+static int print_vllm(const struct qd_command *command, const struct qd_options *options)
+{
+    char err[QD_ERR_LEN] = "";
+    struct qd_instance_options instance_options = qd_session_instance_options(options);
+    struct qd_instance_plan plan;
+    struct qd_workload workload = {0};
+    struct qd_vllm_prompts prompts;
+    qd_tokenizer_t *tokenizer = NULL;
+    char *path = qd_path_join(options->result_dir, "vllm-prompts.jsonl");
+    qd_status status = path != NULL ? QD_OK : QD_ERR_NO_MEMORY;
+    if (status != QD_OK) goto cleanup;
+    QD_TRY_GOTO(qd_instance_plan_make(&instance_options, &plan, err, sizeof err), status, cleanup);
+    QD_TRY_GOTO(qd_session_tokenizer(options, &tokenizer, err, sizeof err), status, cleanup);
+    QD_TRY_GOTO(qd_run_workload_build(options, &plan.config, tokenizer, &workload, err, sizeof err), status, cleanup);
+    QD_TRY_GOTO(qd_folder_create(options->result_dir, err, sizeof err), status, cleanup);
+    QD_TRY_GOTO(qd_run_vllm_write_prompts(&workload, tokenizer, path, &prompts, err, sizeof err), status, cleanup);
+    qd_run_vllm_print(options, &plan, &workload, &prompts, path, stdout);
+
+cleanup:
+    qd_workload_free(&workload);
+    qd_tokenizer_free(tokenizer);
+    free(path);
+    return status == QD_OK ? QD_EXIT_OK : qd_command_fail(command, status, err);
+}
+
 /* A run that measured nothing must not look like one that did, whoever reads only the exit code. */
 static int finish_run(const struct run *run)
 {
@@ -329,6 +356,7 @@ static int finish_run(const struct run *run)
 static int run_run(const struct qd_command *command, const struct qd_options *options)
 {
     if (options->dry_run) return dry_run(command, options);
+    if (options->print_vllm) return print_vllm(command, options);
     char err[QD_ERR_LEN] = "";
     struct run run = {.options = options, .interrupted = qd_interrupt_install()};
     qd_status status = run_all(&run, err, sizeof err);
@@ -348,6 +376,6 @@ const struct qd_command qd_command_run = {
     .summary = "one configuration, one workload: latencies and throughput",
     .synopsis = "--model DIR [OPTION...]",
     .groups = QD_GROUP_MODEL | QD_GROUP_PARALLEL | QD_GROUP_ENGINE | QD_GROUP_SAMPLING | QD_GROUP_WORKLOAD |
-              QD_GROUP_RESULT | QD_GROUP_DRY_RUN,
+              QD_GROUP_RESULT | QD_GROUP_DRY_RUN | QD_GROUP_RUN,
     .run = run_run,
 };
