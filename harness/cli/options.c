@@ -137,7 +137,7 @@ static const struct option_row option_rows[] = {
      "write result.json and requests.jsonl here", "nothing is written"},
     {"result-filename", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(result_filename), 0, 0, NULL, "NAME",
      "name of the result file in --result-dir", NULL},
-    {"goodput", NULL, QD_GROUP_RESULT, OPTION_WORDS, AT(goodput), 0, 0, NULL, "KEY:MS...",
+    {"goodput", NULL, QD_GROUP_WORKLOAD, OPTION_WORDS, AT(goodput), 0, 0, NULL, "KEY:MS...",
      "requests a second that keep every level, e.g. ttft:200 tpot:50 e2el:3000", "none"},
     {"label", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(label), 0, 0, NULL, "TEXT", "kept in the result",
      "none"},
