@@ -15,7 +15,14 @@
 extern "C" {
 #endif
 
-enum { QD_DEVICE_ABI_VERSION = 3 };
+enum { QD_DEVICE_ABI_VERSION = 6 };
+
+/* Which collectives a device with several uses. */
+enum qd_collectives {
+    QD_COLLECTIVES_AUTO = 0, /* by size and by what is there */
+    QD_COLLECTIVES_OWN,      /* this project's kernels: the same bits for every size, in rank order */
+    QD_COLLECTIVES_NCCL,
+};
 
 /* The shape facts of a model that decide whether a device can run it; of one rank where marked. */
 struct qd_model_shape {
@@ -36,12 +43,14 @@ struct qd_device_config {
     bool enforce_eager;         /* never record and replay a step (devices with begin_step) */
     bool device_timing;         /* time every op of a step (devices with stats) */
     bool batch_invariant;       /* a row's bits never depend on the other rows (`cpu`: always so) */
+    int ranks_per_gpu;          /* global ranks [g * N, (g + 1) * N) are on GPU g; 0: 1 (devices with GPUs) */
+    enum qd_collectives collectives; /* of `cuda` and `emu`; NCCL neither with batch_invariant nor shared GPUs */
 };
 
 /* Memory of one device that is not the host's. */
 struct qd_device_memory {
     size_t free_bytes, total_bytes;
-    int n_devices; /* ranks are dealt over these in order of their global index */
+    int n_devices; /* there are */
     char name[64]; /* "NVIDIA H100 80GB HBM3" */
 };
 
@@ -79,11 +88,36 @@ struct qd_device_stats {
     int64_t segment_ns[QD_N_SEGMENTS];          /* likewise */
 };
 
+/* What a shared object of its own was compiled with. */
+struct qd_device_build {
+    int cuda;                  /* 13000: the toolkit is CUDA 13.0 */
+    const char *architectures; /* GPUs that have code of their own, "80 90"; the driver makes it for newer ones */
+};
+
+/* What a device reaches in a measurement, to set an op's figures beside. */
+struct qd_device_ceilings {
+    double copy_gbps;     /* GB/s (1e9) read and written by a copy within its memory */
+    double matrix_gflops; /* GFLOP/s (1e9) of a large bf16 product, this project's best */
+};
+
+/* Another library's product on the stream of the ops, to set gemm_nt beside: out [M][N] = a [M][K] * w [N][K]^T in
+ * bf16 with fp32 accumulation, all without gaps between rows and 256-byte aligned. */
+struct qd_rival_ops {
+    const char *name; /* "cuBLASLt" */
+    /* Asks for algorithms, the most promising first. QD_ERR_NOT_FOUND: the library is not installed;
+     * QD_ERR_ENVIRONMENT, QD_ERR_UNSUPPORTED: it cannot be used, or not for this shape. */
+    qd_status (*prepare)(void *ctx, int64_t m, int64_t n, int64_t k, int *n_algorithms, char *err, size_t errlen);
+    int (*algorithm)(void *ctx, int i); /* its number in the library */
+    qd_status (*run)(void *ctx, int i, const qd_bf16 *a, const qd_bf16 *w, qd_bf16 *out, char *err, size_t errlen);
+};
+
 struct qd_device_ops {
     uint32_t abi_version; /* QD_DEVICE_ABI_VERSION */
     const char *name;     /* as in --device */
     bool executes;        /* false: no weights, no forward pass; sampled ids come from a hash; every member that
                            * is not lifecycle or weight_bytes is NULL */
+
+    const struct qd_device_build *build; /* (optional) */
 
     /* lifecycle */
     qd_status (*open)(const struct qd_device_config *config, const struct qd_bootstrap *bootstrap, void **ctx,
@@ -92,9 +126,13 @@ struct qd_device_ops {
     bool (*supports)(const struct qd_model_shape *shape, int tp, enum qd_numerics numerics, char *why,
                      size_t why_len);
     const char *(*error_text)(void *ctx); /* (optional) */
+    void (*abandon)(void *ctx);           /* (optional) */
+    const char *(*waits_for)(void *ctx);  /* (optional) */
+    const char *(*note)(void *ctx);       /* (optional) */
 
     /* memory and copies */
-    qd_status (*memory)(int first_rank, struct qd_device_memory *out, char *err, size_t errlen); /* (optional) */
+    qd_status (*memory)(const struct qd_device_config *config, struct qd_device_memory *out, char *err,
+                        size_t errlen); /* (optional) of the rank's GPU */
     void (*reserve)(const struct qd_device_config *config, int tp,
                     struct qd_device_reserve *out); /* (with memory) */
     qd_status (*working_bytes)(const struct qd_device_config *config, size_t *out, char *err, size_t errlen);
@@ -104,6 +142,8 @@ struct qd_device_ops {
     qd_status (*pack_weight)(void *data, int64_t n_rows, int64_t n_cols, char *err,
                              size_t errlen); /* or store */
     const struct qd_store_ops *store;        /* (optional) weights in memory of the device's own */
+    qd_status (*upload)(void *ctx, void *data, const void *host, size_t bytes, char *err,
+                        size_t errlen); /* (with store) */
     qd_status (*copy_to_host)(void *ctx, const struct qd_copy_to_host_args *args);
 
     /* plan, once per step */
@@ -116,6 +156,14 @@ struct qd_device_ops {
     bool (*step_ended)(void *ctx);                                       /* (optional, with begin_step) */
     bool (*warm_up_step)(void *ctx, int index, struct qd_step *step);    /* (optional) */
     void (*stats)(void *ctx, struct qd_device_stats *out);               /* (optional) */
+
+    /* timing (optional, all or none): of devices whose ops return before they have run */
+    qd_status (*time_begin)(void *ctx);
+    qd_status (*time_end)(void *ctx, int64_t *ns);
+    qd_status (*cache_bytes)(int first_rank, size_t *out, char *err, size_t errlen);
+    qd_status (*ceilings)(int first_rank, struct qd_device_ceilings *out, char *err, size_t errlen);
+    qd_status (*pci_bus_id)(int first_rank, char *out, size_t len, char *err, size_t errlen); /* (optional by itself) */
+    const struct qd_rival_ops *rival; /* (optional by itself) */
 
     /* ops */
     qd_status (*embed)(void *ctx, const struct qd_embed_args *args);
@@ -151,6 +199,8 @@ struct qd_device_stats qd_device_stats_since(const struct qd_device_stats *now,
                                              const struct qd_device_stats *then);
 /* Adds another rank's; of the times of opening and of the last step the larger stays. */
 void qd_device_stats_add(struct qd_device_stats *sum, const struct qd_device_stats *other);
+/* True when there is a libqdyno_cuda.so beside the binary, whether or not it can be opened. */
+bool qd_device_cuda_is_built(void);
 
 /* A device with the state of one rank: what the forward pass passes around. */
 struct qd_device {
@@ -163,6 +213,26 @@ struct qd_device {
 static inline const char *qd_device_error_text(struct qd_device d)
 {
     return d.ops->error_text != NULL ? d.ops->error_text(d.ctx) : "";
+}
+/* Another rank of the replica has failed or hangs: whatever this context does or will do on the device that
+ * waits for other ranks ends soon, and steps fail with QD_ERR_RANK from now on. From any thread while the
+ * context is open; returns at once and calls nothing that could wait. Without the member nothing on the
+ * device waits for other ranks: they meet through the bootstrap alone. */
+static inline void qd_device_abandon(struct qd_device d)
+{
+    if (d.ops->abandon != NULL) d.ops->abandon(d.ctx);
+}
+/* What the thread that runs the context's steps waits for outside of the bootstrap ("its GPU"), or NULL. From
+ * any thread while the context is open. */
+static inline const char *qd_device_waits_for(struct qd_device d)
+{
+    return d.ops->waits_for != NULL ? d.ops->waits_for(d.ctx) : NULL;
+}
+/* What the device does otherwise than a user might expect, for whom it is one line; "" when nothing. As long as the
+ * context is open. */
+static inline const char *qd_device_note(struct qd_device d)
+{
+    return d.ops->note != NULL ? d.ops->note(d.ctx) : "";
 }
 /* True when the device has memory apart from the host's and other ranks': weights go to stores, never to the
  * host's memory as a whole, and what alloc() returns is no address of the host's. */
@@ -190,6 +260,13 @@ static inline qd_status qd_device_alloc_host(struct qd_device d, size_t bytes, v
 {
     return d.ops->alloc_host != NULL ? d.ops->alloc_host(d.ctx, bytes, out, err, errlen)
                                      : d.ops->alloc(d.ctx, bytes, out, err, errlen);
+}
+/* Host bytes into memory from alloc(), of ops that are run by themselves: weights go to stores. `host` may go when it has
+ * returned. Only where qd_device_has_copies. */
+static inline qd_status qd_device_upload(struct qd_device d, void *data, const void *host, size_t bytes,
+                                         char *err, size_t errlen)
+{
+    return d.ops->upload(d.ctx, data, host, bytes, err, errlen);
 }
 static inline qd_status qd_device_copy_to_host(struct qd_device d, const struct qd_copy_to_host_args *args)
 {
@@ -236,6 +313,23 @@ static inline struct qd_device_stats qd_device_get_stats(struct qd_device d)
     struct qd_device_stats stats = {0};
     if (d.ops->stats != NULL) d.ops->stats(d.ctx, &stats);
     return stats;
+}
+/* Measures both, in a second or so, with memory of its own that is given back; no context need be open. Only where there
+ * is time_begin. QD_ERR_NO_MEMORY when the device has less than a gigabyte free. */
+static inline qd_status qd_device_measure_ceilings(const struct qd_device_ops *ops, int first_rank,
+                                                   struct qd_device_ceilings *out, char *err, size_t errlen)
+{
+    return ops->ceilings(first_rank, out, err, errlen);
+}
+/* What the device takes for the ops called between the two, on its own clock; time_end waits for them. Both are called
+ * between plan and end_step, by a context that does not record. Only where there is time_begin. */
+static inline qd_status qd_device_time_begin(struct qd_device d)
+{
+    return d.ops->time_begin(d.ctx);
+}
+static inline qd_status qd_device_time_end(struct qd_device d, int64_t *ns)
+{
+    return d.ops->time_end(d.ctx, ns);
 }
 static inline qd_status qd_device_embed(struct qd_device d, const struct qd_embed_args *args)
 {

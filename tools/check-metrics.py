@@ -3,9 +3,10 @@
 
     tools/check-metrics.py RESULT.json REQUESTS.jsonl [RESULT.json REQUESTS.jsonl...]
 
-Written from the definitions (bench/METRICS.md; vLLM's `bench serve`) with numpy, and sharing nothing with the program.
-Taken from result.json, because no request knows them: duration, tensor and data parallel sizes, max_concurrency, the
-kind of workload, the service levels. Exit code 0: all equal to 1e-9; 1: some differ (all are named); 2: usage or files.
+Written from the definitions (bench/METRICS.md; vLLM's `bench serve`) with numpy, sharing nothing with the
+program. Taken from result.json, because no request knows them: duration, tensor and data parallel sizes,
+max_concurrency, the kind of workload, the service levels, totals of the engine. Exit code 0: all equal to
+1e-9; 1: some differ (all are named); 2: usage or files.
 """
 import json
 import math
@@ -156,13 +157,12 @@ def compare_goodput(compare, requests, duration):
     if levels is None:
         compare.equal("request_goodput", None)
         return
-    def keeps(value, level):
-        return level is None or value <= level
 
-    good = sum(
-        keeps(r.ttft, levels["ttft_ms"]) and keeps(r.tpot or 0, levels["tpot_ms"]) and keeps(r.e2el, levels["e2el_ms"])
-        for r in requests
-    )
+    def keeps(request):
+        values = (("ttft_ms", request.ttft), ("tpot_ms", request.tpot or 0), ("e2el_ms", request.e2el))
+        return all(levels[key] is None or value <= levels[key] for key, value in values)
+
+    good = sum(keeps(r) for r in requests)
     compare.equal("qdyno/goodput/good", good)
     compare.equal("request_goodput", good / duration if duration > 0 else 0)
 
@@ -223,18 +223,20 @@ def compare_steady_state(compare, requests, kind, max_concurrency, duration):
 
 
 def compare_replicas(compare, rows):
-    """What the engine counts must agree with what its requests say; only where every request ran to its end."""
+    """What the engine counts must agree with what its requests say, where every request ran to its end."""
+    replicas = compare.value("qdyno/replicas")
     if not all(row["completed"] for row in rows):
         return
     compare.equal("qdyno/preemptions", sum(row["preemptions"] for row in rows))
     compare.equal("qdyno/hit_tokens", sum(row["hit_tokens"] for row in rows))
-    for i, replica in enumerate(compare.value("qdyno/replicas")):
+    n_blocks = compare.value("qdyno/engine/n_kv_blocks")
+    for i, replica in enumerate(replicas):
         compare.equal(f"qdyno/replicas/{i}/n_finished", sum(row["replica"] == i for row in rows))
-        compare.equal(f"qdyno/replicas/{i}/peak_kv_share", replica["peak_kv_blocks"] / compare.value("qdyno/engine/n_kv_blocks"))
-    tokens = [r["n_prefill_tokens"] + r["n_decode_tokens"] for r in compare.value("qdyno/replicas")]
+        compare.equal(f"qdyno/replicas/{i}/peak_kv_share", replica["peak_kv_blocks"] / n_blocks)
+    tokens = [r["n_prefill_tokens"] + r["n_decode_tokens"] for r in replicas]
     compare.equal("qdyno/imbalance", max(tokens) / np.mean(tokens) if sum(tokens) else 0)
-    steps = sum(r["n_prefill_steps"] for r in compare.value("qdyno/replicas"))
-    prompts = sum(r["n_prefill_requests"] for r in compare.value("qdyno/replicas"))
+    steps = sum(r["n_prefill_steps"] for r in replicas)
+    prompts = sum(r["n_prefill_requests"] for r in replicas)
     compare.equal("qdyno/prompts_per_prefill_step", prompts / steps if steps else None)
 
 
@@ -251,7 +253,8 @@ def check(result, rows):
     latencies = samples(requests, kind in HAS_ARRIVALS)
     compare_vllm_latencies(compare, latencies)
     compare_own_latencies(compare, "qdyno/latency_ms", latencies)
-    compare_throughputs(compare, requests, duration, result["tensor_parallel_size"] * result["data_parallel_size"])
+    n_gpus = result["tensor_parallel_size"] * result["data_parallel_size"]
+    compare_throughputs(compare, requests, duration, n_gpus)
     compare_peaks(compare, requests)
     compare_goodput(compare, requests, duration)
     compare_steady_state(compare, requests, kind, result["max_concurrency"], duration)
@@ -275,7 +278,7 @@ def check_files(result_path, requests_path):
 def main():
     paths = sys.argv[1:]
     if not paths or len(paths) % 2 != 0:
-        print(f"usage: {sys.argv[0]} RESULT.json REQUESTS.jsonl [RESULT.json REQUESTS.jsonl...]", file=sys.stderr)
+        print(f"usage: {sys.argv[0]} RESULT.json REQUESTS.jsonl [...]", file=sys.stderr)
         return 2
     try:
         equal = [check_files(*pair) for pair in zip(paths[::2], paths[1::2])]

@@ -77,7 +77,8 @@ static qd_status print_text(struct output *output, const char *text, size_t len,
 }
 
 /* Takes what a batch of events brings. */
-static qd_status print_events(struct output *output, const struct qd_event *events, size_t n, char *err, size_t errlen)
+static qd_status print_events(struct output *output, const struct qd_event *events, size_t n, char *err,
+                              size_t errlen)
 {
     for (size_t i = 0; i < n; i++) {
         const char *text;
@@ -171,10 +172,10 @@ static int run_generate(const struct qd_command *command, const struct qd_option
 cleanup:
     qd_stop_text_free(&output.stop);
     qd_detokenizer_free(&output.detokenizer);
-    qd_instance_close(instance);
     qd_tokenizer_free(tokenizer);
     free(ids);
-    return status == QD_OK ? QD_EXIT_OK : qd_command_fail(command, status, err);
+    int exit_code = status == QD_OK ? QD_EXIT_OK : qd_command_fail(command, status, err);
+    return qd_session_close(command, instance, exit_code);
 }
 
 const struct qd_command qd_command_generate = {

@@ -39,7 +39,8 @@ enum qd_option_group {
     QD_GROUP_CHAT = 1 << 12,
     QD_GROUP_DRY_RUN = 1 << 13,
     QD_GROUP_SCHED = 1 << 14,
-    QD_GROUP_RUN = 1 << 15, /* of run alone */
+    QD_GROUP_KERNELS = 1 << 15,
+    QD_GROUP_RUN = 1 << 16, /* of run alone */
 };
 
 enum { QD_MAX_OPTIONS = 96, QD_MAX_GIVEN = 128 };
@@ -74,13 +75,16 @@ struct qd_options {
     /* parallel */
     int64_t tp, dp;
     int64_t threads; /* 0: all cores */
+    int64_t ranks_per_gpu;
     const char *router; /* qd_router_policy_name */
     /* engine; 0: the default of the device */
     int64_t budget, max_num_seqs, max_model_len, num_gpu_blocks, kv_cache_bytes, memory_limit;
     double memory_utilization;
     double null_step_us;
     bool device_timing;
+    int64_t watchdog_timeout_s; /* 0: off; -1: the default of the device */
     bool enforce_eager, batch_invariant, enable_prefix_caching, async_scheduling;
+    const char *collectives; /* auto | own | nccl */
     int64_t long_prefill_token_threshold;
     /* sampling */
     double temperature, top_p;
@@ -115,13 +119,13 @@ struct qd_options {
     const char *enable_thinking; /* true | false; NULL: not given */
     bool no_generation_prompt;
     /* eval */
-    const char *tokens;
+    const char *tokens, *expect;
     int64_t top, last;
     /* tokenize */
     bool jsonl, decode, skip_special_tokens;
     /* sweep */
     const char *results, *experiment;
-    int64_t repeats, cell_timeout;
+    int64_t repeats, cell_timeout, max_gpus;
     bool resume;
     bool dry_run;
     /* sched */
@@ -129,6 +133,13 @@ struct qd_options {
     int64_t steps;
     /* report */
     const char *matrix;
+    /* kernels; lists and ranges as texts */
+    const char *op, *tp_list, *tokens_list, *context_list;
+    int64_t repeat;
+    const char *cache;   /* cold | warm */
+    const char *machine; /* NULL: the device's default */
+    const char *format;  /* table | csv | json */
+    const char *output;
     int n_given;
     struct qd_given_option given[QD_MAX_GIVEN];
     int n_positional;

@@ -95,7 +95,8 @@ cleanup:
     return status;
 }
 
-static struct qd_metrics_options metrics_options(const struct run *run, enum qd_pacing pacing, double duration_s)
+static struct qd_metrics_options metrics_options(const struct run *run, enum qd_pacing pacing,
+                                                 double duration_s)
 {
     return (struct qd_metrics_options){
         .duration_s = duration_s,
@@ -162,6 +163,7 @@ static void describe(struct run *run)
         .burstiness = o->burstiness,
         .tp = (int)o->tp,
         .dp = (int)o->dp,
+        .ranks_per_gpu = (int)o->ranks_per_gpu,
         .n_threads = plan->n_threads > 0 ? plan->n_threads : machine.n_cores,
         .router = o->router,
         .max_num_batched_tokens = plan->limits.max_tokens,
@@ -331,9 +333,11 @@ static int print_vllm(const struct qd_command *command, const struct qd_options 
     if (status != QD_OK) goto cleanup;
     QD_TRY_GOTO(qd_instance_plan_make(&instance_options, &plan, err, sizeof err), status, cleanup);
     QD_TRY_GOTO(qd_session_tokenizer(options, &tokenizer, err, sizeof err), status, cleanup);
-    QD_TRY_GOTO(qd_run_workload_build(options, &plan.config, tokenizer, &workload, err, sizeof err), status, cleanup);
+    QD_TRY_GOTO(qd_run_workload_build(options, &plan.config, tokenizer, &workload, err, sizeof err), status,
+                cleanup);
     QD_TRY_GOTO(qd_folder_create(options->result_dir, err, sizeof err), status, cleanup);
-    QD_TRY_GOTO(qd_run_vllm_write_prompts(&workload, tokenizer, path, &prompts, err, sizeof err), status, cleanup);
+    QD_TRY_GOTO(qd_run_vllm_write_prompts(&workload, tokenizer, path, &prompts, err, sizeof err), status,
+                cleanup);
     qd_run_vllm_print(options, &plan, &workload, &prompts, path, stdout);
 
 cleanup:
@@ -361,7 +365,7 @@ static int run_run(const struct qd_command *command, const struct qd_options *op
     struct run run = {.options = options, .interrupted = qd_interrupt_install()};
     qd_status status = run_all(&run, err, sizeof err);
     int exit_code = status == QD_OK ? finish_run(&run) : qd_command_fail(command, status, err);
-    qd_instance_close(run.instance);
+    exit_code = qd_session_close(command, run.instance, exit_code);
     qd_tokenizer_free(run.tokenizer);
     qd_records_free(run.records, run.workload.n);
     qd_workload_free(&run.workload);

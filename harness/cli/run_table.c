@@ -10,8 +10,8 @@ static void print_latency(FILE *out, const char *name, const struct qd_distribut
     if (d->n == 0)
         fprintf(out, "  %-12s        -         -         -         -         -         -\n", name);
     else
-        fprintf(out, "  %-12s %8.2f %9.2f %9.2f %9.2f %9.2f %9.2f\n", name, d->mean, d->p50, d->p90, d->p95, d->p99,
-                d->max);
+        fprintf(out, "  %-12s %8.2f %9.2f %9.2f %9.2f %9.2f %9.2f\n", name, d->mean, d->p50, d->p90, d->p95,
+                d->p99, d->max);
 }
 
 static void print_marks(FILE *out, uint32_t marks)
@@ -34,8 +34,8 @@ static void print_latencies(FILE *out, const struct qd_latencies *l)
 static void print_goodput(FILE *out, const struct qd_metrics *m)
 {
     if (m->slo.is_given)
-        fprintf(out, "  goodput        %.3f requests/s, %" PRIu64 " of %" PRIu64 "\n", m->request_goodput, m->n_good,
-                m->n_completed);
+        fprintf(out, "  goodput        %.3f requests/s, %" PRIu64 " of %" PRIu64 "\n", m->request_goodput,
+                m->n_good, m->n_completed);
     const struct qd_steady_state *s = &m->steady;
     if (s->exists)
         fprintf(out, "  steady state   %.2f output tok/s over %.3f s%s, TTFT p50 %.2f, ITL p50 %.2f ms\n",
@@ -61,7 +61,8 @@ static void print_engine(FILE *out, const struct qd_run_result *run)
     }
     fprintf(out, "  steps          %" PRIu64 ", %" PRIu64 " preemptions", sum.n_steps, sum.n_preemptions);
     if (sum.n_prefill_steps > 0)
-        fprintf(out, ", %.2f prompts a prefill step", (double)sum.n_prefill_requests / (double)sum.n_prefill_steps);
+        fprintf(out, ", %.2f prompts a prefill step",
+                (double)sum.n_prefill_requests / (double)sum.n_prefill_steps);
     fputc('\n', out);
     if (sum.n_steps > 0)
         fprintf(out, "  host           %.2f us a step (schedule + prepare + launch + output)\n",

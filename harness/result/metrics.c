@@ -95,8 +95,9 @@ qd_status qd_metrics_compute(const struct qd_request_record *records, uint64_t n
     find_throughputs(records, n, options, out);
     if (options->slo.is_given) out->n_good = qd_slo_count_good(&options->slo, records, n);
     out->request_goodput = ratio((double)out->n_good, out->duration_s);
-    QD_TRY(qd_steady_state_find(records, n, options->steady_rule, options->max_concurrency, options->duration_s,
-                                &out->steady));
-    if (!options->has_arrivals) out->latency.dispatch = out->steady.latency.dispatch = (struct qd_distribution){0};
+    QD_TRY(qd_steady_state_find(records, n, options->steady_rule, options->max_concurrency,
+                                options->duration_s, &out->steady));
+    if (!options->has_arrivals)
+        out->latency.dispatch = out->steady.latency.dispatch = (struct qd_distribution){0};
     return find_peaks(records, n, out);
 }

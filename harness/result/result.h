@@ -53,7 +53,8 @@ struct qd_slo {
     double ttft_ms, tpot_ms, e2el_ms; /* INFINITY: any */
 };
 
-/* Reads the words of --goodput, "ttft:200": ttft, tpot or e2el and a number of ms >= 0. QD_ERR_INPUT names the word. */
+/* Reads the words of --goodput, "ttft:200": ttft, tpot or e2el and a number of ms >= 0. QD_ERR_INPUT names
+ * the word. */
 qd_status qd_slo_parse(const char *const *words, int n, struct qd_slo *out, char *err, size_t errlen);
 
 /* Completed requests that keep `slo`; tpot of a single token is 0, as in vLLM. */
@@ -62,19 +63,20 @@ uint64_t qd_slo_count_good(const struct qd_slo *slo, const struct qd_request_rec
 /* What bounds the part of a run that counts as its steady state. */
 enum qd_steady_rule {
     QD_STEADY_NONE = 0,
-    QD_STEADY_CONCURRENCY, /* closed loops: first time that 95 % of max_concurrency are in flight .. last time that they
-                            * cease to be */
+    QD_STEADY_CONCURRENCY, /* closed loops: first time that 95 % of max_concurrency are in flight .. last time
+                            * that they cease to be */
     QD_STEADY_ARRIVALS,    /* open loops: first intended arrival .. last */
 };
 
 /* Measures inside a window; only of completed requests. */
 struct qd_steady_state {
-    bool exists; /* else everything is 0: no rule, never so many in flight, or one arrival */
-    bool is_short; /* below 10 s or a tenth of the run */
+    bool exists;              /* else everything is 0: no rule, never so many in flight, or one arrival */
+    bool is_short;            /* below 10 s or a tenth of the run */
     int64_t start_ns, end_ns; /* since the earliest submission */
     int64_t threshold;        /* requests; 0 without max_concurrency */
     uint64_t peak_in_flight;  /* of the whole run */
-    uint64_t n_started, n_completed, n_output_tokens; /* submissions, ends, tokens in the window, its ends included */
+    /* submissions, ends and tokens in the window, its ends included */
+    uint64_t n_started, n_completed, n_output_tokens;
     double duration_s, request_throughput, output_throughput;
     struct qd_latencies latency; /* of requests submitted and ended in the window */
 };
@@ -82,9 +84,10 @@ struct qd_steady_state {
 qd_status qd_steady_state_find(const struct qd_request_record *records, uint64_t n, enum qd_steady_rule rule,
                                int64_t max_concurrency, double run_duration_s, struct qd_steady_state *out);
 
-/* Latencies of the completed requests with start_ns <= submission and last token <= end_ns (the records' clock). */
-qd_status qd_latencies_compute(const struct qd_request_record *records, uint64_t n, int64_t start_ns, int64_t end_ns,
-                               struct qd_latencies *out);
+/* Latencies of the completed requests with start_ns <= submission and last token <= end_ns (the records'
+ * clock). */
+qd_status qd_latencies_compute(const struct qd_request_record *records, uint64_t n, int64_t start_ns,
+                               int64_t end_ns, struct qd_latencies *out);
 
 /* What metrics need to know beside the requests. */
 struct qd_metrics_options {

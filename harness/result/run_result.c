@@ -20,6 +20,7 @@ uint32_t qd_run_result_find_marks(const struct qd_run_result *run)
 {
     uint32_t marks = qd_machine_marks(&run->machine, &run->load_before, &run->load_after, run->tp * run->dp);
     if (run->metrics.n_failed > 0) marks |= QD_MARK_FAILED_REQUESTS;
+    if (run->ranks_per_gpu > 1 && run->tp * run->dp > 1) marks |= QD_MARK_SHARED_GPUS;
     return marks;
 }
 
@@ -151,6 +152,7 @@ static void put_origin(cJSON *o, const struct qd_run_result *run, bool *ok)
     qd_json_put_text(device, "isa", run->device_isa, ok);
     qd_json_put_text(device, "numerics", run->numerics, ok);
     qd_json_put_int(device, "n_threads", run->n_threads, ok);
+    qd_json_put_int(device, "ranks_per_gpu", run->ranks_per_gpu, ok);
     if (run->probed_read_gbps > 0)
         qd_json_put_number(device, "probed_read_gbps", run->probed_read_gbps, ok);
     else
@@ -279,8 +281,8 @@ cJSON *qd_run_result_to_json(const struct qd_run_result *run)
     }
     qd_json_put_int(own, "preemptions", (int64_t)n_preemptions, &ok);
     qd_json_put_int(own, "hit_tokens", (int64_t)n_hit_tokens, &ok);
-    put_defined(own, "prompts_per_prefill_step", (double)n_prefill_requests / (double)n_prefill_steps, n_prefill_steps > 0,
-                &ok);
+    put_defined(own, "prompts_per_prefill_step", (double)n_prefill_requests / (double)n_prefill_steps,
+                n_prefill_steps > 0, &ok);
     double imbalance = qd_replica_imbalance(run->replicas, run->dp);
     qd_json_put_number(own, "imbalance", imbalance, &ok);
     struct qd_device_use use = qd_device_use_of(run->replicas, run->dp);

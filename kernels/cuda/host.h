@@ -7,7 +7,10 @@
  *     step.c     a step on its way to fixed device addresses, and its ids on the way back
  *     graph.c    decode steps recorded for each padded batch when the device is opened, and replayed
  *     timing.c   what a step takes on the device, and its ops
+ *     measure.c  how long single ops take, and cuBLASLt beside them
+ *     ceilings.c what a GPU reaches, to set them beside
  *     comm.c     how ranks meet, and the collectives that are no part of another op
+ *     collectives.c   own kernels or NCCL: which, and what goes by NCCL
  *     ops.c      the ops of the table over the launchers of kernels.h and attention.h
  *
  * Compiled against CUDA it is the device `cuda`, against the emulator (QD_EMU) the device `emu`.
@@ -16,10 +19,13 @@
 #define QD_KERNELS_CUDA_HOST_H
 
 #include <cuda_runtime.h>
+#include <stdatomic.h>
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/cublaslt.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/nccl.h"
 #include "kernels/device.h"
 
 enum {
@@ -129,6 +135,11 @@ struct qd_cuda {
     struct qd_cuda_memory memory;
     bool has_peers; /* allocations are exchanged: no more may come */
     struct qd_cuda_peers peers;
+    struct qd_nccl nccl; /* config.collectives says what it is used for, once the context is open */
+    float *gathered;     /* [qd_cuda_gathered_values] what NCCL has gathered */
+    char note[QD_ERR_LEN]; /* as the table's member */
+    _Atomic uint32_t *abandoned;     /* what peers.abandoned points to; written by any thread */
+    _Atomic(const char *) waits_for; /* as the table's member */
     void *sample_scratch[QD_CUDA_MAX_RANKS];
     struct qd_cuda_attention_config attention;
     struct qd_cuda_attention_limits attention_capacity;
@@ -136,14 +147,17 @@ struct qd_cuda {
     float *slices[QD_CUDA_N_SLICE_BUFFERS];
     int n_partials;   /* of this step so far: which slices come next */
     qd_bf16 *reduced; /* [QD_CUDA_REDUCE_VALUES] with several ranks */
+    qd_bf16 *pieces;  /* sums of this rank in two-shot launches; of no size with fewer than 3 ranks */
     struct qd_cuda_step step;
     struct qd_cuda_graphs graphs;
     struct qd_cuda_timing timing;
     struct qd_device_stats stats;
+    cudaEvent_t time_begin, time_end; /* NULL until somebody measures */
+    qd_cublaslt_t *cublaslt;          /* likewise */
 };
 
-/* The GPU of a rank by its global index. */
-qd_status qd_cuda_gpu_of_rank(int global_rank, int *gpu, char *err, size_t errlen);
+/* The GPU of a rank of n_ranks by its global index; QD_ERR_ENVIRONMENT when there are too few. */
+qd_status qd_cuda_gpu_of_rank(int global_rank, int n_ranks, int ranks_per_gpu, int *gpu, char *err, size_t errlen);
 extern const struct qd_store_ops qd_cuda_store_ops;
 
 /* Zeroed memory of the current GPU, once `stream` has come so far; page-locked memory of the host. Refusals
@@ -180,6 +194,9 @@ void qd_cuda_step_free(struct qd_cuda *cuda);
 qd_status qd_cuda_step_plan(struct qd_cuda *cuda, const struct qd_plan_args *args);
 /* Behind the step's last op: its ids come to the host, and the next step may be planned. */
 qd_status qd_cuda_step_submit(struct qd_cuda *cuda);
+/* Waits until the event or, with NULL, the whole stream has come to its end; QD_ERR_RANK when ranks were told
+ * meanwhile or before to wait no more: what their kernels left then is nothing. */
+qd_status qd_cuda_step_wait(struct qd_cuda *cuda, cudaEvent_t event);
 /* Waits for the oldest unfinished step, with the ids of its logit rows; for nothing when it did not run. */
 qd_status qd_cuda_step_finish(struct qd_cuda *cuda, int32_t *ids);
 /* As in the table. */
@@ -213,14 +230,47 @@ void qd_cuda_timing_keep_recorded(struct qd_cuda *cuda);
 qd_status qd_cuda_timing_add_step(struct qd_cuda *cuda, struct qd_cuda_step_slot *slot, char *err,
                                   size_t errlen);
 
+/* measure.c, as in the table. */
+qd_status qd_cuda_time_begin(void *ctx);
+qd_status qd_cuda_time_end(void *ctx, int64_t *ns);
+void qd_cuda_time_free(struct qd_cuda *cuda); /* cuBLASLt too */
+
+/* ceilings.c: on the calling thread's GPU. */
+qd_status qd_cuda_ceilings(struct qd_cuda_gpu_size gpu, struct qd_device_ceilings *out, char *err, size_t errlen);
+
 /* Gives this rank's GPU access to the others'. Collective. */
 qd_status qd_cuda_comm_open(struct qd_cuda *cuda, char *err, size_t errlen);
+/* The pieces of every rank where all ranks sum a message of `bytes` a rank in two shots; otherwise none. */
+qd_status qd_cuda_comm_choose_pieces(struct qd_cuda *cuda, int64_t bytes, struct qd_cuda_pieces *out);
 /* Once allocations are exchanged: flags and scratch of every rank. */
 qd_status qd_cuda_comm_connect(struct qd_cuda *cuda, char *err, size_t errlen);
 /* Every rank's stream has come here before any goes on. */
 qd_status qd_cuda_comm_meet(struct qd_cuda *cuda);
 qd_status qd_cuda_all_gather(void *ctx, const struct qd_all_gather_args *args);
 qd_status qd_cuda_all_reduce_in_place(void *ctx, const struct qd_all_reduce_args *args);
+
+/* ---- collectives.c ---- */
+
+enum qd_cuda_all_reduce_way { QD_CUDA_ALL_REDUCE_ONE_SHOT, QD_CUDA_ALL_REDUCE_NCCL };
+
+/* How all ranks sum a message of so many bytes a rank. */
+enum qd_cuda_all_reduce_way qd_cuda_all_reduce_choose(const struct qd_cuda *cuda, size_t bytes);
+/* QD_ERR_ARGUMENT for a configuration that contradicts itself. */
+qd_status qd_cuda_collectives_check(const struct qd_device_config *config, char *err, size_t errlen);
+/* Settles config.collectives for this replica: OWN, NCCL, or AUTO when both are there; opens NCCL if it is used.
+ * has_peers: this rank reaches all others, or `no_peers` says why not. Collective. */
+qd_status qd_cuda_collectives_open(struct qd_cuda *cuda, bool has_peers, const char *no_peers, char *err,
+                                   size_t errlen);
+/* What open will settle as far as memory depends on it: NCCL alone where some GPU may not reach another. */
+qd_status qd_cuda_collectives_expect(struct qd_device_config *config, int n_gpus, char *err, size_t errlen);
+/* Floats of `gathered`: where NCCL alone serves, the logits of all ranks. */
+int64_t qd_cuda_gathered_values(const struct qd_device_config *config);
+/* out [n_rows][world][row_bytes] (NULL: `gathered`) by NCCL. Collective. */
+qd_status qd_cuda_gather_rows(struct qd_cuda *cuda, const void *in, int64_t n_rows, size_t row_bytes, void *out);
+/* With NCCL: returns when the stream has come there, or it will because a rank has failed; QD_ERR_ENVIRONMENT when
+ * NCCL has. */
+qd_status qd_cuda_collectives_wait(struct qd_cuda *cuda, cudaEvent_t event);
+void qd_cuda_collectives_close(struct qd_cuda *cuda);
 
 /* ops.c, as in the table. */
 qd_status qd_cuda_op_embed(void *ctx, const struct qd_embed_args *args);

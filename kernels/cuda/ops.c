@@ -109,8 +109,10 @@ qd_status qd_cuda_op_gemm_nt(void *ctx, const struct qd_gemm_nt_args *args)
         .out = args->out,
         .ldo = args->ldo,
     };
+    /* NCCL sums bf16 of one slice. */
+    bool may_slice = is_partial && cuda->config.collectives != QD_COLLECTIVES_NCCL;
     gemm.plan =
-        qd_cuda_gemm_choose(gemm.m, gemm.n, gemm.k, is_partial, cuda->size, cuda->config.batch_invariant);
+        qd_cuda_gemm_choose(gemm.m, gemm.n, gemm.k, may_slice, cuda->size, cuda->config.batch_invariant);
     if (gemm.lda < gemm.k)
         return qd_fail(QD_ERR_UNSUPPORTED, cuda->text, sizeof cuda->text, "gemm: rows of %lld for K %lld",
                        (long long)gemm.lda, (long long)gemm.k);
@@ -177,6 +179,24 @@ qd_status qd_cuda_op_attention(void *ctx, const struct qd_attention_args *args)
     return qd_cuda_attention(&attention, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
 }
 
+/* Sums over ranks beforehand, by NCCL and in place, or tells the kernel where all of them have theirs. */
+static qd_status add_ranks(struct qd_cuda *cuda, const struct qd_reduce_add_rmsnorm_args *args,
+                           struct qd_cuda_reduce_add_rmsnorm_args *reduce)
+{
+    const struct qd_partial *partial = &args->partial;
+    int64_t n = (args->rows == NULL ? args->n_rows : cuda->step.slot->launched->n_tokens) * args->dim;
+    if (partial->dtype == QD_PARTIAL_BF16 &&
+        qd_cuda_all_reduce_choose(cuda, (size_t)n * sizeof(qd_bf16)) == QD_CUDA_ALL_REDUCE_NCCL) {
+        qd_bf16 *sum = (qd_bf16 *)(uintptr_t)partial->data;
+        return qd_nccl_all_reduce(&cuda->nccl, sum, sum, n, cuda->stream, cuda->text, sizeof cuda->text);
+    }
+    reduce->peers = cuda->peers;
+    int64_t element_bytes = partial->dtype == QD_PARTIAL_F32 ? (int64_t)sizeof(float) * partial->n_slices
+                                                             : (int64_t)sizeof(qd_bf16);
+    QD_TRY(qd_cuda_comm_choose_pieces(cuda, args->n_rows * args->dim * element_bytes, &reduce->pieces));
+    return qd_cuda_memory_of_ranks(cuda, partial->data, reduce->partials, cuda->text, sizeof cuda->text);
+}
+
 qd_status qd_cuda_op_reduce_add_rmsnorm(void *ctx, const struct qd_reduce_add_rmsnorm_args *args)
 {
     struct qd_cuda *cuda = ctx;
@@ -198,11 +218,21 @@ qd_status qd_cuda_op_reduce_add_rmsnorm(void *ctx, const struct qd_reduce_add_rm
         .numerics = cuda->config.numerics,
         .out = args->out,
     };
-    if (partial->cross_rank) {
-        reduce.peers = cuda->peers;
-        QD_TRY(qd_cuda_memory_of_ranks(cuda, partial->data, reduce.partials, cuda->text, sizeof cuda->text));
-    }
+    if (partial->cross_rank) QD_TRY(add_ranks(cuda, args, &reduce));
     return qd_cuda_reduce_add_rmsnorm(&reduce, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
+}
+
+/* NCCL brings the logits of all ranks here, and this rank samples as if it were alone. */
+static qd_status sample_gathered(struct qd_cuda *cuda, const struct qd_sample_args *args,
+                                 struct qd_cuda_sample_args *sample)
+{
+    size_t row_bytes = (size_t)args->ld * sizeof *args->logits;
+    QD_TRY(qd_cuda_gather_rows(cuda, args->logits, sample->n_rows, row_bytes, cuda->gathered));
+    sample->logits[0] = cuda->gathered;
+    sample->ld = sample->shard_rows = args->ld * cuda->bootstrap.world;
+    sample->peers = (struct qd_cuda_peers){.n_ranks = 1};
+    sample->scratch[0] = cuda->sample_scratch[cuda->bootstrap.rank];
+    return qd_cuda_sample(sample, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
 }
 
 qd_status qd_cuda_op_sample(void *ctx, const struct qd_sample_args *args)
@@ -219,6 +249,7 @@ qd_status qd_cuda_op_sample(void *ctx, const struct qd_sample_args *args)
         .sampled = cuda->step.sampled,
         .ids = cuda->step.ids,
     };
+    if (cuda->config.collectives == QD_COLLECTIVES_NCCL) return sample_gathered(cuda, args, &sample);
     QD_TRY(qd_cuda_memory_of_ranks(cuda, args->logits, logits, cuda->text, sizeof cuda->text));
     for (int rank = 0; rank < cuda->bootstrap.world; rank++) {
         sample.logits[rank] = logits[rank];

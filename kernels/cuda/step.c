@@ -31,9 +31,15 @@ static qd_status init_slot(struct qd_cuda *cuda, struct qd_cuda_step_slot *slot,
 
 qd_status qd_cuda_step_init(struct qd_cuda *cuda, char *err, size_t errlen)
 {
+    void *memory;
     cuda->step.slot = &cuda->step.slots[0];
     for (int i = 0; i < QD_CUDA_STEPS_IN_FLIGHT; i++)
         QD_TRY(init_slot(cuda, &cuda->step.slots[i], err, errlen));
+    /* Mapped into every GPU at its own address; a kernel that waits sees a write without any call of CUDA,
+     * which a rank that hangs in one could keep waiting. */
+    QD_TRY(qd_cuda_memory_alloc_host(cuda, sizeof *cuda->abandoned, &memory, err, errlen));
+    cuda->abandoned = memory;
+    cuda->peers.abandoned = memory;
     return QD_OK;
 }
 
@@ -231,11 +237,26 @@ qd_status qd_cuda_step_submit(struct qd_cuda *cuda)
         QD_TRY(QD_CUDA(cudaEventRecord(slot->end, cuda->stream)));
         count_step(cuda, slot);
         if (cuda->config.device_timing) {
-            QD_TRY(QD_CUDA(cudaEventSynchronize(slot->end)));
+            QD_TRY(qd_cuda_step_wait(cuda, slot->end));
             QD_TRY(qd_cuda_timing_add_step(cuda, slot, err, errlen));
         }
     }
     step->n_submitted++;
+    return QD_OK;
+}
+
+qd_status qd_cuda_step_wait(struct qd_cuda *cuda, cudaEvent_t event)
+{
+    char *err = cuda->text;
+    const size_t errlen = sizeof cuda->text;
+    atomic_store(&cuda->waits_for, "its GPU");
+    qd_status st = qd_cuda_collectives_wait(cuda, event);
+    cudaError_t error = event != NULL ? cudaEventSynchronize(event) : cudaStreamSynchronize(cuda->stream);
+    atomic_store(&cuda->waits_for, NULL);
+    QD_TRY(st);
+    QD_TRY(qd_cuda_check(error, "waiting for the step", __FILE__, __LINE__, err, errlen));
+    if (atomic_load(cuda->abandoned) != 0)
+        return qd_fail(QD_ERR_RANK, err, errlen, "given up, since another rank of the replica has failed");
     return QD_OK;
 }
 
@@ -249,7 +270,7 @@ qd_status qd_cuda_step_finish(struct qd_cuda *cuda, int32_t *ids)
     struct qd_cuda_step_slot *slot = &step->slots[step->n_finished % QD_CUDA_STEPS_IN_FLIGHT];
     step->n_finished++;
     if (!slot->runs) return QD_OK;
-    QD_TRY(QD_CUDA(cudaEventSynchronize(slot->end)));
+    QD_TRY(qd_cuda_step_wait(cuda, slot->end));
     memcpy(ids, slot->host_ids, id_bytes(slot));
     if (!cuda->config.device_timing) QD_TRY(qd_cuda_timing_add_step(cuda, slot, err, errlen));
     cuda->stats.last_span_ns = slot->span_ns;

@@ -123,6 +123,7 @@ struct run {
     uint64_t n_blocks, n_started; /* of the grid */
     uint64_t stride, first;       /* block order: (first + i * stride) mod n_blocks */
     uint64_t progress;            /* events not yet told to the process */
+    bool spins_in_vain;           /* as told */
     bool failed;
     char error[ERROR_BYTES];
 };

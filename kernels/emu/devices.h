@@ -4,6 +4,7 @@
 #ifndef QD_KERNELS_EMU_DEVICES_H
 #define QD_KERNELS_EMU_DEVICES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #ifdef __cplusplus
@@ -24,6 +25,11 @@ int qd_emu_set_device_count(int n);
  * the default (sm_80; sm_86 and sm_89 have 99 KiB); 0: the default. 0, or -1 when it is out of range or a GPU
  * is in use. */
 int qd_emu_set_shared_limit(size_t bytes);
+
+/* Whether GPUs can read each other's memory, and whether there is an NCCL (nccl.h); both are so at first, and stay
+ * as they are set. Before anything uses a GPU. */
+void qd_emu_set_links(bool peers, bool nccl);
+bool qd_emu_has_nccl(void);
 
 /* Memory of each GPU; 0: half of the machine's, which is the default. */
 void qd_emu_set_device_memory(size_t bytes);

@@ -10,7 +10,7 @@ text() {
 
 the_text_is_the_cpus() {
     text --device cpu >"$TMP/want"
-    for options in "" "--enforce-eager" "--tp 2" "--numerics hf" "--async-scheduling"; do
+    for options in "" "--enforce-eager" "--tp 2" "--tp 2 --collectives nccl" "--numerics hf" "--async-scheduling"; do
         # shellcheck disable=SC2086 # options are words
         text --device emu $options >"$TMP/got" || { cat "$ERR"; return 1; }
         cmp "$TMP/want" "$TMP/got" || { echo "with $options"; return 1; }
@@ -41,6 +41,39 @@ graphs_are_counted() {
     equal 6 "$("$JSON" "$TMP/graphs.json" qdyno/device_time/n_timed_steps)"
 }
 
+ranks_share_gpus_when_asked() {
+    refuses 3 '16 ranks need 16 GPUs, there are 8: fewer ranks, or --ranks-per-gpu 2' \
+        "$QDYNO" run --device emu --model micro --load-format dummy --tp 8 --dp 2
+    exits 0 "$QDYNO" run --device emu --model micro --load-format dummy --tp 2 --dp 2 --ranks-per-gpu 4 \
+        --num-prompts 4 --input-len 9 --output-len 3 --num-warmups 0 --result-dir "$TMP/shared"
+    out_has 'ranks shared a GPU: not comparable'
+    equal 4 "$("$JSON" "$TMP/shared/result.json" completed)"
+    equal 4 "$("$JSON" "$TMP/shared/result.json" qdyno/device/ranks_per_gpu)"
+}
+
+# A step of many tokens takes the emulator longer than the watchdog gives it: as a rank that hangs, it still computes when
+# the program ends. The requests before it are results.
+a_step_that_does_not_end_ends_the_run() {
+    long=$(seq 1 400 | tr '\n' ' ')
+    printf '%s\n' '{"prompt": "Once", "output_tokens": 2}' "{\"prompt\": \"$long\", \"output_tokens\": 1}" >"$TMP/prompts.jsonl"
+    exits 5 timeout 60 "$QDYNO" run --device emu --model "$TINY" --tp 2 --dataset-name custom --ignore-eos \
+        --dataset-path "$TMP/prompts.jsonl" --max-concurrency 1 --num-warmups 0 --watchdog-timeout-s 1 --result-dir "$TMP/hung"
+    err_has 'replica 0 rank '
+    err_has ': step 2: no progress for 1 s'
+    err_has 'it does not stop'
+    equal 1 "$("$JSON" "$TMP/hung/result.json" completed)"
+    equal 1 "$("$JSON" "$TMP/hung/result.json" failed)"
+}
+
+collectives_that_cannot_be_are_refused() {
+    refuses 2 '--collectives nccl is of --device cuda and emu' \
+        "$QDYNO" generate --model "$TINY" --prompt a --collectives nccl
+    refuses 2 '--collectives nccl and --batch-invariant exclude each other' \
+        "$QDYNO" generate --model "$TINY" --prompt a --device emu --tp 2 --batch-invariant --collectives nccl
+    refuses 2 '--collectives nccl and --ranks-per-gpu exclude each other' \
+        "$QDYNO" generate --model "$TINY" --prompt a --device emu --tp 2 --ranks-per-gpu 2 --collectives nccl
+}
+
 models_are_refused_by_name() {
     refuses 2 'mha-oddsize-f32 on emu: hidden size 72: it must be a multiple of 64' \
         "$QDYNO" run --model "$GOLDENS/mha-oddsize-f32" --device emu
@@ -59,6 +92,9 @@ cuda_without_its_object_is_an_environment() {
 check the_text_is_the_cpus
 check replicas_answer
 check graphs_are_counted
+check ranks_share_gpus_when_asked
+check a_step_that_does_not_end_ends_the_run
+check collectives_that_cannot_be_are_refused
 check models_are_refused_by_name
 check cuda_without_its_object_is_an_environment
 finish

@@ -188,6 +188,26 @@ eval_refuses_bad_tokens() {
     refuses 2 'the device null has no logits' "$QDYNO" eval --model "$TINY" --tokens "$TMP/tokens.json" --device null
 }
 
+eval_judges_by_what_the_golden_expects() {
+    model=$GOLDENS/tied-gqa2-hd64
+    exits 0 "$QDYNO" eval --model "$model" --expect "$model/golden.json" --numerics hf
+    equal "true bf16 13 0" "$("$JSON" "$OUT" passes) $("$JSON" "$OUT" kind) $("$JSON" "$OUT" prompts) $("$JSON" "$OUT" prompts_too_long)"
+    exits 0 "$QDYNO" eval --model "$model" --expect "$model/golden.json" --numerics hf --tp 2
+    equal bf16_tp "$("$JSON" "$OUT" kind)"
+    exits 0 "$QDYNO" eval --model "$model" --expect "$model/golden.json" --max-model-len 40
+    equal "fused 8 5" "$("$JSON" "$OUT" kind) $("$JSON" "$OUT" prompts) $("$JSON" "$OUT" prompts_too_long)"
+    # Limits that no other order of sums keeps.
+    sed 's/"tolerance":{"bf16":[0-9.]*/"tolerance":{"bf16":1e-9/' "$model/golden.json" >"$TMP/golden.json"
+    exits 1 "$QDYNO" eval --model "$model" --expect "$TMP/golden.json" --numerics hf
+    equal false "$("$JSON" "$OUT" passes)"
+    "$JSON" "$OUT" reason | grep -q '^prompt 0 position 0: a top logit is'
+    refuses 2 "golden.json: it is of a vocabulary of 515 ids, the model has 2056" \
+        "$QDYNO" eval --model "$TINY" --expect "$model/golden.json"
+    refuses 2 'nowhere.json: No such file' "$QDYNO" eval --model "$TINY" --expect nowhere.json
+    refuses 2 'either --tokens or --expect' "$QDYNO" eval --model "$TINY" --expect a --tokens b
+    refuses 2 'the device null has no logits' "$QDYNO" eval --model "$model" --expect "$model/golden.json" --device null
+}
+
 # A weight that overflows bf16 makes NaN of every logit; the output stays JSON.
 eval_stays_json_without_numbers() {
     cp -r "$GOLDENS/mha-oddsize-f32" "$TMP/inf"
@@ -217,5 +237,6 @@ check tokenize_refuses_bytes_that_are_no_text
 check eval_prints_what_the_golden_has
 check eval_limits_positions_and_rivals
 check eval_refuses_bad_tokens
+check eval_judges_by_what_the_golden_expects
 check eval_stays_json_without_numbers
 finish

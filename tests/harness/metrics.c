@@ -17,7 +17,8 @@ static void assert_close(const char *what, double value, double expected, double
 static qd_status compute(const struct qd_request_record *records, uint64_t n, double duration_s, int n_gpus,
                          struct qd_metrics *out)
 {
-    return qd_metrics_compute(records, n, &(struct qd_metrics_options){.duration_s = duration_s, .n_gpus = n_gpus}, out);
+    return qd_metrics_compute(records, n,
+                              &(struct qd_metrics_options){.duration_s = duration_s, .n_gpus = n_gpus}, out);
 }
 
 #define MS INT64_C(1000000)

@@ -93,7 +93,8 @@ void fixture_run_finish(struct fixture_run *run)
         if (end > last) last = end;
     }
     struct qd_metrics_options options = {.duration_s = last, .n_gpus = run->result.tp * run->result.dp};
-    assert_int_equal(qd_metrics_compute(run->records, FIXTURE_REQUESTS, &options, &run->result.metrics), QD_OK);
+    assert_int_equal(qd_metrics_compute(run->records, FIXTURE_REQUESTS, &options, &run->result.metrics),
+                     QD_OK);
     run->result.marks = qd_run_result_find_marks(&run->result);
 }
 

@@ -141,7 +141,7 @@ cudaError_t cudaDeviceCanAccessPeer(int *can_access, int device, int peer)
     QD_EMU_ENTER();
     cudaError_t error = check_device(device);
     if (error == cudaSuccess) error = check_device(peer);
-    if (error == cudaSuccess) *can_access = device != peer;
+    if (error == cudaSuccess) *can_access = device != peer && !qd_emu_runtime.lacks_peers;
     return error;
 }
 
@@ -154,6 +154,8 @@ cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags)
     if (error != cudaSuccess) return error;
     if (flags != 0) return qd_emu_refuse(cudaErrorInvalidValue, "peer access with flags %u", flags);
     if (peer == current) return qd_emu_refuse(cudaErrorInvalidDevice, "GPU %d as its own peer", peer);
+    if (qd_emu_runtime.lacks_peers)
+        return qd_emu_refuse(cudaErrorPeerAccessUnsupported, "GPU %d cannot reach GPU %d", current, peer);
     if (device->peers[peer])
         return qd_emu_refuse(cudaErrorPeerAccessAlreadyEnabled, "GPU %d already has access to GPU %d",
                              current, peer);
@@ -203,7 +205,7 @@ static bool is_used(void)
 {
     if (qd_emu_runtime.handles != NULL || qd_emu_runtime.n_allocations > 0) return true;
     for (int d = 0; d < QD_EMU_MAX_DEVICES; d++)
-        if (qd_emu_runtime.devices[d].has_thread) return true;
+        if (qd_emu_runtime.devices[d].n_threads > 0) return true;
     return false;
 }
 
@@ -222,6 +224,19 @@ int qd_emu_set_shared_limit(size_t bytes)
     if (bytes < QD_EMU_DEFAULT_SHARED_BYTES || bytes > QD_EMU_MAX_SHARED_BYTES || is_used()) return -1;
     qd_emu_runtime.shared_bytes = bytes;
     return 0;
+}
+
+void qd_emu_set_links(bool peers, bool nccl)
+{
+    QD_EMU_ENTER();
+    qd_emu_runtime.lacks_peers = !peers;
+    qd_emu_runtime.lacks_nccl = !nccl;
+}
+
+bool qd_emu_has_nccl(void)
+{
+    QD_EMU_ENTER();
+    return !qd_emu_runtime.lacks_nccl;
 }
 
 void qd_emu_set_device_memory(size_t bytes)
@@ -279,16 +294,17 @@ void qd_emu_shutdown(void)
     for (int d = 0; d < QD_EMU_MAX_DEVICES; d++) {
         struct qd_emu_device *device = &runtime->devices[d];
         device->is_stopping = true;
-        if (device->has_thread) pthread_cond_signal(&device->has_work);
+        if (device->n_threads > 0) pthread_cond_broadcast(&device->has_work);
     }
     qd_emu_unlock();
     for (int d = 0; d < QD_EMU_MAX_DEVICES; d++)
-        if (runtime->devices[d].has_thread) pthread_join(runtime->devices[d].thread, NULL);
+        for (int t = 0; t < runtime->devices[d].n_threads; t++)
+            pthread_join(runtime->devices[d].threads[t], NULL);
     qd_emu_lock();
     release_handles();
     qd_emu_free_all_memory();
     for (int d = 0; d < QD_EMU_MAX_DEVICES; d++) {
-        if (runtime->devices[d].has_thread) pthread_cond_destroy(&runtime->devices[d].has_work);
+        if (runtime->devices[d].n_threads > 0) pthread_cond_destroy(&runtime->devices[d].has_work);
         runtime->devices[d] = (struct qd_emu_device){0};
     }
     for (int bucket = 0; bucket < QD_EMU_KERNEL_BUCKETS; bucket++)

@@ -1,6 +1,6 @@
 /* The inside of the runtime: one process-wide state under one lock, as CUDA's API has no context argument.
  *
- *     stream.c    streams are queues of work; waiting          worker.c   a thread per GPU does the work
+ *     stream.c    streams are queues of work; waiting          worker.c   threads of each GPU do the work
  *     capture.c   work of a capturing stream becomes a graph   graph.c    and back
  *     memory.c    allocations, and what an address belongs to  copy.c     copies and fills
  *     launch.c    kernels: registry, limits, arguments         event.c    device.c    error.c
@@ -22,7 +22,8 @@
 
 enum {
     QD_EMU_MAX_ARGS = 64,
-    QD_EMU_ARG_ALIGN = 16, /* of each argument's copy */
+    QD_EMU_ARG_ALIGN = 16,          /* of each argument's copy */
+    QD_EMU_MAX_STREAMS_AT_ONCE = 8, /* of a GPU whose kernels wait for each other */
 };
 
 /* ---- errors (error.c) ---- */
@@ -100,6 +101,7 @@ struct CUstream_st {
     struct qd_emu_work *first, *last; /* first is being done, or waits */
     bool is_blocking;                 /* takes turns with the legacy stream */
     bool is_destroyed;                /* by the caller; freed when its work is done */
+    bool is_busy;                     /* a thread does its first work */
     struct CUgraph_st *capture;       /* what the capture has so far; NULL when not capturing */
     bool is_capture_broken;
     uint64_t capture_id;
@@ -138,9 +140,11 @@ struct CUgraphExec_st {
 /* ---- the state ---- */
 
 struct qd_emu_device {
-    bool has_thread, is_stopping;
-    pthread_t thread;
-    pthread_cond_t has_work;   /* or an event that its work waits for was reached */
+    bool is_stopping;
+    int n_threads; /* started; the second when the first one's kernel waits for another stream, and so on */
+    pthread_t threads[QD_EMU_MAX_STREAMS_AT_ONCE];
+    int n_busy, n_spinning;  /* threads that do work; those whose kernel spins in vain */
+    pthread_cond_t has_work; /* or an event that its work waits for was reached, or a kernel spins in vain */
     struct CUstream_st legacy; /* stream NULL; first of the list of streams */
     uint64_t n_issued;         /* order of the latest work */
     uint64_t n_draws;          /* random numbers drawn for schedules */
@@ -179,6 +183,7 @@ struct qd_emu_runtime {
     int n_devices;
     size_t memory_bytes; /* of each GPU; 0: default */
     size_t shared_bytes; /* limit of a block; 0: default */
+    bool lacks_peers, lacks_nccl;
     struct qd_emu_device devices[QD_EMU_MAX_DEVICES];
     struct qd_emu_handle *handles;
     struct qd_emu_allocation *allocations; /* [n_allocations], by address */
@@ -233,7 +238,10 @@ cudaError_t qd_emu_wait_stream(struct CUstream_st *stream);
 cudaError_t qd_emu_wait_device(struct qd_emu_device *device);
 void qd_emu_stream_release(struct CUstream_st *stream);
 
+/* There is new work: a thread that can do it. */
 cudaError_t qd_emu_worker_start(struct qd_emu_device *device);
+/* What a launch on the device is to be told (struct qd_emu_launch). */
+void qd_emu_worker_spins(void *device, bool in_vain);
 
 /* ---- event.c ---- */
 

@@ -114,6 +114,8 @@ int qd_emu_run_launch(const struct qd_emu_work *work, int device, char *err, siz
         .shared_bytes = work->as.launch.shared_bytes,
         .shared_limit = qd_emu_shared_limit(),
         .device = device,
+        .spins = qd_emu_worker_spins,
+        .spins_arg = &qd_emu_runtime.devices[device],
     };
     memcpy(launch.grid, work->as.launch.grid, sizeof launch.grid);
     memcpy(launch.block, work->as.launch.block, sizeof launch.block);

@@ -81,7 +81,7 @@ static cudaError_t enqueue(struct CUstream_st *stream, struct qd_emu_work *work)
     else
         stream->last->next = work;
     stream->last = work;
-    pthread_cond_signal(&device->has_work);
+    pthread_cond_broadcast(&device->has_work);
     return cudaSuccess;
 }
 

@@ -34,7 +34,7 @@ static bool is_its_turn(const struct qd_emu_device *device, const struct CUstrea
 static bool can_start(const struct qd_emu_device *device, const struct CUstream_st *stream)
 {
     const struct qd_emu_work *work = stream->first;
-    if (work == NULL || !is_its_turn(device, stream)) return false;
+    if (work == NULL || stream->is_busy || !is_its_turn(device, stream)) return false;
     if (work->kind != QD_EMU_WORK_WAIT || device->has_failed) return true;
     return work->as.event.event->n_reached >= work->as.event.recording;
 }
@@ -92,7 +92,8 @@ static void reach(struct CUevent_st *event, uint64_t recording)
         event->time_ns = qd_clock_now_ns();
     }
     for (int d = 0; d < qd_emu_runtime.n_devices; d++)
-        if (qd_emu_runtime.devices[d].has_thread) pthread_cond_signal(&qd_emu_runtime.devices[d].has_work);
+        if (qd_emu_runtime.devices[d].n_threads > 0)
+            pthread_cond_broadcast(&qd_emu_runtime.devices[d].has_work);
     pthread_cond_broadcast(&qd_emu_runtime.progress);
 }
 
@@ -103,6 +104,7 @@ static void finish_first(struct CUstream_st *stream)
     if (work->kind == QD_EMU_WORK_MARK && --*work->as.n_marks == 0)
         pthread_cond_broadcast(&qd_emu_runtime.progress);
     stream->first = work->next;
+    stream->is_busy = false;
     qd_emu_work_destroy(work);
     if (stream->first == NULL && stream->is_destroyed) qd_emu_stream_release(stream);
 }
@@ -131,6 +133,13 @@ static void do_first(struct qd_emu_device *device, struct CUstream_st *stream, c
     finish_first(stream);
 }
 
+static bool has_startable(const struct qd_emu_device *device)
+{
+    for (const struct CUstream_st *s = &device->legacy; s != NULL; s = s->next)
+        if (can_start(device, s)) return true;
+    return false;
+}
+
 static bool has_work(const struct qd_emu_device *device)
 {
     for (const struct CUstream_st *s = &device->legacy; s != NULL; s = s->next)
@@ -138,34 +147,55 @@ static bool has_work(const struct qd_emu_device *device)
     return false;
 }
 
+/* Kernels of one GPU run one after another, but for those that wait for one of another stream. */
 static void *run(void *argument)
 {
     struct qd_emu_device *device = argument;
     qd_emu_lock();
     while (!device->is_stopping || has_work(device)) {
         struct qd_emu_mode mode = qd_emu_get_mode();
-        struct CUstream_st *stream = choose_stream(device, &mode);
-        if (stream != NULL)
-            do_first(device, stream, &mode);
-        else
+        struct CUstream_st *stream = NULL;
+        if (device->n_busy == device->n_spinning) stream = choose_stream(device, &mode);
+        if (stream == NULL) {
             pthread_cond_wait(&device->has_work, &qd_emu_runtime.lock);
+            continue;
+        }
+        device->n_busy++;
+        stream->is_busy = true;
+        do_first(device, stream, &mode);
+        device->n_busy--;
+        if (device->n_threads > 1) pthread_cond_broadcast(&device->has_work);
     }
     qd_emu_unlock();
     qd_emu_release_thread();
     return NULL;
 }
 
-/* At the GPU's first work. */
+/* A kernel spins in vain: another stream's work may be what it waits for. */
+void qd_emu_worker_spins(void *argument, bool in_vain)
+{
+    struct qd_emu_device *device = argument;
+    QD_EMU_ENTER();
+    device->n_spinning += in_vain ? 1 : -1;
+    if (!in_vain) return;
+    if (has_startable(device))
+        (void)qd_emu_worker_start(device); /* or it stays a livelock, which is reported */
+    pthread_cond_broadcast(&device->has_work);
+}
+
+/* At the GPU's first work, and when all threads do work that waits for other work. */
 cudaError_t qd_emu_worker_start(struct qd_emu_device *device)
 {
-    if (device->has_thread) return cudaSuccess;
-    if (pthread_cond_init(&device->has_work, NULL) != 0)
+    int n = device->n_threads;
+    if (n > 0 && (device->n_busy < n || device->n_spinning < n || n == QD_EMU_MAX_STREAMS_AT_ONCE))
+        return cudaSuccess;
+    if (n == 0 && pthread_cond_init(&device->has_work, NULL) != 0)
         return qd_emu_refuse(cudaErrorOperatingSystem, "no condition variable for GPU %d",
                              qd_emu_device_index(device));
-    if (pthread_create(&device->thread, NULL, run, device) != 0) {
-        pthread_cond_destroy(&device->has_work);
+    if (pthread_create(&device->threads[n], NULL, run, device) != 0) {
+        if (n == 0) pthread_cond_destroy(&device->has_work);
         return qd_emu_refuse(cudaErrorOperatingSystem, "no thread for GPU %d", qd_emu_device_index(device));
     }
-    device->has_thread = true;
+    device->n_threads++;
     return cudaSuccess;
 }

@@ -39,6 +39,7 @@ extern "C" {
     X(cudaErrorNoDevice, 100, "no CUDA-capable device is detected")                                          \
     X(cudaErrorInvalidDevice, 101, "invalid device ordinal")                                                 \
     X(cudaErrorOperatingSystem, 304, "OS call failed or operation not supported on this OS")                 \
+    X(cudaErrorPeerAccessUnsupported, 217, "peer access is not supported between these two devices")         \
     X(cudaErrorInvalidResourceHandle, 400, "invalid resource handle")                                        \
     X(cudaErrorIllegalState, 401, "the operation cannot be performed in the present state")                  \
     X(cudaErrorNotReady, 600, "device not ready")                                                            \
