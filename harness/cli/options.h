@@ -169,7 +169,4 @@ bool qd_options_given(const struct qd_options *options, const char *name);
 
 void qd_options_help(const struct qd_command *command, FILE *out);
 
-/* Turns a failed status into the exit code of the design. */
-int qd_exit_code(qd_status status);
-
 #endif
