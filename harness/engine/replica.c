@@ -140,6 +140,7 @@ static int32_t used_blocks(const struct qd_replica *replica)
 static void count_schedule(struct qd_replica *replica, const struct qd_schedule *schedule, int64_t now_ns)
 {
     struct qd_replica_stats *stats = &replica->stats;
+    uint64_t n_prefill_requests = 0;
     for (int32_t i = 0; i < schedule->n_entries; i++) {
         const struct qd_sched_entry *entry = &schedule->entries[i];
         struct qd_live_request *request = qd_live_request_of(entry->request);
@@ -153,6 +154,7 @@ static void count_schedule(struct qd_replica *replica, const struct qd_schedule 
         stats->n_recomputed_tokens += (uint64_t)again;
         stats->n_decode_tokens += (uint64_t)decode;
         stats->n_prefill_tokens += (uint64_t)(entry->n_tokens - decode);
+        n_prefill_requests += entry->n_tokens > decode;
         if (end > known_before) request->n_computed_once = end;
         if (request->scheduled_ns == 0) {
             request->scheduled_ns = now_ns;
@@ -163,6 +165,8 @@ static void count_schedule(struct qd_replica *replica, const struct qd_schedule 
     int32_t n_waiting = qd_scheduler_n_waiting(replica->scheduler);
     int32_t n_used = used_blocks(replica);
     stats->n_steps++;
+    stats->n_prefill_steps += n_prefill_requests > 0;
+    stats->n_prefill_requests += n_prefill_requests;
     stats->n_preemptions += (uint64_t)schedule->n_preempted;
     stats->n_query_tokens += (uint64_t)schedule->n_query_tokens;
     stats->n_hit_tokens += (uint64_t)schedule->n_hit_tokens;
