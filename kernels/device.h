@@ -51,7 +51,7 @@ struct qd_device_config {
 struct qd_device_memory {
     size_t free_bytes, total_bytes;
     int n_devices; /* there are */
-    char name[64]; /* "NVIDIA H100 80GB HBM3" */
+    char name[256]; /* "NVIDIA H100 80GB HBM3" */
 };
 
 /* What drivers and libraries take of such a memory for one rank, beside what is asked for: allowances. */

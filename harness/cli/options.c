@@ -8,9 +8,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/result/result.h"
 #include "harness/result/variant.h"
 
-enum option_type { OPTION_FLAG, OPTION_INT, OPTION_SIZE, OPTION_REAL, OPTION_TEXT };
+/* TEXTS may be given several times; WORDS also take all words up to the next option. */
+enum option_type {
+    OPTION_FLAG,
+    OPTION_INT,
+    OPTION_SIZE,
+    OPTION_REAL,
+    OPTION_TEXT,
+    OPTION_TEXTS,
+    OPTION_WORDS,
+};
 
 struct option_row {
     const char *name;  /* long name, vLLM's where vLLM has one */
@@ -158,15 +168,21 @@ static const struct option_row option_rows[] = {
      "write the steps themselves, with what they sampled (one replica)", "none"},
     {"replay", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(replay), 0, 0, NULL, "FILE",
      "execute recorded steps instead of a workload, without a scheduler", "none"},
+    {"goodput", NULL, QD_GROUP_WORKLOAD, OPTION_WORDS, AT(goodput), 0, 0, NULL, "KEY:MS...",
+     "requests a second that keep every level, e.g. ttft:200 tpot:50 e2el:3000", "none"},
     {"label", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(label), 0, 0, NULL, "TEXT", "kept in the result",
      "none"},
     {"variant", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(variant), 0, 0, NULL, "TEXT",
      "set by a sweep: the further axes of the cell, e.g. max-concurrency=4", "none"},
+    {"print-vllm", NULL, QD_GROUP_RUN, OPTION_FLAG, AT(print_vllm), 0, 0, NULL, NULL,
+     "run nothing: print vLLM's commands of the same run, and write its prompts to --result-dir", NULL},
     {"json", NULL, QD_GROUP_RESULT | QD_GROUP_DOCTOR, OPTION_TEXT, AT(json), 0, 0, NULL, "FILE",
      "also write the result as JSON there; -: to stdout instead of the table", "none"},
 
     {"prompt", "p", QD_GROUP_GENERATE, OPTION_TEXT, AT(prompt), 0, 0, NULL, "TEXT", "the prompt",
      "standard input"},
+    {"stop", NULL, QD_GROUP_GENERATE, OPTION_TEXTS, AT(stop), 0, 0, NULL, "TEXT",
+     "the output ends before this text; may be given several times", "none"},
     {"max-tokens", "n", QD_GROUP_GENERATE, OPTION_INT, AT(max_tokens), 1, 1 << 24, NULL, "N",
      "longest output", NULL},
 
@@ -329,6 +345,21 @@ static bool is_choice(const char *choices, const char *text)
     return false;
 }
 
+static qd_status append_text(const struct option_row *row, const char *text, struct qd_text_list *list,
+                             char *err, size_t errlen)
+{
+    if (text[0] == '\0') return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: an empty text", row->name);
+    if (list->n == QD_MAX_TEXTS)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: more than %d", row->name, (int)QD_MAX_TEXTS);
+    list->texts[list->n++] = text;
+    return QD_OK;
+}
+
+static bool is_repeatable(const struct option_row *row)
+{
+    return row->type == OPTION_TEXTS || row->type == OPTION_WORDS;
+}
+
 static qd_status store_value(const struct option_row *row, const char *text, struct qd_options *out,
                              char *err, size_t errlen)
 {
@@ -351,6 +382,8 @@ static qd_status store_value(const struct option_row *row, const char *text, str
                            row->choices);
         *(const char **)field = text;
         break;
+    case OPTION_TEXTS:
+    case OPTION_WORDS: return append_text(row, text, field, err, errlen);
     }
     return QD_OK;
 }
@@ -375,15 +408,16 @@ static qd_status check_list(const struct option_row *row, const char *text, cons
 static qd_status take_option(const struct qd_command *command, const struct option_row *row, const char *text,
                              struct qd_options *out, char *err, size_t errlen)
 {
-    if (qd_options_given(out, row->name))
+    if (qd_options_given(out, row->name) && !is_repeatable(row))
         return qd_fail(QD_ERR_INPUT, err, errlen, "--%s is given twice", row->name);
-    bool numeric = row->type != OPTION_FLAG && row->type != OPTION_TEXT;
+    bool numeric = row->type != OPTION_FLAG && row->type != OPTION_TEXT && !is_repeatable(row);
     bool is_list = numeric && (command->groups & QD_GROUP_SWEEP) != 0 && (row->group & QD_GROUP_SWEEP) == 0 &&
                    qd_range_is_list(text);
     if (is_list)
         QD_TRY(check_list(row, text, out, err, errlen));
     else
         QD_TRY(store_value(row, text, out, err, errlen));
+    if (out->n_given == QD_MAX_GIVEN) return qd_fail(QD_ERR_INPUT, err, errlen, "too many options");
     struct qd_given_option *given = &out->given[out->n_given++];
     *given = (struct qd_given_option){
         .name = row->name, .alias = row->alias, .group = row->group, .value = text, .is_list = is_list};
@@ -413,6 +447,14 @@ static qd_status check_workload(const struct qd_options *o, char *err, size_t er
     return QD_OK;
 }
 
+static qd_status check_goodput(const struct qd_options *o, char *err, size_t errlen)
+{
+    struct qd_slo slo;
+    char reason[QD_ERR_LEN];
+    qd_status status = qd_slo_parse(o->goodput.texts, o->goodput.n, &slo, reason, sizeof reason);
+    return status == QD_OK ? QD_OK : qd_fail(status, err, errlen, "--goodput: %s", reason);
+}
+
 /* Rules across options, for whatever the command takes. */
 static qd_status options_check(const struct qd_command *command, const struct qd_options *o, char *err,
                                size_t errlen)
@@ -428,6 +470,7 @@ static qd_status options_check(const struct qd_command *command, const struct qd
                        "--max-num-batched-tokens %" PRId64 " is smaller than --max-num-seqs %" PRId64,
                        o->budget, o->max_num_seqs);
     QD_TRY(check_workload(o, err, errlen));
+    QD_TRY(check_goodput(o, err, errlen));
     if (o->num_gpu_blocks > 0 && o->kv_cache_bytes > 0)
         return qd_fail(QD_ERR_INPUT, err, errlen,
                        "--num-gpu-blocks-override and --kv-cache-memory-bytes both size the KV pool");
@@ -443,6 +486,8 @@ static qd_status options_check(const struct qd_command *command, const struct qd
     if (o->variant != NULL) QD_TRY(qd_variant_check("--variant", o->variant, err, errlen));
     if (o->probe && strcmp(o->device, "cpu") != 0)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--probe is of --device cpu");
+    if (o->print_vllm && o->result_dir == NULL)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--print-vllm needs --result-dir");
     if (o->ranks_per_gpu > 1 && strcmp(o->device, "cuda") != 0 && strcmp(o->device, "emu") != 0)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--ranks-per-gpu is of --device cuda and emu");
     if (o->resume && o->experiment == NULL)
@@ -473,6 +518,18 @@ static qd_status parse_option(const struct qd_command *command, const char *word
     return take_option(command, row, value, out, err, errlen);
 }
 
+/* The further words of an option that takes several: all up to the next that starts with a dash. */
+static qd_status parse_words(const struct qd_command *command, const char *option, char *const *words, int n,
+                             struct qd_options *out, int *used, char *err, size_t errlen)
+{
+    const char *name = option + strspn(option, "-");
+    const struct option_row *row = find_row(command->groups, name, strcspn(name, "="));
+    if (row == NULL || row->type != OPTION_WORDS) return QD_OK;
+    for (int i = 0; i < n && words[i][0] != '-'; i++, (*used)++)
+        QD_TRY(take_option(command, row, words[i], out, err, errlen));
+    return QD_OK;
+}
+
 qd_status qd_options_parse(const struct qd_command *command, int argc, char **argv, struct qd_options *out,
                            char *err, size_t errlen)
 {
@@ -491,6 +548,9 @@ qd_status qd_options_parse(const struct qd_command *command, int argc, char **ar
             int used = 0;
             QD_TRY(parse_option(command, word, i + 1 < argc ? argv[i + 1] : NULL, out, &used, err, errlen));
             i += used;
+            used = 0;
+            QD_TRY(parse_words(command, word, argv + i + 1, argc - i - 1, out, &used, err, errlen));
+            i += used;
         } else if (out->n_positional < command->max_positional) {
             out->positional[out->n_positional++] = word;
         } else {
@@ -504,7 +564,7 @@ static void print_default(const struct option_row *row, FILE *out)
 {
     const void *field = (const char *)&option_defaults + row->offset;
     if (row->type == OPTION_FLAG) return;
-    if (row->unset != NULL)
+    if (row->unset != NULL) /* always so where an option may be given several times */
         fprintf(out, " [%s]", row->unset);
     else if (row->type == OPTION_TEXT)
         fprintf(out, " [%s]", *(const char *const *)field);
@@ -531,26 +591,4 @@ void qd_options_help(const struct qd_command *command, FILE *out)
         print_default(row, out);
         fputc('\n', out);
     }
-}
-
-int qd_exit_code(qd_status status)
-{
-    switch (status) {
-    case QD_OK: return QD_EXIT_OK;
-    case QD_ERR_ARGUMENT:
-    case QD_ERR_INPUT:
-    case QD_ERR_UNSUPPORTED:
-    case QD_ERR_NOT_FOUND:
-    case QD_ERR_TOO_LARGE: return QD_EXIT_USAGE;
-    case QD_ERR_DOES_NOT_FIT:
-    case QD_ERR_NO_MEMORY:
-    case QD_ERR_IO:
-    case QD_ERR_ENVIRONMENT: return QD_EXIT_ENVIRONMENT;
-    case QD_ERR_ABORTED: return QD_EXIT_INTERRUPTED;
-    case QD_ERR_FULL:
-    case QD_ERR_TIMEOUT:
-    case QD_ERR_RANK:
-    case QD_ERR_INTERNAL: return QD_EXIT_PARTIAL;
-    }
-    return QD_EXIT_PARTIAL;
 }

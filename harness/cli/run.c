@@ -13,6 +13,7 @@
 #include "harness/cli/run_replay.h"
 #include "harness/cli/run_steps.h"
 #include "harness/cli/run_table.h"
+#include "harness/cli/run_vllm.h"
 #include "harness/cli/run_workload.h"
 #include "harness/cli/session.h"
 #include "harness/cli/version.h"
@@ -39,6 +40,7 @@ struct run {
     char hash[24], date[QD_DATE_LEN];
     struct qd_cpu_probe probed; /* zeros: not probed */
     struct qd_op_machine machine; /* of --machine; no name: not given, or `this` */
+    struct qd_slo slo;
     struct qd_run_result result;
 };
 
@@ -117,6 +119,21 @@ static struct qd_ledger_limits ledger_limits(const struct run *run)
     };
 }
 
+static struct qd_metrics_options metrics_options(const struct run *run, enum qd_pacing pacing,
+                                                 double duration_s)
+{
+    return (struct qd_metrics_options){
+        .duration_s = duration_s,
+        .n_gpus = run->result.tp * run->result.dp,
+        .has_arrivals = pacing == QD_PACING_OPEN || pacing == QD_PACING_WAVES,
+        .slo = run->slo,
+        .steady_rule = pacing == QD_PACING_CLOSED ? QD_STEADY_CONCURRENCY
+                       : pacing == QD_PACING_OPEN ? QD_STEADY_ARRIVALS
+                                                  : QD_STEADY_NONE,
+        .max_concurrency = run->options->max_concurrency,
+    };
+}
+
 /* The measured part. */
 static qd_status measure(struct run *run, char *err, size_t errlen)
 {
@@ -137,8 +154,8 @@ static qd_status measure(struct run *run, char *err, size_t errlen)
     qd_progress_end(&run->progress);
     for (int r = 0; r < run->result.dp; r++) run->replicas[r] = qd_engine_stats(engine, r);
     qd_run_steps_end(&run->steps, run->instance);
-    qd_status computed = qd_metrics_compute(run->records, run->workload.n, duration_s,
-                                            run->result.tp * run->result.dp, &run->result.metrics);
+    struct qd_metrics_options metrics = metrics_options(run, drive.pacing, duration_s);
+    qd_status computed = qd_metrics_compute(run->records, run->workload.n, &metrics, &run->result.metrics);
     if (computed != QD_OK) return qd_fail(computed, err, errlen, "metrics");
     run->result.ledger =
         qd_ledger_make(run->replicas, run->result.dp, run->records, run->workload.n, &run->result.metrics,
@@ -318,6 +335,7 @@ static qd_status prepare(struct run *run, char *err, size_t errlen)
     if (qd_run_steps_wanted(run->options))
         instance_options.n_step_rows = qd_step_log_room((int)run->options->dp);
     QD_TRY(choose_machine(run, err, errlen));
+    QD_TRY(qd_slo_parse(run->options->goodput.texts, run->options->goodput.n, &run->slo, err, errlen));
     QD_TRY(check_files(run, err, errlen));
     QD_TRY(probe(run, err, errlen));
     QD_TRY(qd_run_record_open(&run->record, run->options->record, &instance_options, err, errlen));
@@ -357,6 +375,34 @@ static int dry_run(const struct qd_command *command, const struct qd_options *op
     return status == QD_OK ? QD_EXIT_OK : qd_command_fail(command, status, err);
 }
 
+/* Nothing is opened: a plan, the workload and its texts. */
+static int print_vllm(const struct qd_command *command, const struct qd_options *options)
+{
+    char err[QD_ERR_LEN] = "";
+    struct qd_instance_options instance_options = qd_session_instance_options(options);
+    struct qd_instance_plan plan;
+    struct qd_workload workload = {0};
+    struct qd_vllm_prompts prompts;
+    qd_tokenizer_t *tokenizer = NULL;
+    char *path = qd_path_join(options->result_dir, "vllm-prompts.jsonl");
+    qd_status status = path != NULL ? QD_OK : QD_ERR_NO_MEMORY;
+    if (status != QD_OK) goto cleanup;
+    QD_TRY_GOTO(qd_instance_plan_make(&instance_options, &plan, err, sizeof err), status, cleanup);
+    QD_TRY_GOTO(qd_session_tokenizer(options, &tokenizer, err, sizeof err), status, cleanup);
+    QD_TRY_GOTO(qd_run_workload_build(options, &plan.config, tokenizer, &workload, err, sizeof err), status,
+                cleanup);
+    QD_TRY_GOTO(qd_folder_create(options->result_dir, err, sizeof err), status, cleanup);
+    QD_TRY_GOTO(qd_run_vllm_write_prompts(&workload, tokenizer, path, &prompts, err, sizeof err), status,
+                cleanup);
+    qd_run_vllm_print(options, &plan, &workload, &prompts, path, stdout);
+
+cleanup:
+    qd_workload_free(&workload);
+    qd_tokenizer_free(tokenizer);
+    free(path);
+    return status == QD_OK ? QD_EXIT_OK : qd_command_fail(command, status, err);
+}
+
 /* A run that measured nothing must not look like one that did, whoever reads only the exit code. */
 static int finish_run(const struct run *run)
 {
@@ -371,6 +417,7 @@ static int run_run(const struct qd_command *command, const struct qd_options *op
 {
     if (options->dry_run) return dry_run(command, options);
     if (options->replay != NULL) return qd_run_replay(command, options);
+    if (options->print_vllm) return print_vllm(command, options);
     char err[QD_ERR_LEN] = "";
     struct run run = {.options = options, .interrupted = qd_interrupt_install()};
     qd_status status = run_all(&run, err, sizeof err);
@@ -393,6 +440,6 @@ const struct qd_command qd_command_run = {
     .summary = "one configuration, one workload: latencies and throughput",
     .synopsis = "--model DIR [OPTION...]",
     .groups = QD_GROUP_MODEL | QD_GROUP_PARALLEL | QD_GROUP_ENGINE | QD_GROUP_SAMPLING | QD_GROUP_WORKLOAD |
-              QD_GROUP_RESULT | QD_GROUP_DRY_RUN,
+              QD_GROUP_RESULT | QD_GROUP_DRY_RUN | QD_GROUP_RUN,
     .run = run_run,
 };

@@ -12,7 +12,7 @@
 #include "harness/result/run_result.h"
 #include "models/json.h"
 
-enum { MAX_JSON_BYTES = 1 << 28, MAX_WORDS = 4 * QD_MAX_OPTIONS };
+enum { MAX_JSON_BYTES = 1 << 28, MAX_WORDS = 4 * QD_MAX_GIVEN };
 
 /* The values of one axis of the matrix: the list of the sweep, or the one value of all cells. */
 static qd_status axis_values(const struct qd_sweep_plan *plan, const char *name, int64_t single,

@@ -131,7 +131,7 @@ char **qd_sweep_plan_argv(const struct qd_sweep_plan *plan, size_t cell, const c
 {
     size_t n_extra = 0, n = 0, axis = 0;
     while (extra[n_extra] != NULL) n_extra++;
-    const char **words = calloc(2 + 2 * QD_MAX_OPTIONS + n_extra + 1, sizeof *words);
+    const char **words = calloc(2 + 2 * QD_MAX_GIVEN + n_extra + 1, sizeof *words);
     if (words == NULL) return NULL;
     words[n++] = "qdyno";
     words[n++] = "run";

@@ -83,6 +83,8 @@ struct qd_replica_stats {
     uint64_t n_decode_tokens;     /* output tokens computed for the first time */
     uint64_t n_prefill_tokens;    /* all others: prompt tokens, and what is recomputed */
     uint64_t n_recomputed_tokens; /* prefill tokens spent again after preemption */
+    uint64_t n_prefill_steps;    /* with prefill tokens */
+    uint64_t n_prefill_requests; /* requests with prefill tokens in a step, summed over the steps */
     uint64_t n_preemptions, n_finished;
     uint64_t n_query_tokens, n_hit_tokens; /* looked up in and found in the prefix cache at first admissions */
     uint64_t n_rehit_tokens;               /* found there after preemptions */

@@ -195,6 +195,8 @@ static void add_to_stats(const struct qd_step_row *row, const struct qd_schedule
     stats->n_recomputed_tokens += (uint64_t)row->n_recomputed_tokens;
     stats->n_decode_tokens += (uint64_t)row->n_decode_tokens;
     stats->n_prefill_tokens += (uint64_t)row->n_prefill_tokens;
+    stats->n_prefill_steps += row->n_prefill_seqs > 0;
+    stats->n_prefill_requests += (uint64_t)row->n_prefill_seqs;
     stats->n_preemptions += (uint64_t)schedule->n_preempted;
     stats->n_query_tokens += (uint64_t)schedule->n_query_tokens;
     stats->n_hit_tokens += (uint64_t)schedule->n_hit_tokens;

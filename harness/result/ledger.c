@@ -137,7 +137,7 @@ static struct qd_ledger_checks make_checks(const struct qd_replica_stats *replic
     for (int r = 0; r < dp; r++)
         checks.n_computed_tokens += (int64_t)(replicas[r].n_prefill_tokens + replicas[r].n_decode_tokens -
                                               replicas[r].n_recomputed_tokens + replicas[r].n_hit_tokens);
-    double measured_ns = metrics->e2el.mean * 1e6 * (double)metrics->e2el.n;
+    double measured_ns = metrics->latency.e2el.mean * 1e6 * (double)metrics->latency.e2el.n;
     checks.latency_unexplained = share((double)latency_ns - measured_ns, measured_ns);
     return checks;
 }

@@ -80,7 +80,7 @@ cJSON *qd_run_result_to_json(const struct qd_run_result *run);
 qd_status qd_run_result_write(const struct qd_run_result *run, const char *path, char *err, size_t errlen);
 
 /* Writes one JSON line per request, in submission order, atomically. Times are ns since the earliest
- * submission; inter-token gaps are [gap_ns, count] pairs, ascending and unique. */
+ * submission; inter-token gaps are [gap_ns, count] pairs in the order of the tokens. */
 qd_status qd_requests_write(const struct qd_request_record *records, uint64_t n, const char *path, char *err,
                             size_t errlen);
 

@@ -12,6 +12,28 @@ generates_the_text_alone() {
     same "$TMP/text" "$OUT"
 }
 
+a_text_ends_before_a_stop_string() {
+    exits 0 "$QDYNO" generate --model "$TINY" --prompt 'Once upon a time' --max-tokens 60
+    cp "$OUT" "$TMP/text"
+    # Pieces of the text, whatever tokens they cut.
+    for stop in . 'The ch' 'ldren were n' 'so very much' 't know," said Cy' "we'll g"; do
+        exits 0 "$QDYNO" generate --model "$TINY" --prompt 'Once upon a time' --max-tokens 60 --stop "$stop"
+        awk -v stop="$stop" '{ text = text $0 "\n" } END { printf "%s\n", substr(text, 1, index(text, stop) - 1) }' \
+            "$TMP/text" >"$TMP/expected"
+        [ "$(wc -c <"$TMP/expected")" -lt "$(wc -c <"$TMP/text")" ] || fail "\"$stop\" is not in the text"
+        same "$TMP/expected" "$OUT"
+    done
+    # The second of two, long before the last token.
+    exits 0 "$QDYNO" generate --model "$TINY" --prompt 'Once upon a time' --max-tokens 4000 --ignore-eos \
+        --stop never-said --stop "$stop"
+    same "$TMP/expected" "$OUT"
+    exits 0 "$QDYNO" generate --model "$TINY" --prompt 'Once upon a time' --max-tokens 60 --stop 'never said'
+    same "$TMP/text" "$OUT"
+    refuses 2 '--stop: an empty text' "$QDYNO" generate --model "$TINY" --prompt a --stop ''
+    refuses 2 '--stop: more than 8' "$QDYNO" generate --model "$TINY" --prompt a --stop 1 --stop 2 --stop 3 --stop 4 \
+        --stop 5 --stop 6 --stop 7 --stop 8 --stop 9
+}
+
 # The first 16 greedy tokens of this prompt are certain: the ranks' other order of sums cannot turn them.
 ranks_generate_the_same_text() {
     exits 0 "$QDYNO" generate --model "$TINY" --prompt 'Once upon a time' --max-tokens 16
@@ -203,6 +225,7 @@ eval_stays_json_without_numbers() {
 }
 
 check generates_the_text_alone
+check a_text_ends_before_a_stop_string
 check ranks_generate_the_same_text
 check a_seed_gives_the_same_text_again
 check chat_is_the_rendered_prompt

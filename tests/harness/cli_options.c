@@ -42,6 +42,21 @@ static void values_and_defaults(void **state)
     assert_false(qd_options_given(&o, "max-num-seqs"));
 }
 
+/* --goodput takes words up to the next option, --stop one at a time; both may come again. */
+static void options_with_several_values(void **state)
+{
+    (void)state;
+    struct qd_options o;
+    char err[QD_ERR_LEN] = "";
+    ASSERT_OK(
+        PARSE(&command_run, &o, err, "--goodput", "ttft:1", "tpot:2", "--model", "m", "--goodput=e2el:3"),
+        err);
+    assert_int_equal(o.goodput.n, 3);
+    assert_string_equal(o.goodput.texts[1], "tpot:2");
+    assert_string_equal(o.goodput.texts[2], "e2el:3");
+    assert_int_equal(o.n_given, 4);
+}
+
 static void refuse(const struct qd_command *command, const char *reason, char **words)
 {
     struct qd_options o;
@@ -164,6 +179,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values_and_defaults),
+        cmocka_unit_test(options_with_several_values),
         cmocka_unit_test(bad_options_are_refused),
         cmocka_unit_test(positional_words_stop_at_the_limit),
         cmocka_unit_test(a_sweep_is_the_product_of_its_lists),
