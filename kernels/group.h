@@ -53,8 +53,8 @@ struct qd_group_result {
     int32_t vocab_size;    /* floats from one row of logits to the next */
     int64_t step_begin_ns; /* rank 0 began (monotonic clock): its device, where that measures a step's span */
     int64_t step_end_ns;   /* the last rank ended; the virtual clock advances from it on `null` */
-    const struct qd_step *step; /* as launched; valid until the next-but-one launch */
-    int n_ranks;           /* the next two are theirs; 0 where nothing executes */
+    const struct qd_step *step;           /* as launched; valid until the next-but-one launch */
+    int n_ranks;                          /* the next two are theirs; 0 where nothing executes */
     const struct qd_rank_span *spans;     /* [n_ranks], same lifetime as the ids */
     const struct qd_device_stats *device; /* of rank 0 when it had ended the step; same lifetime */
 };

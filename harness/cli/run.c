@@ -38,7 +38,7 @@ struct run {
     struct qd_run_record record;
     char *result_path, *requests_path, *steps_path; /* NULL: not written */
     char hash[24], date[QD_DATE_LEN];
-    struct qd_cpu_probe probed; /* zeros: not probed */
+    struct qd_cpu_probe probed;   /* zeros: not probed */
     struct qd_op_machine machine; /* of --machine; no name: not given, or `this` */
     struct qd_slo slo;
     struct qd_run_result result;
@@ -103,8 +103,8 @@ cleanup:
     return status;
 }
 
-/* Ranks of a replica run at the same time and share what was probed for the whole machine; other replicas may rest, and
- * a floor must not count on them. A profile is of one device, which is one rank. */
+/* Ranks of a replica run at the same time and share what was probed for the whole machine; other replicas may
+ * rest, and a floor must not count on them. A profile is of one device, which is one rank. */
 static struct qd_ledger_limits ledger_limits(const struct run *run)
 {
     if (run->machine.name[0] != '\0')

@@ -16,8 +16,8 @@
 
 typedef struct qd_engine qd_engine_t;
 
-/* Called by a replica's thread for every step that has ended, between its output and the next schedule: what it takes is
- * in the replica's times. */
+/* Called by a replica's thread for every step that has ended, between its output and the next schedule: what
+ * it takes is in the replica's times. */
 struct qd_step_recorder {
     void (*take)(void *arg, const struct qd_group_result *result, int64_t span_ns); /* NULL: nobody */
     void *arg;
@@ -40,7 +40,7 @@ struct qd_engine_config {
     bool executes;       /* false on null: no EOS, virtual arrivals later */
     size_t max_requests; /* room reserved before timing starts: requests alive or unpolled at once */
     struct qd_step_recorder recorder;
-    size_t n_step_rows;  /* likewise, per replica: step rows that nobody has taken; 0: none are kept */
+    size_t n_step_rows; /* likewise, per replica: step rows that nobody has taken; 0: none are kept */
 };
 
 /* One request; arrays are copied. */

@@ -343,7 +343,8 @@ static qd_status finish_step(struct qd_replica *replica)
     flight.row.output_ns = end_segment(replica, &replica->stats.output_ns);
     qd_step_ring_push(&replica->ring, &flight.row);
     if (replica->config.recorder.take != NULL)
-        replica->config.recorder.take(replica->config.recorder.arg, &result, qd_step_row_span_ns(&flight.row));
+        replica->config.recorder.take(replica->config.recorder.arg, &result,
+                                      qd_step_row_span_ns(&flight.row));
     return QD_OK;
 }
 

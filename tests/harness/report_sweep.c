@@ -86,7 +86,8 @@ static void test_more_ranks_than_cores_carry_no_conclusion(void **state)
     free(text);
 }
 
-/* A run of 10 steps with a ledger: wall 50 ms, of that the device `span_ms`, floor 20 ms where `has_floor`. */
+/* A run of 10 steps with a ledger: wall 50 ms, of that the device `span_ms`, floor 20 ms where `has_floor`.
+ */
 static void write_ledger_run(const char *folder, int dp, int run_number, double span_ms, bool has_floor)
 {
     struct fixture_run run;
@@ -117,10 +118,12 @@ static void test_waterfalls_are_shown_where_there_are_some(void **state)
     assert_non_null(section);
     assert_true(section < next);
     *next = '\0';
-    ASSERT_CONTAINS(section, "|   1 |   1 |     64 | 2.0000 | memory |     n/a |  n/a | 3.3000 |    1.65 |       1.2000 |"
-                             " 0.5000 | 5.0000 | 73.3 % |");
-    ASSERT_CONTAINS(section, "|   1 |   2 |     64 |    n/a | n/a    |     n/a |  n/a | 4.0000 |     n/a |       0.5000 |"
-                             " 0.5000 | 5.0000 | 88.9 % |");
+    ASSERT_CONTAINS(
+        section, "|   1 |   1 |     64 | 2.0000 | memory |     n/a |  n/a | 3.3000 |    1.65 |       1.2000 |"
+                 " 0.5000 | 5.0000 | 73.3 % |");
+    ASSERT_CONTAINS(
+        section, "|   1 |   2 |     64 |    n/a | n/a    |     n/a |  n/a | 4.0000 |     n/a |       0.5000 |"
+                 " 0.5000 | 5.0000 | 88.9 % |");
     assert_null(strstr(section, "|   2 |   1 |"));
     free(text);
 }
@@ -129,7 +132,8 @@ static void test_a_broken_waterfall_is_refused(void **state)
 {
     char err[QD_ERR_LEN] = "";
     write_ledger_run(*state, 1, 0, 30, true);
-    char *text = fixture_read(*state, "tp=1-dp=1-max_num_batched_tokens=64/run=0.json"), *at = strstr(text, "\"span\":");
+    char *text = fixture_read(*state, "tp=1-dp=1-max_num_batched_tokens=64/run=0.json"),
+         *at = strstr(text, "\"span\":");
     assert_non_null(at);
     memcpy(at, "\"SPAN\":", 7);
     fixture_write(*state, "tp=1-dp=1-max_num_batched_tokens=64/run=0.json", text);
