@@ -35,8 +35,13 @@ void __tsan_acquire(void *object);
 void __tsan_release(void *object);
 void __tsan_read_range(void *p, unsigned long bytes);
 void __tsan_write_range(void *p, unsigned long bytes);
+/* Around the emulator's own use of the heap, whose functions ThreadSanitizer watches on whatever fiber runs. */
+void AnnotateIgnoreWritesBegin(const char *file, int line);
+void AnnotateIgnoreWritesEnd(const char *file, int line);
 enum { QD_EMU_TSAN_NO_ORDER = 1 }; /* a switch that orders nothing */
 #else
+#define AnnotateIgnoreWritesBegin(file, line) ((void)0)
+#define AnnotateIgnoreWritesEnd(file, line)   ((void)0)
 #define __tsan_acquire(object)       ((void)(object))
 #define __tsan_release(object)       ((void)(object))
 #define __tsan_read_range(p, bytes)  ((void)(p), (void)(bytes))
