@@ -90,9 +90,11 @@ static void add_times(struct fields *fields, const struct qd_kernels_row *row, s
     add_int(fields, "calls_per_sample", known, t->batch, false);
     add_text(fields, "cache", !known ? NULL : t->is_cold ? "cold" : "warm", true);
     add_real(fields, "median_us", known, t->median_us, true);
+    add_real(fields, "p10_us", known, t->p10_us, true);
+    add_real(fields, "p90_us", known, t->p90_us, true);
     add_real(fields, "min_us", known, t->min_us, false);
     add_real(fields, "max_us", known, t->max_us, false);
-    add_real(fields, "mad_us", known, t->mad_us, true);
+    add_real(fields, "mad_us", known, t->mad_us, false);
     add_real(fields, "gbps", known, gbps, true);
     add_real(fields, "gflops", known, gflops, true);
     add_real(fields, "memory_pct", known && most->memory_gbps > 0, 100 * gbps / most->memory_gbps, true);

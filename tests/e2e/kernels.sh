@@ -18,7 +18,7 @@ the_cpu_is_verified_and_timed() {
     exits 0 "$QDYNO" kernels $SMALL --tokens 1,5 --context 20 --format csv
     equal 28 "$(column op | wc -l)"
     equal passed "$(column status | sort -u)"
-    for name in median_us min_us max_us gbps memory_pct floor_us floor_pct; do
+    for name in median_us p10_us p90_us min_us max_us gbps memory_pct floor_us floor_pct; do
         column "$name" | awk '!($1 > 0) { exit 1 }' || fail "$name is not above 0"
     done
     equal this "$(column machine | sort -u)"
@@ -53,6 +53,7 @@ json_is_json() {
     equal 526848 "$("$JSON" "$TMP/kernels.json" rows/3/bytes)" # 2 * 256 * 1024 + 2 * 1024 + 2 * 256
     equal cpu "$("$JSON" "$TMP/kernels.json" device)"
     "$JSON" "$TMP/kernels.json" rows/5/median_us >/dev/null
+    "$JSON" "$TMP/kernels.json" rows/5/p90_us >/dev/null
 }
 
 a_table_is_for_people() {
@@ -60,6 +61,7 @@ a_table_is_for_people() {
     exits 0 "$QDYNO" kernels $SMALL --op gemm_nt --tokens 1 --machine L40S
     out_has "micro on cpu, "
     out_has "floors of L40S"
+    out_has "| median_us | p10_us | p90_us |"
     equal 5 "$(grep -c '| passed |' "$OUT")"
 }
 
