@@ -15,13 +15,26 @@
 extern "C" {
 #endif
 
-enum { QD_DEVICE_ABI_VERSION = 6 };
+enum { QD_DEVICE_ABI_VERSION = 7 };
 
 /* Which collectives a device with several uses. */
 enum qd_collectives {
     QD_COLLECTIVES_AUTO = 0, /* by size and by what is there */
     QD_COLLECTIVES_OWN,      /* this project's kernels: the same bits for every size, in rank order */
     QD_COLLECTIVES_NCCL,
+};
+
+/* How own collectives sum over ranks. */
+enum qd_shots {
+    QD_SHOTS_AUTO = 0, /* by size */
+    QD_SHOTS_ONE,      /* every rank reads all terms of the others */
+    QD_SHOTS_TWO,      /* each sums a part, and reads the other parts' sums */
+};
+
+/* Up to which message, in bytes a rank, a device sums over its ranks in which way. */
+struct qd_sum_limits {
+    size_t one_shot_bytes; /* own collectives: in one shot, in two beyond; SIZE_MAX: always one */
+    size_t own_bytes;      /* where NCCL is there too: by own collectives, by NCCL beyond */
 };
 
 /* The shape facts of a model that decide whether a device can run it; of one rank where marked. */
@@ -45,6 +58,7 @@ struct qd_device_config {
     bool batch_invariant;       /* a row's bits never depend on the other rows (`cpu`: always so) */
     int ranks_per_gpu;          /* global ranks [g * N, (g + 1) * N) are on GPU g; 0: 1 (devices with GPUs) */
     enum qd_collectives collectives; /* of `cuda` and `emu`; NCCL neither with batch_invariant nor shared GPUs */
+    enum qd_shots shots;             /* of own collectives, to set them beside each other; AUTO in a run */
 };
 
 /* Memory of one device that is not the host's. */
@@ -178,6 +192,7 @@ struct qd_device_ops {
     /* collectives */
     qd_status (*all_gather)(void *ctx, const struct qd_all_gather_args *args);
     qd_status (*all_reduce)(void *ctx, const struct qd_all_reduce_args *args);
+    struct qd_sum_limits (*sum_limits)(int tp); /* (optional) of devices that sum in several ways */
 };
 
 /* The device of that name in this binary, or NULL. */

@@ -251,10 +251,11 @@ qd_status qd_cuda_all_reduce_in_place(void *ctx, const struct qd_all_reduce_args
 
 /* ---- collectives.c ---- */
 
-enum qd_cuda_all_reduce_way { QD_CUDA_ALL_REDUCE_ONE_SHOT, QD_CUDA_ALL_REDUCE_NCCL };
-
-/* How all ranks sum a message of so many bytes a rank. */
-enum qd_cuda_all_reduce_way qd_cuda_all_reduce_choose(const struct qd_cuda *cuda, size_t bytes);
+/* As in the table. */
+struct qd_sum_limits qd_cuda_sum_limits(int tp);
+/* How all ranks sum a message of so many bytes a rank; if not by NCCL, in how many shots. */
+bool qd_cuda_sums_by_nccl(const struct qd_cuda *cuda, size_t bytes);
+bool qd_cuda_sums_in_two_shots(const struct qd_cuda *cuda, size_t bytes);
 /* QD_ERR_ARGUMENT for a configuration that contradicts itself. */
 qd_status qd_cuda_collectives_check(const struct qd_device_config *config, char *err, size_t errlen);
 /* Settles config.collectives for this replica: OWN, NCCL, or AUTO when both are there; opens NCCL if it is used.
