@@ -87,11 +87,22 @@ enum qd_segment {
     QD_N_SEGMENTS
 };
 
+/* What timing every op costs: the same decode of one sequence without and with it, run by turns when the
+ * context was opened with device_timing. */
+enum { QD_WITHOUT_TIMING = 0, QD_WITH_TIMING, QD_N_TIMING_KINDS };
+struct qd_timing_cost {
+    int32_t n_steps;  /* of each kind; 0: not measured */
+    int32_t n_events; /* that a step with it records */
+    int64_t span_ns[QD_N_TIMING_KINDS]; /* on the device; median */
+    int64_t wall_ns[QD_N_TIMING_KINDS]; /* on the host, from the plan to the ids, events read; median */
+};
+
 /* What a rank's device did since it was opened, its warm-up left out. */
 struct qd_device_stats {
     int32_t n_graphs;     /* recorded when it was opened */
     int64_t capture_ns;   /* which took so long */
     uint64_t graph_bytes; /* and so much of the device's memory */
+    struct qd_timing_cost timing_cost; /* measured then */
     uint64_t n_eager_steps, n_replayed_steps;
     uint64_t n_eager_tokens, n_replayed_tokens; /* of these steps, without padding */
     uint64_t n_padded_tokens;                   /* what replays computed beyond them, for nobody */
@@ -212,7 +223,8 @@ const char *qd_segment_name(enum qd_segment segment);
 /* What was done between two readings of the same device; what opening took stays. */
 struct qd_device_stats qd_device_stats_since(const struct qd_device_stats *now,
                                              const struct qd_device_stats *then);
-/* Adds another rank's; of the times of opening and of the last step the larger stays. */
+/* Adds another rank's; of the times of opening and of the last step the larger stays, of timing_cost the
+ * first. */
 void qd_device_stats_add(struct qd_device_stats *sum, const struct qd_device_stats *other);
 /* True when there is a libqdyno_cuda.so beside the binary, whether or not it can be opened. */
 bool qd_device_cuda_is_built(void);

@@ -3,6 +3,8 @@
 #include <inttypes.h>
 #include <math.h>
 
+#include "harness/result/device_use.h"
+
 /* One line of the waterfall; `note` may be empty. */
 static void print_line(FILE *out, char sign, const char *name, double ns, const struct qd_ledger *ledger,
                        const char *note)
@@ -96,6 +98,14 @@ static void print_checks(FILE *out, const struct qd_ledger *ledger)
                 ledger->n_dropped);
 }
 
+/* Inside the kernels' and the host's lines above. */
+static void print_timing_cost(FILE *out, const struct qd_run_result *run)
+{
+    char text[QD_ERR_LEN];
+    qd_device_use_describe_cost(&run->replicas[0].device.timing_cost, run->device, text, sizeof text);
+    if (text[0] != '\0') fprintf(out, "  device timing, in all of the above: %s\n", text);
+}
+
 void qd_run_ledger_print(const struct qd_run_result *run, FILE *out)
 {
     const struct qd_ledger *ledger = &run->ledger;
@@ -105,5 +115,6 @@ void qd_run_ledger_print(const struct qd_run_result *run, FILE *out)
     print_waterfall(out, ledger, run);
     print_host(out, ledger, run);
     print_floor(out, ledger, run);
+    print_timing_cost(out, run);
     print_checks(out, ledger);
 }
