@@ -18,6 +18,7 @@ struct qd_step_row {
     int64_t schedule_ns, prepare_ns, launch_ns;
     int64_t wait_begin_ns; /* monotonic clock; output follows at once */
     int64_t wait_ns, output_ns;
+    int64_t virtual_begin_ns, virtual_end_ns; /* on the device, in virtual time; both 0: real time */
     struct qd_rank_span ranks[QD_MAX_TP];
     bool is_timed;                     /* its device segments were measured */
     int64_t segment_ns[QD_N_SEGMENTS]; /* of rank 0; their sum is its span but for what is unexplained */
