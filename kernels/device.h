@@ -154,6 +154,7 @@ struct qd_device_ops {
     void (*abandon)(void *ctx);           /* (optional) */
     const char *(*waits_for)(void *ctx);  /* (optional) */
     const char *(*note)(void *ctx);       /* (optional) */
+    const char *(*collectives)(void *ctx); /* (optional) */
 
     /* memory and copies */
     qd_status (*memory)(const struct qd_device_config *config, struct qd_device_memory *out, char *err,
@@ -260,6 +261,12 @@ static inline const char *qd_device_waits_for(struct qd_device d)
 static inline const char *qd_device_note(struct qd_device d)
 {
     return d.ops->note != NULL ? d.ops->note(d.ctx) : "";
+}
+/* What the collectives of an open context go by, of devices that have a choice: "own", "nccl", or "auto", which
+ * is own ones up to a size and NCCL beyond. NULL elsewhere, and with one rank. */
+static inline const char *qd_device_collectives(struct qd_device d)
+{
+    return d.ops->collectives != NULL ? d.ops->collectives(d.ctx) : NULL;
 }
 /* True when the device has memory apart from the host's and other ranks': weights go to stores, never to the
  * host's memory as a whole, and what alloc() returns is no address of the host's. */

@@ -32,6 +32,7 @@ struct run {
     struct qd_workload workload;
     struct qd_request_record *records;
     struct qd_replica_stats *replicas; /* [dp] */
+    struct qd_run_device *devices;     /* [dp] */
     struct qd_progress progress;
     const volatile sig_atomic_t *interrupted;
     struct qd_run_steps steps;
@@ -166,9 +167,19 @@ static qd_status measure(struct run *run, char *err, size_t errlen)
     return status;
 }
 
+static void describe_devices(struct run *run)
+{
+    for (int r = 0; r < (int)run->options->dp; r++) {
+        const char *note = qd_instance_note(run->instance, r);
+        run->devices[r] = (struct qd_run_device){.collectives = qd_instance_collectives(run->instance, r),
+                                                 .note = note[0] != '\0' ? note : NULL};
+    }
+}
+
 /* What is known of the run before it is measured. */
 static void describe(struct run *run)
 {
+    describe_devices(run);
     const struct qd_options *o = run->options;
     const struct qd_instance_plan *plan = qd_instance_get_plan(run->instance);
     struct qd_load_stats load = qd_instance_load_stats(run->instance);
@@ -211,6 +222,7 @@ static void describe(struct run *run)
         .records = run->records,
         .n_records = run->workload.n,
         .replicas = run->replicas,
+        .devices = run->devices,
         .load_bytes = load.file_bytes,
         .load_ns = load.duration_ns,
         .probed_read_gbps = run->probed.read_gbps,
@@ -353,7 +365,9 @@ static qd_status prepare(struct run *run, char *err, size_t errlen)
                                  &run->workload, err, errlen));
     QD_TRY(qd_records_create(&run->workload, &run->records, err, errlen));
     run->replicas = calloc((size_t)run->options->dp, sizeof *run->replicas);
-    if (run->replicas == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "statistics");
+    run->devices = calloc((size_t)run->options->dp, sizeof *run->devices);
+    if (run->replicas == NULL || run->devices == NULL)
+        return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "statistics");
     describe(run);
     return warm_up(run, err, errlen);
 }
@@ -435,6 +449,7 @@ static int run_run(const struct qd_command *command, const struct qd_options *op
     qd_records_free(run.records, run.workload.n);
     qd_workload_free(&run.workload);
     qd_gpu_records_close(&run.gpus);
+    free(run.devices);
     free(run.replicas);
     free(run.result_path);
     free(run.requests_path);

@@ -105,6 +105,8 @@ const struct qd_instance_plan *qd_instance_get_plan(const qd_instance_t *instanc
 const struct qd_model_config *qd_instance_config(const qd_instance_t *instance);
 /* What the devices of a replica do otherwise than expected, in one line; "" when nothing. */
 const char *qd_instance_note(const qd_instance_t *instance, int replica);
+/* What the collectives of a replica go by (qd_device_collectives), or NULL. */
+const char *qd_instance_collectives(const qd_instance_t *instance, int replica);
 struct qd_load_stats qd_instance_load_stats(const qd_instance_t *instance);
 
 #endif

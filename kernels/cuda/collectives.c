@@ -120,6 +120,14 @@ qd_status qd_cuda_collectives_expect(struct qd_device_config *config, int n_gpus
     return QD_OK;
 }
 
+const char *qd_cuda_collectives_name(void *ctx)
+{
+    static const char *const names[] = {
+        [QD_COLLECTIVES_AUTO] = "auto", [QD_COLLECTIVES_OWN] = "own", [QD_COLLECTIVES_NCCL] = "nccl"};
+    const struct qd_cuda *cuda = ctx;
+    return cuda->bootstrap.world > 1 ? names[cuda->config.collectives] : NULL;
+}
+
 /* ---- by NCCL ---- */
 
 int64_t qd_cuda_gathered_values(const struct qd_device_config *config)

@@ -377,6 +377,7 @@ static const struct qd_device_ops cuda_ops = {
     .abandon = cuda_abandon,
     .waits_for = cuda_waits_for,
     .note = cuda_note,
+    .collectives = qd_cuda_collectives_name,
     .working_bytes = cuda_working_bytes,
     .alloc = cuda_alloc,
     .alloc_host = cuda_alloc_host,

@@ -301,6 +301,8 @@ qd_status qd_cuda_gather_rows(struct qd_cuda *cuda, const void *in, int64_t n_ro
  * NCCL has. */
 qd_status qd_cuda_collectives_wait(struct qd_cuda *cuda, cudaEvent_t event);
 void qd_cuda_collectives_close(struct qd_cuda *cuda);
+/* As in the table. */
+const char *qd_cuda_collectives_name(void *ctx);
 
 /* ops.c, as in the table. */
 qd_status qd_cuda_op_embed(void *ctx, const struct qd_embed_args *args);

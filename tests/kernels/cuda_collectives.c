@@ -27,6 +27,7 @@ struct rank {
     enum qd_collectives settled;
     size_t expected_bytes, taken_bytes;
     char note[QD_ERR_LEN];
+    const char *name;
     qd_status status;
     char err[QD_ERR_LEN];
     int n_wrong;
@@ -96,7 +97,9 @@ static void *open_and_close(void *arg)
     const struct qd_cuda *cuda = ctx;
     rank->settled = cuda->config.collectives;
     rank->taken_bytes = cuda->memory.blocks[0].bytes;
-    snprintf(rank->note, sizeof rank->note, "%s", qd_device_note((struct qd_device){&qd_emu_ops, ctx}));
+    const struct qd_device device = {&qd_emu_ops, ctx};
+    snprintf(rank->note, sizeof rank->note, "%s", qd_device_note(device));
+    rank->name = qd_device_collectives(device);
     qd_emu_ops.close(ctx);
     return NULL;
 }
@@ -135,6 +138,7 @@ static void ranks_settle_on_what_is_there(void **state)
         {2, 2, true, true, false, NCCL, OWN, QD_ERR_ARGUMENT,
          "with several ranks on a GPU, collectives are own"},
     };
+    static const char *const names[] = {[AUTO] = "auto", [OWN] = "own", [NCCL] = "nccl"};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct qd_device_config config = small_config;
         config.collectives = cases[i].wanted;
@@ -149,6 +153,10 @@ static void ranks_settle_on_what_is_there(void **state)
             if (ranks[r].status != QD_OK) continue;
             if (cases[i].text[0] == '\0') assert_string_equal(ranks[r].note, "");
             assert_int_equal(ranks[r].settled, cases[i].settled);
+            if (cases[i].world == 1)
+                assert_null(ranks[r].name);
+            else
+                assert_string_equal(ranks[r].name, names[cases[i].settled]);
             assert_int_equal(ranks[r].taken_bytes, ranks[r].expected_bytes);
         }
     }
@@ -266,13 +274,14 @@ static void large_sums_go_by_nccl(void **state)
 
 /* ---- a whole model whose GPUs do not reach each other ---- */
 
-static float *logits_of(int tp, const struct run_options *options, const char *note)
+static float *logits_of(int tp, const struct run_options *options, const char *collectives, const char *note)
 {
     int32_t tokens[N_TOKENS];
     for (int32_t i = 0; i < N_TOKENS; i++) tokens[i] = (101 * i + 7) % MICRO_VOCAB;
     struct model_run run;
     qd_model_t *model = make_model("micro", &qd_emu_ops, tp);
     model_run_open(&run, model, &qd_emu_ops, options);
+    assert_string_equal(qd_group_collectives(run.group), collectives);
     ASSERT_CONTAINS(qd_group_note(run.group), note);
     float *logits = model_run_logits(&run, tokens, N_TOKENS, 18, MICRO_VOCAB);
     model_run_close(&run);
@@ -289,12 +298,12 @@ static void a_model_runs_by_nccl_alone(void **state)
     struct run_options options = {.max_tokens = 32, .max_logit_rows = 32, .max_model_len = 64};
     struct deviation observed = DEVIATION_NONE;
     options.collectives = QD_COLLECTIVES_OWN;
-    float *want = logits_of(tp, &options, "");
+    float *want = logits_of(tp, &options, "own", "");
     qd_emu_shutdown();
     qd_emu_set_links(false, true);
     options.collectives = QD_COLLECTIVES_AUTO;
-    float *got =
-        logits_of(tp, &options, "every collective goes by NCCL: GPU 0 cannot read the memory of GPU 1");
+    float *got = logits_of(tp, &options, "nccl",
+                           "every collective goes by NCCL: GPU 0 cannot read the memory of GPU 1");
     compare_f32("logits", got, want, (size_t)N_TOKENS * MICRO_VOCAB, near, &observed);
     deviation_print("by NCCL alone", &observed);
     free(want);
