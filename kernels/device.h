@@ -71,7 +71,7 @@ struct qd_device_memory {
 /* What drivers and libraries take of such a memory for one rank, beside what is asked for: allowances. */
 struct qd_device_reserve {
     size_t graph_bytes;      /* recorded steps */
-    size_t collective_bytes; /* channels and mappings of collectives */
+    size_t collective_bytes; /* what NCCL keeps, where it may be opened; own collectives' is in working_bytes */
 };
 
 /* What the time of a step on the device goes to. An op that is fused with a collective counts as collective,

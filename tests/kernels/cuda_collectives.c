@@ -194,6 +194,39 @@ static void the_way_depends_on_ranks_and_size(void **state)
     free(cuda);
 }
 
+/* What NCCL keeps: 32 channels of 4 MiB, 512 KiB and 4.6875 MiB for a rank that it receives from, two at the
+ * most; what the driver keeps of 26 ops in graphs of 1 and 2 decodes. */
+static void what_others_take_is_bounded(void **state)
+{
+    (void)state;
+    const size_t channels = 32 * (size_t)((4 << 20) + (512 << 10) + 4915200), graphs = 2 * 26 * (12 << 10);
+    static const struct {
+        int tp, ranks_per_gpu;
+        bool has_nccl, batch_invariant, device_timing, enforce_eager;
+        enum qd_collectives wanted;
+        size_t n_channels, n_graphs; /* times the above */
+    } cases[] = {
+        {1, 1, true, false, false, false, AUTO, 0, 1}, {2, 1, true, false, false, false, AUTO, 1, 1},
+        {8, 1, true, false, false, false, AUTO, 2, 1}, {4, 1, false, false, false, false, AUTO, 0, 1},
+        {4, 1, false, false, true, false, NCCL, 2, 3}, {4, 1, true, false, false, true, OWN, 0, 0},
+        {4, 1, true, true, false, false, AUTO, 0, 1},  {4, 4, true, false, false, false, AUTO, 0, 1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct qd_device_config config = small_config;
+        struct qd_device_reserve reserve;
+        config.collectives = cases[i].wanted;
+        config.ranks_per_gpu = cases[i].ranks_per_gpu;
+        config.batch_invariant = cases[i].batch_invariant;
+        config.device_timing = cases[i].device_timing;
+        config.enforce_eager = cases[i].enforce_eager;
+        qd_emu_shutdown();
+        qd_emu_set_links(true, cases[i].has_nccl);
+        qd_cuda_reserve(&config, cases[i].tp, &reserve);
+        assert_int_equal(reserve.collective_bytes, cases[i].n_channels * channels);
+        assert_int_equal(reserve.graph_bytes, cases[i].n_graphs * graphs);
+    }
+}
+
 /* ---- sums ---- */
 
 static float term(int rank, int64_t i)
@@ -317,6 +350,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(ranks_settle_on_what_is_there, restore),
         cmocka_unit_test(the_way_depends_on_ranks_and_size),
+        cmocka_unit_test_teardown(what_others_take_is_bounded, restore),
         cmocka_unit_test_teardown(large_sums_go_by_nccl, restore),
         {"a_model_runs_by_nccl_alone_tp2", a_model_runs_by_nccl_alone, NULL, restore, &sizes[0]},
         {"a_model_runs_by_nccl_alone_tp4", a_model_runs_by_nccl_alone, NULL, restore, &sizes[1]},
