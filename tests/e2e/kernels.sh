@@ -86,7 +86,7 @@ refused_shapes_are_rows() {
 
 bad_options_say_why() {
     refuses 2 '--op: "softmax" is none of all' "$QDYNO" kernels --op rmsnorm,softmax
-    refuses 2 '--op: "" is none of all' "$QDYNO" kernels --op ""
+    refuses 2 '--op: an empty text' "$QDYNO" kernels --op ""
     refuses 2 '--tokens: 0 is no whole number from 1' "$QDYNO" kernels --tokens 0
     refuses 2 '--tokens: "4-1" is no range' "$QDYNO" kernels --tokens 4-1
     refuses 2 '--context: x is no whole number' "$QDYNO" kernels --context x
