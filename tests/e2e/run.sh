@@ -189,6 +189,16 @@ a_result_that_cannot_be_written_is_printed() {
     same "$OUT" "$TMP/kept.json"
 }
 
+# A trace that outgrows the disk (here: the size that a file may have) takes nothing else with it.
+one_file_that_fails_leaves_the_others() {
+    exits 3 sh -c 'trap "" XFSZ; ulimit -f 24; exec "$@"' sh "$QDYNO" run --model "$TINY" --device null --input-len 8 \
+        --output-len 400 --num-prompts 2 --result-dir "$TMP/full" --trace "$TMP/full/trace.json"
+    err_has "$TMP/full/trace.json: cannot be written"
+    equal 2 "$("$JSON" "$TMP/full/result.json" completed)"
+    equal 2 "$(wc -l <"$TMP/full/requests.jsonl")"
+    [ ! -e "$TMP/full/trace.json" ]
+}
+
 a_request_that_cannot_fit_is_a_record() {
     exits 5 "$QDYNO" run --model "$TINY" --device null --num-prompts 2 --input-len 4096 --result-dir "$TMP/run"
     out_has '0 completed, 2 failed'
@@ -266,6 +276,7 @@ check json_goes_to_stdout_alone
 check names_of_result_files
 check a_json_file_is_checked_first
 check a_result_that_cannot_be_written_is_printed
+check one_file_that_fails_leaves_the_others
 check a_request_that_cannot_fit_is_a_record
 check pools_shrink_or_are_refused
 check bad_files_of_prompts_are_refused
