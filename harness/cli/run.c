@@ -340,6 +340,17 @@ static qd_status choose_machine(struct run *run, char *err, size_t errlen)
     return o->probe ? QD_OK : qd_fail(QD_ERR_INPUT, err, errlen, "--machine this needs --probe");
 }
 
+/* Requests beyond the engine's room would be refused one by one, and the rest measured as if it were all. */
+static qd_status check_burst(const struct run *run, char *err, size_t errlen)
+{
+    size_t n = run->workload.n;
+    if (qd_run_workload_pacing(run->options, &run->workload).pacing != QD_PACING_BURST || n <= MAX_REQUESTS)
+        return QD_OK;
+    return qd_fail(QD_ERR_TOO_LARGE, err, errlen,
+                   "a burst of %zu requests: the engine holds %d at once (--max-concurrency hands over fewer)", n,
+                   MAX_REQUESTS);
+}
+
 static qd_status prepare(struct run *run, char *err, size_t errlen)
 {
     struct qd_instance_options instance_options = qd_session_instance_options(run->options);
@@ -359,6 +370,7 @@ static qd_status prepare(struct run *run, char *err, size_t errlen)
         QD_TRY(qd_session_tokenizer(run->options, &run->tokenizer, err, errlen));
     QD_TRY(qd_run_workload_build(run->options, qd_instance_config(run->instance), run->tokenizer,
                                  &run->workload, err, errlen));
+    QD_TRY(check_burst(run, err, errlen));
     QD_TRY(qd_records_create(&run->workload, &run->records, err, errlen));
     run->replicas = calloc((size_t)run->options->dp, sizeof *run->replicas);
     if (run->replicas == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "statistics");

@@ -211,6 +211,12 @@ a_request_that_cannot_fit_is_a_record() {
     sed -n 2p "$TMP/run/requests.jsonl" | "$JSON" - error | grep -q 'leaves no room' || fail "no reason"
 }
 
+# More at once than the engine has room for: nothing is left out silently.
+a_burst_has_a_largest_size() {
+    refuses 2 'a burst of 1048577 requests: the engine holds 1048576 at once (--max-concurrency hands over fewer)' \
+        "$QDYNO" run --model 8B --device null --input-len 1 --output-len 1 --num-prompts 1048577
+}
+
 pools_shrink_or_are_refused() {
     exits 0 "$QDYNO" run --model "$TINY" --num-gpu-blocks-override 9 --num-prompts 4 --input-len 50 --output-len 20
     err_has 'max_model_len 128 (shrunk to the pool), 9 KV pages'
@@ -278,6 +284,7 @@ check a_json_file_is_checked_first
 check a_result_that_cannot_be_written_is_printed
 check one_file_that_fails_leaves_the_others
 check a_request_that_cannot_fit_is_a_record
+check a_burst_has_a_largest_size
 check pools_shrink_or_are_refused
 check bad_files_of_prompts_are_refused
 check a_signal_ends_a_burst_in_order
