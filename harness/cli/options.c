@@ -163,7 +163,7 @@ static const struct option_row option_rows[] = {
     {"trace", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(trace), 0, 0, NULL, "FILE",
      "write the steps as a Chrome trace, for Perfetto", "none"},
     {"record", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(record), 0, 0, NULL, "FILE",
-     "write the steps themselves, with what they sampled (one replica)", "none"},
+     "write the steps themselves, with what they sampled", "none"},
     {"replay", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(replay), 0, 0, NULL, "FILE",
      "execute recorded steps instead of a workload, without a scheduler", "none"},
     {"goodput", NULL, QD_GROUP_WORKLOAD, OPTION_WORDS, AT(goodput), 0, 0, NULL, "KEY:MS...",
