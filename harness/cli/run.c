@@ -260,21 +260,29 @@ static qd_status check_files(struct run *run, char *err, size_t errlen)
     return json_path(run) != NULL ? qd_file_check_writable(json_path(run), err, errlen) : QD_OK;
 }
 
-/* All files that can be written, whichever cannot: the first error counts. */
+/* The first error counts. */
+static void keep_first(qd_status *first, qd_status status, const char *reason, char *err, size_t errlen)
+{
+    if (*first == QD_OK && status != QD_OK) *first = qd_fail(status, err, errlen, "%s", reason);
+}
+
+/* All files that can be written, whichever cannot. */
 static qd_status write_files(struct run *run, char *err, size_t errlen)
 {
-    char unused[QD_ERR_LEN];
+    char why[QD_ERR_LEN] = "";
     const char *json = json_path(run);
-    qd_status status = qd_run_steps_write(&run->steps, err, errlen);
-    if (status == QD_OK) status = qd_run_record_write(&run->record, err, errlen);
-    if (status == QD_OK && run->result_path != NULL) {
-        status = qd_requests_write(run->records, run->workload.n, run->requests_path, err, errlen);
-        if (status == QD_OK) status = qd_run_result_write(&run->result, run->result_path, err, errlen);
+    qd_status first = qd_run_steps_write(&run->steps, err, errlen);
+    keep_first(&first, qd_run_record_write(&run->record, why, sizeof why), why, err, errlen);
+    if (run->result_path != NULL) {
+        keep_first(&first,
+                   qd_requests_write(run->records, run->workload.n, run->requests_path, why, sizeof why), why,
+                   err, errlen);
+        keep_first(&first, qd_run_result_write(&run->result, run->result_path, why, sizeof why), why, err,
+                   errlen);
     }
-    if (json == NULL) return status;
-    if (status == QD_OK) return qd_run_result_write(&run->result, json, err, errlen);
-    qd_run_result_write(&run->result, json, unused, sizeof unused);
-    return status;
+    if (json != NULL)
+        keep_first(&first, qd_run_result_write(&run->result, json, why, sizeof why), why, err, errlen);
+    return first;
 }
 
 static qd_status print_json(const struct run *run, char *err, size_t errlen)
@@ -317,6 +325,17 @@ static qd_status publish(struct run *run, char *err, size_t errlen)
     return written;
 }
 
+/* Requests beyond the engine's room would be refused one by one, and the rest measured as if it were all. */
+static qd_status check_burst(const struct run *run, char *err, size_t errlen)
+{
+    size_t n = run->workload.n;
+    if (qd_run_workload_pacing(run->options, &run->workload).pacing != QD_PACING_BURST || n <= MAX_REQUESTS)
+        return QD_OK;
+    return qd_fail(QD_ERR_TOO_LARGE, err, errlen,
+                   "a burst of %zu requests: the engine holds %d at once (--max-concurrency hands over fewer)", n,
+                   MAX_REQUESTS);
+}
+
 static qd_status prepare(struct run *run, char *err, size_t errlen)
 {
     struct qd_instance_options instance_options = qd_session_instance_options(run->options);
@@ -336,6 +355,7 @@ static qd_status prepare(struct run *run, char *err, size_t errlen)
         QD_TRY(qd_session_tokenizer(run->options, &run->tokenizer, err, errlen));
     QD_TRY(qd_run_workload_build(run->options, qd_instance_config(run->instance), run->tokenizer,
                                  &run->workload, err, errlen));
+    QD_TRY(check_burst(run, err, errlen));
     QD_TRY(qd_records_create(&run->workload, &run->records, err, errlen));
     run->replicas = calloc((size_t)run->options->dp, sizeof *run->replicas);
     run->devices = calloc((size_t)run->options->dp, sizeof *run->devices);
