@@ -131,9 +131,10 @@ def compare_throughputs(compare, requests, duration, n_gpus):
     compare.equal("total_token_throughput", per_s(n_input + n_output))
     compare.equal("qdyno/throughput/output_tok_s", per_s(n_output))
     compare.equal("qdyno/throughput/tok_s_per_gpu", per_s(n_output) / n_gpus)
-    speeds = [r.output_len / (r.e2el / 1e3) for r in requests]
+    speeds = [r.output_len / (r.e2el / 1e3) if r.e2el > 0 else 0 for r in requests]
     compare.equal("qdyno/throughput/tok_s_per_user", np.mean(speeds) if speeds else None)
-    compare.equal("qdyno/per_request_tok_s", n_output / latency_s if requests else None)
+    per_request = n_output / latency_s if latency_s > 0 else 0
+    compare.equal("qdyno/per_request_tok_s", per_request if requests else None)
     compare.equal("qdyno/mean_concurrency", per_s(latency_s))
 
 

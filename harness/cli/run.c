@@ -19,6 +19,7 @@
 #include "harness/cli/version.h"
 #include "harness/ops/machine.h"
 #include "harness/result/files.h"
+#include "harness/workload/recorded_steps.h"
 #include "kernels/base/clock.h"
 #include "kernels/cpu/host/probe.h"
 
@@ -35,6 +36,7 @@ struct run {
     struct qd_progress progress;
     const volatile sig_atomic_t *interrupted;
     struct qd_run_steps steps;
+    struct qd_recorded_steps recorded; /* of --null-steps */
     struct qd_run_record record;
     char *result_path, *requests_path, *steps_path; /* NULL: not written */
     char hash[24], date[QD_DATE_LEN];
@@ -198,6 +200,7 @@ static void describe(struct run *run)
         .burstiness = o->burstiness,
         .tp = (int)o->tp,
         .dp = (int)o->dp,
+        .is_virtual = qd_options_are_virtual(o),
         .ranks_per_gpu = (int)o->ranks_per_gpu,
         .n_threads = plan->n_threads > 0 ? plan->n_threads : machine.n_cores,
         .router = o->router,
@@ -341,6 +344,10 @@ static qd_status prepare(struct run *run, char *err, size_t errlen)
     QD_TRY(choose_machine(run, err, errlen));
     QD_TRY(qd_slo_parse(run->options->goodput.texts, run->options->goodput.n, &run->slo, err, errlen));
     QD_TRY(check_files(run, err, errlen));
+    if (run->options->null_steps != NULL)
+        QD_TRY(qd_recorded_steps_read(run->options->null_steps, (int)run->options->dp, &run->recorded, err,
+                                      errlen));
+    instance_options.null_steps = run->recorded.replicas;
     QD_TRY(probe(run, err, errlen));
     QD_TRY(qd_run_record_open(&run->record, run->options->record, &instance_options, err, errlen));
     QD_TRY(qd_session_open(&instance_options, &run->instance, err, errlen));
@@ -431,6 +438,7 @@ static int run_run(const struct qd_command *command, const struct qd_options *op
     qd_run_steps_close(&run.steps);
     exit_code = qd_session_close(command, run.instance, exit_code);
     qd_run_record_close(&run.record);
+    qd_recorded_steps_free(&run.recorded);
     qd_tokenizer_free(run.tokenizer);
     qd_records_free(run.records, run.workload.n);
     qd_workload_free(&run.workload);

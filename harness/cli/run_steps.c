@@ -13,11 +13,14 @@ const struct qd_ledger_rows *qd_run_steps_rows(const struct qd_run_steps *steps)
 }
 
 static qd_status open_files(struct qd_run_steps *steps, const struct qd_options *options,
-                            const struct qd_instance_plan *plan, const char *steps_path, char *err,
-                            size_t errlen)
+                            qd_instance_t *instance, const char *steps_path, char *err, size_t errlen)
 {
+    const struct qd_instance_plan *plan = qd_instance_get_plan(instance);
     int64_t origin_ns = qd_clock_now_ns();
-    if (options->save_steps) QD_TRY(qd_steps_file_open(&steps->steps, steps_path, origin_ns, err, errlen));
+    int64_t virtual_ns =
+        qd_options_are_virtual(options) ? qd_engine_now_ns(qd_instance_engine(instance)) : 0;
+    if (options->save_steps)
+        QD_TRY(qd_steps_file_open(&steps->steps, steps_path, origin_ns, virtual_ns, err, errlen));
     if (options->trace == NULL) return QD_OK;
     return qd_trace_file_open(&steps->trace, options->trace, origin_ns, plan->dp,
                               plan->ops->executes ? plan->tp : 0, err, errlen);
@@ -29,7 +32,7 @@ qd_status qd_run_steps_begin(struct qd_run_steps *steps, const struct qd_options
 {
     if (!qd_run_steps_wanted(options)) return QD_OK;
     const struct qd_instance_plan *plan = qd_instance_get_plan(instance);
-    QD_TRY(open_files(steps, options, plan, steps_path, err, errlen));
+    QD_TRY(open_files(steps, options, instance, steps_path, err, errlen));
     QD_TRY(qd_shard_make(&plan->config, plan->tp, 0, &steps->rows.shard, err, errlen));
     steps->rows.config = &plan->config;
     steps->rows.limits = *limits;

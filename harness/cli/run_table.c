@@ -101,10 +101,14 @@ void qd_run_table_print(const struct qd_run_result *run, FILE *out)
     const struct qd_metrics *m = &run->metrics;
     fprintf(out, "%s on %s, TP %d, DP %d, budget %" PRId64 ", %s workload\n", run->model_id, run->device, run->tp,
             run->dp, run->max_num_batched_tokens, run->workload);
+    if (run->is_virtual)
+        fputs("  clock          virtual: times and rates follow from given step times; only host is measured\n",
+              out);
     fprintf(out, "  requests       %" PRIu64 " completed, %" PRIu64 " failed in %.3f s\n", m->n_completed,
             m->n_failed, m->duration_s);
     fprintf(out, "  tokens         %" PRIu64 " in, %" PRIu64 " out\n", m->n_input_tokens, m->n_output_tokens);
-    fprintf(out, "  output tok/s   %.2f (wall)\n", m->output_throughput);
+    fprintf(out, "  output tok/s   %.2f (%s)\n", m->output_throughput,
+            run->is_virtual ? "virtual time" : "wall");
     fprintf(out, "  tok/s/GPU      %.2f (output tok/s / (TP x DP))\n", m->per_gpu_throughput);
     fprintf(out, "  tok/s/user     %.2f (mean over requests)\n", m->per_user_throughput);
     print_latencies(out, &m->latency);

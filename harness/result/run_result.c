@@ -18,9 +18,11 @@ void qd_date_now(char out[QD_DATE_LEN])
 
 uint32_t qd_run_result_find_marks(const struct qd_run_result *run)
 {
-    uint32_t marks = qd_machine_marks(&run->machine, &run->load_before, &run->load_after, run->tp * run->dp);
-    if (run->gpus != NULL) marks |= qd_gpu_records_marks(run->gpus);
+    uint32_t marks = 0;
     if (run->metrics.n_failed > 0) marks |= QD_MARK_FAILED_REQUESTS;
+    if (run->is_virtual) return marks | QD_MARK_VIRTUAL_TIME; /* which machine it was makes no difference */
+    marks |= qd_machine_marks(&run->machine, &run->load_before, &run->load_after, run->tp * run->dp);
+    if (run->gpus != NULL) marks |= qd_gpu_records_marks(run->gpus);
     if (run->ranks_per_gpu > 1 && run->tp * run->dp > 1) marks |= QD_MARK_SHARED_GPUS;
     return marks;
 }
@@ -148,6 +150,7 @@ static void put_origin(cJSON *o, const struct qd_run_result *run, bool *ok)
     cJSON *marks = qd_json_put_array(o, "marks", ok);
     for (uint32_t mark = 1; qd_mark_text(mark) != NULL; mark <<= 1)
         if (run->marks & mark) qd_json_append_text(marks, qd_mark_text(mark), ok);
+    qd_json_put_text(o, "clock", run->is_virtual ? "virtual" : "real", ok);
     cJSON *device = qd_json_put_object(o, "device", ok);
     qd_json_put_text(device, "name", run->device, ok);
     qd_json_put_text(device, "isa", run->device_isa, ok);

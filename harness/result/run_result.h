@@ -39,6 +39,7 @@ struct qd_run_result {
 
     /* the configuration, after every default and shrinking */
     int tp, dp, n_threads;
+    bool is_virtual;   /* the clock of everything but host segments */
     int ranks_per_gpu; /* 1 also where there are no GPUs */
     const char *router;
     int64_t max_num_batched_tokens, max_num_seqs, max_model_len, n_kv_blocks;

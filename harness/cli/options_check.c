@@ -1,0 +1,101 @@
+/* Rules across options. */
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "harness/cli/options.h"
+#include "harness/result/result.h"
+#include "harness/result/variant.h"
+
+static qd_status check_workload(const struct qd_options *o, char *err, size_t errlen)
+{
+    bool is_random = strcmp(o->dataset_name, "random") == 0, has_rate = !isinf(o->request_rate);
+    bool ramps = o->ramp_up_strategy != NULL;
+    if (!is_random && o->dataset_path == NULL)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--dataset-name %s needs --dataset-path", o->dataset_name);
+    if (is_random && o->dataset_path != NULL)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--dataset-path is of other data sets than random");
+    if (ramps && (has_rate || o->ramp_up_start_rps == 0 || o->ramp_up_end_rps == 0))
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "--ramp-up-strategy needs --ramp-up-start-rps and --ramp-up-end-rps, and no --request-rate");
+    if (!ramps && (o->ramp_up_start_rps != 0 || o->ramp_up_end_rps != 0))
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--ramp-up-start-rps and --ramp-up-end-rps need --ramp-up-strategy");
+    if (qd_options_given(o, "burstiness") && !has_rate && !ramps)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--burstiness needs --request-rate");
+    if (o->wave_size > 0 && (has_rate || ramps || o->max_concurrency > 0))
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--wave-size excludes --request-rate and --max-concurrency");
+    if (o->client_delay_ms > 0 && o->wave_size == 0)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--client-delay-ms needs --wave-size");
+    return QD_OK;
+}
+
+static qd_status check_goodput(const struct qd_options *o, char *err, size_t errlen)
+{
+    struct qd_slo slo;
+    char reason[QD_ERR_LEN];
+    qd_status status = qd_slo_parse(o->goodput.texts, o->goodput.n, &slo, reason, sizeof reason);
+    return status == QD_OK ? QD_OK : qd_fail(status, err, errlen, "--goodput: %s", reason);
+}
+
+bool qd_options_are_virtual(const struct qd_options *o)
+{
+    return qd_options_given(o, "null-step-us") || qd_options_given(o, "null-steps");
+}
+
+/* What a recorded run did not warm up, and what only real time has. */
+static qd_status check_virtual_time(const struct qd_options *o, char *err, size_t errlen)
+{
+    if (!qd_options_are_virtual(o)) return QD_OK;
+    const char *name = o->null_steps != NULL ? "null-steps" : "null-step-us";
+    if (strcmp(o->device, "null") != 0)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--%s is of --device null", name);
+    if (o->null_steps != NULL && qd_options_given(o, "null-step-us"))
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--null-step-us and --null-steps exclude each other");
+    if (o->null_steps != NULL && o->num_warmups > 0)
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "--null-steps excludes --num-warmups: the file has the steps of the run alone");
+    if (o->trace != NULL)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--trace excludes --%s: its lanes are of real time", name);
+    return QD_OK;
+}
+
+/* Rules across options, for whatever the command takes. */
+qd_status qd_options_check(const struct qd_command *command, const struct qd_options *o, char *err,
+                           size_t errlen)
+{
+    if ((command->groups & (QD_GROUP_MODEL | QD_GROUP_TOKENIZE)) != 0 && o->model == NULL &&
+        (command->groups & QD_GROUP_DOCTOR) == 0)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--model is missing");
+    if (o->tp != 1 && o->tp != 2 && o->tp != 4 && o->tp != 8)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--tensor-parallel-size: %" PRId64 " is none of 1, 2, 4, 8",
+                       o->tp);
+    if (o->budget > 0 && o->max_num_seqs > o->budget)
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "--max-num-batched-tokens %" PRId64 " is smaller than --max-num-seqs %" PRId64,
+                       o->budget, o->max_num_seqs);
+    QD_TRY(check_workload(o, err, errlen));
+    QD_TRY(check_goodput(o, err, errlen));
+    QD_TRY(check_virtual_time(o, err, errlen));
+    if (o->num_gpu_blocks > 0 && o->kv_cache_bytes > 0)
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "--num-gpu-blocks-override and --kv-cache-memory-bytes both size the KV pool");
+    bool has_collectives = strcmp(o->device, "cuda") == 0 || strcmp(o->device, "emu") == 0;
+    if (strcmp(o->collectives, "auto") != 0 && !has_collectives)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--collectives %s is of --device cuda and emu", o->collectives);
+    if (strcmp(o->collectives, "nccl") == 0 && o->batch_invariant)
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "--collectives nccl and --batch-invariant exclude each other: NCCL's sums depend on sizes");
+    if (strcmp(o->collectives, "nccl") == 0 && o->ranks_per_gpu > 1)
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "--collectives nccl and --ranks-per-gpu exclude each other: NCCL takes one rank a GPU");
+    if (o->variant != NULL) QD_TRY(qd_variant_check("--variant", o->variant, err, errlen));
+    if (o->probe && strcmp(o->device, "cpu") != 0)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--probe is of --device cpu");
+    if (o->print_vllm && o->result_dir == NULL)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--print-vllm needs --result-dir");
+    if (o->ranks_per_gpu > 1 && strcmp(o->device, "cuda") != 0 && strcmp(o->device, "emu") != 0)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--ranks-per-gpu is of --device cuda and emu");
+    if (o->resume && o->experiment == NULL)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--resume needs --experiment");
+    return QD_OK;
+}
