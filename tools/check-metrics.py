@@ -236,9 +236,23 @@ def compare_replicas(compare, rows):
         compare.equal(f"qdyno/replicas/{i}/peak_kv_share", replica["peak_kv_blocks"] / n_blocks)
     tokens = [r["n_prefill_tokens"] + r["n_decode_tokens"] for r in replicas]
     compare.equal("qdyno/imbalance", max(tokens) / np.mean(tokens) if sum(tokens) else 0)
+    compare_coupling(compare, replicas)
     steps = sum(r["n_prefill_steps"] for r in replicas)
     prompts = sum(r["n_prefill_requests"] for r in replicas)
     compare.equal("qdyno/prompts_per_prefill_step", prompts / steps if steps else None)
+
+
+def compare_coupling(compare, replicas):
+    if compare.value("qdyno/engine/dp_coupling") == "none":
+        compare.equal("qdyno/coupling", None)
+        return
+    duration = compare.value("duration")
+    waits = [r["wait_ns"] / 1e9 for r in compare.value("qdyno/coupling/replicas")]
+    per_s = (lambda x: x / duration) if duration > 0 else (lambda x: 0)
+    compare.equal("qdyno/coupling/wait_s", sum(waits))
+    compare.equal("qdyno/coupling/wait_share", per_s(sum(waits)) / len(replicas))
+    for i, wait in enumerate(waits):
+        compare.equal(f"qdyno/coupling/replicas/{i}/wait_share", per_s(wait))
 
 
 def check(result, rows):

@@ -62,6 +62,8 @@ static const struct option_row option_rows[] = {
 
     {"router", NULL, QD_GROUP_PARALLEL, OPTION_TEXT, AT(router), 0, 0,
      "round-robin|least-loaded|vllm|vllm-0.9.1", NULL, "which replica a request goes to", NULL},
+    {"dp-coupling", NULL, QD_GROUP_PARALLEL, OPTION_TEXT, AT(dp_coupling), 0, 0, "none|vllm-0.9.1", NULL,
+     "vllm-0.9.1: replicas step in lock-step rounds, as they did there (null, in virtual time)", NULL},
 
     {"max-num-batched-tokens", "budget", QD_GROUP_ENGINE, OPTION_INT, AT(budget), 1, 1 << 20, NULL, "N",
      "token budget of a step, per replica", "2048; cuda: 2048 to 16384 by GPU"},
@@ -265,6 +267,7 @@ static const struct qd_options option_defaults = {
     .dp = 1,
     .ranks_per_gpu = 1,
     .router = "round-robin",
+    .dp_coupling = "none",
     .memory_utilization = 0.9,
     .watchdog_timeout_s = -1,
     .top_p = 1.0,

@@ -77,6 +77,7 @@ struct qd_options {
     int64_t threads; /* 0: all cores */
     int64_t ranks_per_gpu;
     const char *router; /* qd_router_policy_name */
+    const char *dp_coupling; /* none | vllm-0.9.1 */
     /* engine; 0: the default of the device */
     int64_t budget, max_num_seqs, max_model_len, num_gpu_blocks, kv_cache_bytes, memory_limit;
     double memory_utilization;

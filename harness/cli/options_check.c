@@ -45,6 +45,13 @@ bool qd_options_are_virtual(const struct qd_options *o)
 /* What a recorded run did not warm up, and what only real time has. */
 static qd_status check_virtual_time(const struct qd_options *o, char *err, size_t errlen)
 {
+    bool is_coupled = strcmp(o->dp_coupling, "none") != 0;
+    if (is_coupled && !qd_options_are_virtual(o))
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "--dp-coupling %s is of --device null in virtual time (--null-step-us or --null-steps)",
+                       o->dp_coupling);
+    if (is_coupled && o->async_scheduling)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--dp-coupling %s excludes --async-scheduling", o->dp_coupling);
     if (!qd_options_are_virtual(o)) return QD_OK;
     const char *name = o->null_steps != NULL ? "null-steps" : "null-step-us";
     if (strcmp(o->device, "null") != 0)

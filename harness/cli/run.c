@@ -204,6 +204,7 @@ static void describe(struct run *run)
         .ranks_per_gpu = (int)o->ranks_per_gpu,
         .n_threads = plan->n_threads > 0 ? plan->n_threads : machine.n_cores,
         .router = o->router,
+        .dp_coupling = o->dp_coupling,
         .max_num_batched_tokens = plan->limits.max_tokens,
         .max_num_seqs = plan->limits.max_seqs,
         .max_model_len = plan->max_model_len,

@@ -1,6 +1,7 @@
 #include "harness/cli/run_table.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 #include "harness/result/device_use.h"
 #include "harness/result/marks.h"
@@ -75,6 +76,20 @@ static void print_engine(FILE *out, const struct qd_run_result *run)
                 sum.n_query_tokens);
 }
 
+/* How replicas shared the work, and waited for each other. */
+static void print_replicas(FILE *out, const struct qd_run_result *run)
+{
+    if (run->dp > 1)
+        fprintf(out, "  imbalance      %.3f (most over mean of the replicas' tokens)\n",
+                qd_replica_imbalance(run->replicas, run->dp));
+    if (strcmp(run->dp_coupling, "none") == 0) return;
+    fprintf(out, "  coupling wait  %.3f s of all replicas, %.1f %%; by replica", qd_coupling_wait_s(run->replicas, run->dp),
+            100 * qd_coupling_wait_share(run->replicas, run->dp, run->metrics.duration_s));
+    for (int r = 0; r < run->dp; r++)
+        fprintf(out, " %.1f", 100 * qd_coupling_wait_share(&run->replicas[r], 1, run->metrics.duration_s));
+    fputs(" %\n", out);
+}
+
 /* Nothing for a device that has no graphs and measures no time. */
 static void print_device(FILE *out, const struct qd_run_result *run)
 {
@@ -114,6 +129,7 @@ void qd_run_table_print(const struct qd_run_result *run, FILE *out)
     print_latencies(out, &m->latency);
     print_goodput(out, m);
     print_engine(out, run);
+    print_replicas(out, run);
     print_device(out, run);
     print_marks(out, run->marks);
 }

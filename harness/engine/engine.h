@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "harness/engine/coupling.h"
 #include "harness/engine/router.h"
 #include "harness/engine/step_row.h"
 #include "kernels/group.h"
@@ -40,6 +41,7 @@ struct qd_engine_config {
     bool executes;       /* false on null: no EOS */
     bool is_stepped;     /* no threads: whoever polls runs the replicas, between his submissions */
     bool is_virtual;     /* in virtual time (harness/clock.h); only stepped, and where nothing executes */
+    enum qd_dp_coupling coupling; /* of virtual time, not asynchronous */
     size_t max_requests; /* room reserved before timing starts: requests alive or unpolled at once */
     struct qd_step_recorder recorder;
     size_t n_step_rows; /* likewise, per replica: step rows that nobody has taken; 0: none are kept */
@@ -92,6 +94,8 @@ struct qd_replica_stats {
     uint64_t n_rehit_tokens;               /* found there after preemptions */
     int32_t peak_running, peak_waiting, peak_kv_blocks;
     int64_t schedule_ns, prepare_ns, launch_ns, wait_ns, output_ns, idle_ns; /* host segments */
+    int64_t coupling_wait_ns; /* it had requests and ran none of them: for others, or because it had decided */
+    uint64_t n_dummies;       /* rounds without work of its own */
     int64_t wall_ns; /* read apart from the segments */
     int64_t span_ns; /* of the steps, by rank 0; 0 where nothing executes */
     struct qd_device_stats device; /* of rank 0; opening's figures stay at a reset */

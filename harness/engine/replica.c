@@ -395,15 +395,21 @@ static void come_back(struct qd_replica *replica)
     replica->idle_ns += away_ns;
 }
 
-void qd_replica_begin(qd_replica_t *replica)
+bool qd_replica_begin(qd_replica_t *replica)
 {
     struct qd_commands commands;
-    if (replica->is_blocked) return;
+    if (replica->is_blocked) return true;
     come_back(replica);
     do {
         qd_inbox_take(&replica->inbox, false, &commands);
     } while (begin_turn(replica, &commands) && replica->n_flights < replica->max_flights);
     replica->is_blocked = replica->n_flights > 0;
+    return replica->is_blocked;
+}
+
+bool qd_replica_has_requests(qd_replica_t *replica)
+{
+    return has_work(replica) || qd_inbox_has_submitted(&replica->inbox);
 }
 
 void qd_replica_start(qd_replica_t *replica, int64_t ns)

@@ -62,10 +62,14 @@ void qd_replica_reset_stats(qd_replica_t *replica);
 
 /* Stepped, by one thread at a time. A turn has two halves: */
 
-/* Takes what the clients asked for and launches what may be in flight; nothing while a step must end before. */
-void qd_replica_begin(qd_replica_t *replica);
+/* Takes what the clients asked for and launches what may be in flight; nothing while a step must end before. Whether
+ * steps are in flight now. */
+bool qd_replica_begin(qd_replica_t *replica);
 /* Ends the oldest launched step; in real time it waits for it. */
 void qd_replica_end(qd_replica_t *replica);
+
+/* Whether any request is alive here, submissions that it has not seen yet among them. */
+bool qd_replica_has_requests(qd_replica_t *replica);
 
 /* In virtual time: the device takes up, at `ns`, what was launched and not begun, one after another. */
 void qd_replica_start(qd_replica_t *replica, int64_t ns);

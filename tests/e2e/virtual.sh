@@ -9,6 +9,13 @@ virtual() {
     exits 0 "$QDYNO" run --model "$TINY" --device null --result-dir "$TMP/$name" --save-steps "$@"
 }
 
+# refused TEXT OPTION...: a run on `null` that does not begin.
+refused() {
+    text=$1
+    shift
+    refuses 2 "$text" "$QDYNO" run --model "$TINY" --device null "$@"
+}
+
 value() { "$JSON" "$TMP/$1/result.json" "$2"; }
 
 hundred_seconds_pass_at_once() {
@@ -27,7 +34,8 @@ hundred_seconds_pass_at_once() {
 
 a_run_is_a_function_of_its_inputs() {
     for options in "--dp 3 --router vllm --request-rate 40" "--max-concurrency 5 --dp 2" "--wave-size 7 --client-delay-ms 13" \
-        "--num-gpu-blocks-override 24 --max-model-len 368" "--async-scheduling --dp 2" "--enable-prefix-caching --random-prefix-len 32"; do
+        "--num-gpu-blocks-override 24 --max-model-len 368" "--async-scheduling --dp 2" "--enable-prefix-caching --random-prefix-len 32" \
+        "--dp 4 --router vllm-0.9.1 --wave-size 20 --client-delay-ms 13 --dp-coupling vllm-0.9.1"; do
         for name in one two; do
             # shellcheck disable=SC2086 # options are words
             virtual $name --num-prompts 40 --input-len 90 --output-len 40 --null-step-us 12345.678 $options
@@ -59,6 +67,22 @@ recorded_steps_take_their_time() {
     done
 }
 
+# Worked out by hand in tests/harness/coupling.c: the second request misses a round of 30 ms.
+coupled_replicas_wait_for_each_other() {
+    for coupling in none vllm-0.9.1; do
+        virtual $coupling --dp 2 --num-prompts 2 --wave-size 2 --client-delay-ms 13 --input-len 8 --output-len 2 \
+            --null-step-us 30000 --dp-coupling $coupling
+    done
+    equal null "$(value none qdyno/coupling)"
+    equal 43000000 "$("$JSON" -l "$TMP/none/requests.jsonl" first_token_ns | tail -n 1)"
+    equal 90000000 "$("$JSON" -l "$TMP/vllm-0.9.1/requests.jsonl" first_token_ns | tail -n 1)"
+    equal 47000000 "$(value vllm-0.9.1 qdyno/coupling/replicas/1/wait_ns)"
+    out_has '  coupling wait  0.047 s of all replicas, 19.6 %; by replica 0.0 39.2 %'
+    out_has '  imbalance      1.000 '
+    refuses 2 'is of --device null in virtual time' "$QDYNO" run --model "$TINY" --dp 2 --dp-coupling vllm-0.9.1
+    refused 'excludes --async-scheduling' --null-step-us 1 --dp-coupling vllm-0.9.1 --async-scheduling
+}
+
 # Exit code 5 and what was computed until then, as after a failed rank.
 a_file_that_ends_early_ends_the_run() {
     virtual whole --num-prompts 8 --input-len 20 --output-len 10 --dp 2 --null-step-us 1000
@@ -70,19 +94,12 @@ a_file_that_ends_early_ends_the_run() {
     equal 4 "$(value part failed)"
 }
 
-# refused TEXT OPTION...: a run on `null` that does not begin.
-refused() {
-    text=$1
-    shift
-    refuses 2 "$text" "$QDYNO" run --model "$TINY" --device null "$@"
-}
-
 bad_options_and_files_are_refused() {
     refuses 2 '--null-step-us is of --device null' "$QDYNO" run --model "$TINY" --null-step-us 5
     refused 'exclude each other' --null-step-us 5 --null-steps "$TMP/f"
     refused '--trace excludes --null-step-us' --null-step-us 5 --trace "$TMP/trace.json"
     refused '--null-steps excludes --num-warmups' --null-steps "$TMP/f" --num-warmups 1
-    refused "$TMP/none: No such file" --null-steps "$TMP/none"
+    refused "$TMP/missing: No such file" --null-steps "$TMP/missing"
     refused 'LICENSE: line 1: ' --null-steps LICENSE
     echo '{"replica": 0, "index": 0, "virtual_begin_ns": 0, "virtual_end_ns": 1}' >"$TMP/one.jsonl"
     refused "$TMP/one.jsonl: no step of replica 1, but the run has 2" --dp 2 --null-steps "$TMP/one.jsonl"
@@ -108,6 +125,7 @@ a_sweep_in_virtual_time() {
 check hundred_seconds_pass_at_once
 check a_run_is_a_function_of_its_inputs
 check recorded_steps_take_their_time
+check coupled_replicas_wait_for_each_other
 check a_file_that_ends_early_ends_the_run
 check bad_options_and_files_are_refused
 check a_sweep_in_virtual_time

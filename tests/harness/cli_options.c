@@ -126,6 +126,11 @@ static void virtual_time_is_of_null(void **state)
            "--num-warmups", "1");
     REFUSE(&command_run, "outside", "--model", "m", "--device", "null", "--null-step-us", "-1");
     REFUSE(&command_run, "not a number", "--model", "m", "--device", "null", "--null-step-us", "inf");
+    REFUSE(&command_run, "--dp-coupling vllm-0.9.1 is of --device null in virtual time", "--model", "m",
+           "--dp-coupling", "vllm-0.9.1", "--device", "null");
+    REFUSE(&command_run, "--dp-coupling vllm-0.9.1 excludes --async-scheduling", "--model", "m", "--dp-coupling",
+           "vllm-0.9.1", "--device", "null", "--null-step-us", "1", "--async-scheduling");
+    REFUSE(&command_run, "none of", "--model", "m", "--dp-coupling", "vllm");
 }
 
 static void positional_words_stop_at_the_limit(void **state)
