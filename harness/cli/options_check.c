@@ -16,14 +16,17 @@ static qd_status check_workload(const struct qd_options *o, char *err, size_t er
     if (is_random && o->dataset_path != NULL)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--dataset-path is of other data sets than random");
     if (ramps && (has_rate || o->ramp_up_start_rps == 0 || o->ramp_up_end_rps == 0))
-        return qd_fail(QD_ERR_INPUT, err, errlen,
-                       "--ramp-up-strategy needs --ramp-up-start-rps and --ramp-up-end-rps, and no --request-rate");
+        return qd_fail(
+            QD_ERR_INPUT, err, errlen,
+            "--ramp-up-strategy needs --ramp-up-start-rps and --ramp-up-end-rps, and no --request-rate");
     if (!ramps && (o->ramp_up_start_rps != 0 || o->ramp_up_end_rps != 0))
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--ramp-up-start-rps and --ramp-up-end-rps need --ramp-up-strategy");
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "--ramp-up-start-rps and --ramp-up-end-rps need --ramp-up-strategy");
     if (qd_options_given(o, "burstiness") && !has_rate && !ramps)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--burstiness needs --request-rate");
     if (o->wave_size > 0 && (has_rate || ramps || o->max_concurrency > 0))
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--wave-size excludes --request-rate and --max-concurrency");
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "--wave-size excludes --request-rate and --max-concurrency");
     if (o->client_delay_ms > 0 && o->wave_size == 0)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--client-delay-ms needs --wave-size");
     return QD_OK;
@@ -47,11 +50,13 @@ static qd_status check_virtual_time(const struct qd_options *o, char *err, size_
 {
     bool is_coupled = strcmp(o->dp_coupling, "none") != 0;
     if (is_coupled && !qd_options_are_virtual(o))
-        return qd_fail(QD_ERR_INPUT, err, errlen,
-                       "--dp-coupling %s is of --device null in virtual time (--null-step-us or --null-steps)",
-                       o->dp_coupling);
+        return qd_fail(
+            QD_ERR_INPUT, err, errlen,
+            "--dp-coupling %s is of --device null in virtual time (--null-step-us or --null-steps)",
+            o->dp_coupling);
     if (is_coupled && o->async_scheduling)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--dp-coupling %s excludes --async-scheduling", o->dp_coupling);
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--dp-coupling %s excludes --async-scheduling",
+                       o->dp_coupling);
     if (!qd_options_are_virtual(o)) return QD_OK;
     const char *name = o->null_steps != NULL ? "null-steps" : "null-step-us";
     if (strcmp(o->device, "null") != 0)
@@ -88,13 +93,16 @@ qd_status qd_options_check(const struct qd_command *command, const struct qd_opt
                        "--num-gpu-blocks-override and --kv-cache-memory-bytes both size the KV pool");
     bool has_collectives = strcmp(o->device, "cuda") == 0 || strcmp(o->device, "emu") == 0;
     if (strcmp(o->collectives, "auto") != 0 && !has_collectives)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--collectives %s is of --device cuda and emu", o->collectives);
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--collectives %s is of --device cuda and emu",
+                       o->collectives);
     if (strcmp(o->collectives, "nccl") == 0 && o->batch_invariant)
-        return qd_fail(QD_ERR_INPUT, err, errlen,
-                       "--collectives nccl and --batch-invariant exclude each other: NCCL's sums depend on sizes");
+        return qd_fail(
+            QD_ERR_INPUT, err, errlen,
+            "--collectives nccl and --batch-invariant exclude each other: NCCL's sums depend on sizes");
     if (strcmp(o->collectives, "nccl") == 0 && o->ranks_per_gpu > 1)
-        return qd_fail(QD_ERR_INPUT, err, errlen,
-                       "--collectives nccl and --ranks-per-gpu exclude each other: NCCL takes one rank a GPU");
+        return qd_fail(
+            QD_ERR_INPUT, err, errlen,
+            "--collectives nccl and --ranks-per-gpu exclude each other: NCCL takes one rank a GPU");
     if (o->variant != NULL) QD_TRY(qd_variant_check("--variant", o->variant, err, errlen));
     if (o->probe && strcmp(o->device, "cpu") != 0)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--probe is of --device cpu");

@@ -83,7 +83,8 @@ static void print_replicas(FILE *out, const struct qd_run_result *run)
         fprintf(out, "  imbalance      %.3f (most over mean of the replicas' tokens)\n",
                 qd_replica_imbalance(run->replicas, run->dp));
     if (strcmp(run->dp_coupling, "none") == 0) return;
-    fprintf(out, "  coupling wait  %.3f s of all replicas, %.1f %%; by replica", qd_coupling_wait_s(run->replicas, run->dp),
+    fprintf(out, "  coupling wait  %.3f s of all replicas, %.1f %%; by replica",
+            qd_coupling_wait_s(run->replicas, run->dp),
             100 * qd_coupling_wait_share(run->replicas, run->dp, run->metrics.duration_s));
     for (int r = 0; r < run->dp; r++)
         fprintf(out, " %.1f", 100 * qd_coupling_wait_share(&run->replicas[r], 1, run->metrics.duration_s));
@@ -117,8 +118,7 @@ void qd_run_table_print(const struct qd_run_result *run, FILE *out)
     fprintf(out, "%s on %s, TP %d, DP %d, budget %" PRId64 ", %s workload\n", run->model_id, run->device, run->tp,
             run->dp, run->max_num_batched_tokens, run->workload);
     if (run->is_virtual)
-        fputs("  clock          virtual: times and rates follow from given step times; only host is measured\n",
-              out);
+        fputs("  clock          virtual: times and rates follow from given step times; host is measured\n", out);
     fprintf(out, "  requests       %" PRIu64 " completed, %" PRIu64 " failed in %.3f s\n", m->n_completed,
             m->n_failed, m->duration_s);
     fprintf(out, "  tokens         %" PRIu64 " in, %" PRIu64 " out\n", m->n_input_tokens, m->n_output_tokens);

@@ -94,7 +94,7 @@ struct qd_replica_stats {
     uint64_t n_rehit_tokens;               /* found there after preemptions */
     int32_t peak_running, peak_waiting, peak_kv_blocks;
     int64_t schedule_ns, prepare_ns, launch_ns, wait_ns, output_ns, idle_ns; /* host segments */
-    int64_t coupling_wait_ns; /* it had requests and ran none of them: for others, or because it had decided */
+    int64_t coupling_wait_ns; /* it had requests and ran none of them (coupling.h); 0 without coupling */
     uint64_t n_dummies;       /* rounds without work of its own */
     int64_t wall_ns; /* read apart from the segments */
     int64_t span_ns; /* of the steps, by rank 0; 0 where nothing executes */
@@ -122,8 +122,8 @@ void qd_engine_abort(qd_engine_t *engine, uint64_t id);
 
 /* Takes up to max events, oldest first (a reader that falls far behind makes the replicas wait); waits up to
  * timeout_ns (0: not at all, < 0: until there is one) when there is none. Returns their number. After a
- * replica died its requests end with QD_FINISH_ERROR. A stepped engine runs meanwhile, and returns at once
- * without a timeout when it has nothing to do; see stepper.h for its virtual time. */
+ * replica died its requests end with QD_FINISH_ERROR. A stepped engine runs meanwhile (stepper.h): nobody else
+ * wakes it, and when it has nothing to do it returns at the timeout, or at once where there is none. */
 size_t qd_engine_poll_events(qd_engine_t *engine, struct qd_event *events, size_t max, int64_t timeout_ns);
 
 /* The time of the engine's clock: of its events, and for its clients' own stamps. */

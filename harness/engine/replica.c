@@ -250,7 +250,8 @@ static qd_status launch_step(struct qd_replica *replica, const struct qd_schedul
 {
     char err[QD_ERR_LEN] = "";
     struct flight *flight = &replica->flights[replica->n_flights];
-    *flight = (struct flight){.schedule = *schedule};
+    flight->schedule = *schedule;
+    flight->has_begun = false;
     flight->row = (struct qd_step_row){.begin_ns = replica->stamp_ns - schedule_ns,
                                        .schedule_ns = schedule_ns,
                                        .idle_ns = replica->idle_ns,
@@ -310,8 +311,8 @@ static qd_status finish_step(struct qd_replica *replica)
     return QD_OK;
 }
 
-/* Launches a step, if one can be scheduled. In virtual time the result tells how long it takes, so it is waited for
- * at once. */
+/* Launches a step, if one can be scheduled. In virtual time the result tells how long it takes, so it is waited
+ * for at once. */
 static qd_status begin_step(struct qd_replica *replica, bool *launched)
 {
     struct qd_schedule schedule;
@@ -347,8 +348,8 @@ static void bury(struct qd_replica *replica)
     end_all_with_error(replica);
 }
 
-/* First half of a turn: what the clients ask for, then a step, if there is something to run. False: no step was
- * launched. */
+/* First half of a turn: what the clients ask for, then a step, if there is something to run. False: no step
+ * was launched. */
 static bool begin_turn(struct qd_replica *replica, const struct qd_commands *commands)
 {
     bool launched = false, is_dead = atomic_load(&replica->dead);
@@ -358,7 +359,6 @@ static bool begin_turn(struct qd_replica *replica, const struct qd_commands *com
     else
         replica->spare_ns += end_segment(replica, &replica->stats.schedule_ns);
     if (is_dead) bury(replica);
-    publish_load(replica);
     return launched && !is_dead;
 }
 
@@ -366,7 +366,6 @@ static bool begin_turn(struct qd_replica *replica, const struct qd_commands *com
 static void end_turn(struct qd_replica *replica)
 {
     if (finish_step(replica) != QD_OK) bury(replica);
-    publish_load(replica);
 }
 
 static void *replica_main(void *arg)
@@ -381,6 +380,7 @@ static void *replica_main(void *arg)
         bool launched = begin_turn(replica, &commands);
         if (replica->n_flights > 0 && (!launched || replica->n_flights == replica->max_flights))
             end_turn(replica);
+        publish_load(replica);
     }
     drop_flights(replica);
     return NULL;
@@ -404,6 +404,7 @@ bool qd_replica_begin(qd_replica_t *replica)
         qd_inbox_take(&replica->inbox, false, &commands);
     } while (begin_turn(replica, &commands) && replica->n_flights < replica->max_flights);
     replica->is_blocked = replica->n_flights > 0;
+    if (replica->n_flights < replica->max_flights) publish_load(replica); /* else when a step has ended */
     return replica->is_blocked;
 }
 
@@ -437,6 +438,7 @@ void qd_replica_end(qd_replica_t *replica)
 {
     come_back(replica);
     end_turn(replica);
+    publish_load(replica);
     replica->is_blocked = false;
 }
 
@@ -540,8 +542,8 @@ const char *qd_replica_failure(const qd_replica_t *replica)
     return atomic_load(&replica->dead) ? replica->failure : NULL;
 }
 
-/* A replica on its own thread is done when it waits for commands; one that is stepped, when its last steps have
- * ended, which are of nobody any more. */
+/* A replica on its own thread is done when it waits for commands; one that is stepped, when its last steps,
+ * which are nobody's any more, have ended. */
 static void lock_done(struct qd_replica *replica)
 {
     if (!replica->config.is_stepped) {

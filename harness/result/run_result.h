@@ -77,8 +77,8 @@ uint32_t qd_run_result_find_marks(const struct qd_run_result *run);
  * when nothing ran. */
 double qd_replica_imbalance(const struct qd_replica_stats *replicas, int dp);
 
-/* Time of which replicas had requests and ran none of them, because they were coupled: over all replicas, s, and as a
- * share of their time in the run; 0 in a run without duration. */
+/* Time in which replicas had requests and ran none of them, because they were coupled: over all replicas, s,
+ * and as a share of their time in the run; 0 in a run without duration. */
 double qd_coupling_wait_s(const struct qd_replica_stats *replicas, int dp);
 double qd_coupling_wait_share(const struct qd_replica_stats *replicas, int dp, double duration_s);
 
