@@ -19,6 +19,7 @@
 #include "harness/cli/session.h"
 #include "harness/cli/version.h"
 #include "harness/result/files.h"
+#include "harness/workload/recorded_steps.h"
 #include "kernels/base/clock.h"
 
 enum { MAX_REQUESTS = 1 << 20 };
@@ -35,6 +36,7 @@ struct run {
     struct qd_progress progress;
     const volatile sig_atomic_t *interrupted;
     struct qd_run_steps steps;
+    struct qd_recorded_steps recorded; /* of --null-steps */
     struct qd_run_record record;
     char *result_path, *requests_path, *steps_path; /* NULL: not written */
     char hash[24], date[QD_DATE_LEN];
@@ -191,9 +193,11 @@ static void describe(struct run *run)
         .burstiness = o->burstiness,
         .tp = (int)o->tp,
         .dp = (int)o->dp,
+        .is_virtual = qd_options_are_virtual(o),
         .ranks_per_gpu = (int)o->ranks_per_gpu,
         .n_threads = plan->n_threads > 0 ? plan->n_threads : machine.n_cores,
         .router = o->router,
+        .dp_coupling = o->dp_coupling,
         .max_num_batched_tokens = plan->limits.max_tokens,
         .max_num_seqs = plan->limits.max_seqs,
         .max_model_len = plan->max_model_len,
@@ -302,7 +306,8 @@ static void print_ledger(const struct qd_run_result *result)
                                         .replicas = result->replicas,
                                         .dp = result->dp,
                                         .device = result->device,
-                                        .async_scheduling = result->async_scheduling};
+                                        .async_scheduling = result->async_scheduling,
+                                        .is_virtual = result->is_virtual};
     qd_run_ledger_print(&view, stdout);
 }
 
@@ -345,6 +350,10 @@ static qd_status prepare(struct run *run, char *err, size_t errlen)
     QD_TRY(qd_run_limits_choose(&run->limits, run->options, err, errlen));
     QD_TRY(qd_slo_parse(run->options->goodput.texts, run->options->goodput.n, &run->slo, err, errlen));
     QD_TRY(check_files(run, err, errlen));
+    if (run->options->null_steps != NULL)
+        QD_TRY(qd_recorded_steps_read(run->options->null_steps, (int)run->options->dp, &run->recorded, err,
+                                      errlen));
+    instance_options.null_steps = run->recorded.replicas;
     QD_TRY(qd_run_limits_probe(&run->limits, run->options, err, errlen));
     QD_TRY(qd_run_record_open(&run->record, run->options->record, &instance_options, err, errlen));
     QD_TRY(qd_session_open(&instance_options, &run->instance, err, errlen));
@@ -438,6 +447,7 @@ static int run_run(const struct qd_command *command, const struct qd_options *op
     qd_run_steps_close(&run.steps);
     exit_code = qd_session_close(command, run.instance, exit_code);
     qd_run_record_close(&run.record);
+    qd_recorded_steps_free(&run.recorded);
     qd_tokenizer_free(run.tokenizer);
     qd_records_free(run.records, run.workload.n);
     qd_workload_free(&run.workload);
