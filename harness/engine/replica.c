@@ -42,6 +42,7 @@ struct qd_replica {
     struct qd_device_stats device_before; /* at the last reset */
     int64_t stamp_ns; /* end of the last segment, where the next begins */
     int64_t idle_ns, spare_ns;             /* since the last launch, as in a step's row */
+    int32_t n_spare_preempted;             /* requests, by passes that launched nothing since then */
     struct qd_device_stats device_at_step; /* after the step that ended last */
     struct qd_step_ring ring;
 
@@ -184,7 +185,7 @@ static void count_schedule(const struct qd_replica *replica, const struct qd_sch
     row->n_waiting = qd_scheduler_n_waiting(replica->scheduler);
     row->n_kv_blocks = used_blocks(replica);
     row->n_admitted = schedule->n_admitted;
-    row->n_preempted = schedule->n_preempted;
+    row->n_preempted += schedule->n_preempted;
     row->n_hit_tokens = schedule->n_hit_tokens + schedule->n_rehit_tokens;
 }
 
@@ -297,8 +298,10 @@ static qd_status launch_step(struct qd_replica *replica, const struct qd_schedul
     flight->row = (struct qd_step_row){.begin_ns = replica->stamp_ns - schedule_ns,
                                        .schedule_ns = schedule_ns,
                                        .idle_ns = replica->idle_ns,
-                                       .spare_ns = replica->spare_ns};
+                                       .spare_ns = replica->spare_ns,
+                                       .n_preempted = replica->n_spare_preempted};
     replica->idle_ns = replica->spare_ns = 0;
+    replica->n_spare_preempted = 0;
     count_schedule(replica, schedule, &flight->row);
     add_to_stats(&flight->row, schedule, &replica->stats);
     qd_status st = qd_prepare_step(schedule, &replica->limits, replica->step);
@@ -359,6 +362,9 @@ static qd_status run_step(struct qd_replica *replica)
         if (replica->n_flights < replica->max_flights) return QD_OK;
     } else {
         replica->spare_ns += schedule_ns;
+        /* With the last token of everybody before it on its way, a request may preempt itself. */
+        replica->n_spare_preempted += schedule.n_preempted;
+        replica->stats.n_preemptions += (uint64_t)schedule.n_preempted;
     }
     QD_ASSERT(replica->n_flights > 0); /* submission refuses what could never run */
     return finish_step(replica);
@@ -516,6 +522,7 @@ void qd_replica_reset_stats(qd_replica_t *replica)
     replica->device_before = qd_group_get_stats(replica->config.group);
     replica->wall_begin_ns = replica->inbox.idle_begin_ns = qd_clock_now_ns();
     replica->idle_ns = replica->spare_ns = 0;
+    replica->n_spare_preempted = 0;
     qd_step_ring_clear(&replica->ring);
     qd_inbox_unlock(&replica->inbox);
 }
