@@ -164,7 +164,7 @@ static int32_t wanted(const struct qd_scheduler *scheduler, const struct qd_sche
 }
 
 /* Pages count as cached from the moment their last token is scheduled: within a layer every key and value of a step
- * is written before any is read, so a request of the same step may share them. Those of the first n_tokens positions. */
+ * is written before any is read, so a request of the same step may share them. Here those of its first n_tokens. */
 static void label_full_pages(struct qd_scheduler *scheduler, struct qd_sched_request *request,
                              int32_t n_tokens)
 {
