@@ -45,6 +45,7 @@ struct qd_replica {
     struct qd_device_stats device_before; /* at the last reset */
     int64_t stamp_ns; /* end of the last segment, where the next begins */
     int64_t idle_ns, spare_ns;             /* since the last launch, as in a step's row */
+    int32_t n_spare_preempted;             /* requests, by passes that launched nothing since then */
     struct qd_device_stats device_at_step; /* after the step that ended last */
     struct qd_step_ring ring;
 
@@ -255,8 +256,10 @@ static qd_status launch_step(struct qd_replica *replica, const struct qd_schedul
     flight->row = (struct qd_step_row){.begin_ns = replica->stamp_ns - schedule_ns,
                                        .schedule_ns = schedule_ns,
                                        .idle_ns = replica->idle_ns,
-                                       .spare_ns = replica->spare_ns};
+                                       .spare_ns = replica->spare_ns,
+                                       .n_preempted = replica->n_spare_preempted};
     replica->idle_ns = replica->spare_ns = 0;
+    replica->n_spare_preempted = 0;
     count_schedule(replica, schedule, &flight->row);
     qd_step_count_add(&flight->row, schedule, &replica->stats);
     qd_status st = qd_prepare_step(schedule, &replica->limits, replica->step);
@@ -315,6 +318,9 @@ static qd_status begin_step(struct qd_replica *replica, bool *launched)
     *launched = schedule.n_entries > 0;
     if (!*launched) {
         replica->spare_ns += schedule_ns;
+        /* With the last token of everybody before it on its way, a request may preempt itself. */
+        replica->n_spare_preempted += schedule.n_preempted;
+        replica->stats.n_preemptions += (uint64_t)schedule.n_preempted;
         QD_ASSERT(replica->n_flights > 0); /* submission refuses what could never run */
         return QD_OK;
     }
@@ -574,6 +580,7 @@ void qd_replica_reset_stats(qd_replica_t *replica)
     replica->wall_begin_ns = replica->inbox.idle_begin_ns = qd_clock_now_ns();
     if (replica->config.is_stepped) replica->stamp_ns = replica->wall_begin_ns;
     replica->idle_ns = replica->spare_ns = 0;
+    replica->n_spare_preempted = 0;
     qd_step_ring_clear(&replica->ring);
     unlock_done(replica);
 }

@@ -129,6 +129,28 @@ static void rows_add_up_to_the_replicas_totals(void **state)
         for (int dp = 1; dp <= 3; dp += 2) rows_add_up(variant & 1, variant & 2, dp);
 }
 
+/* Asynchronous, 4 pages: when b wants its third, the last token of a is on its way and nothing of a is left to
+ * schedule. b preempts itself, and that schedule launches nothing. */
+static void a_preemption_without_a_step_is_counted(void **state)
+{
+    (void)state;
+    enum { LEN = 31 };
+    struct fake_engine fake = {.config = {.n_kv_blocks = 5, .async_scheduling = true, .n_step_rows = 16}};
+    int32_t prompts[2][LEN], n_preempted = 0;
+    struct qd_step_row rows[16];
+    fake_engine_open(&fake, NULL);
+    const struct qd_request requests[2] = {fake_request(prompts[0], LEN, 2, 1, fake.config.vocab_size),
+                                           fake_request(prompts[1], LEN, 4, 2, fake.config.vocab_size)};
+    struct reply *replies = serve(fake.engine, requests, 2, 0);
+    assert_int_equal(replies[1].preemptions, 1);
+    assert_int_equal(qd_engine_stats(fake.engine, 0).n_preemptions, 1);
+    size_t n = qd_engine_take_steps(fake.engine, 0, rows, 16);
+    for (size_t i = 0; i < n; i++) n_preempted += rows[i].n_preempted;
+    assert_int_equal(n_preempted, 1);
+    fake_engine_close(&fake);
+    replies_free(replies);
+}
+
 static void a_full_ring_loses_rows_and_says_so(void **state)
 {
     (void)state;
@@ -365,6 +387,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_add_up_to_the_replicas_totals),
+        cmocka_unit_test(a_preemption_without_a_step_is_counted),
         cmocka_unit_test(a_full_ring_loses_rows_and_says_so),
         cmocka_unit_test(a_ring_keeps_the_order_when_it_wraps),
         cmocka_unit_test(files_hold_every_step),

@@ -15,9 +15,7 @@
 enum {
     MAX_WORLD = 8,
     N_SMALL = 1000,
-    N_LARGE = (512 << 10) / sizeof(qd_bf16) + 8,
-    N_TOKENS = 37,
-    MICRO_VOCAB = 515
+    N_LARGE = (512 << 10) / sizeof(qd_bf16) + 8
 };
 
 struct rank {
@@ -307,21 +305,6 @@ static void large_sums_go_by_nccl(void **state)
 
 /* ---- a whole model whose GPUs do not reach each other ---- */
 
-static float *logits_of(int tp, const struct run_options *options, const char *collectives, const char *note)
-{
-    int32_t tokens[N_TOKENS];
-    for (int32_t i = 0; i < N_TOKENS; i++) tokens[i] = (101 * i + 7) % MICRO_VOCAB;
-    struct model_run run;
-    qd_model_t *model = make_model("micro", &qd_emu_ops, tp);
-    model_run_open(&run, model, &qd_emu_ops, options);
-    assert_string_equal(qd_group_collectives(run.group), collectives);
-    ASSERT_CONTAINS(qd_group_note(run.group), note);
-    float *logits = model_run_logits(&run, tokens, N_TOKENS, 18, MICRO_VOCAB);
-    model_run_close(&run);
-    qd_model_free(model);
-    return logits;
-}
-
 /* Observed: the same bits at TP 2, where a sum has one hop; 0.016 and an nmse of 1.2e-4 at TP 4 and 8. */
 static const struct tolerance near = {.abs = 0.02, .rel = 0.02, .nmse = 3e-4};
 
@@ -331,13 +314,13 @@ static void a_model_runs_by_nccl_alone(void **state)
     struct run_options options = {.max_tokens = 32, .max_logit_rows = 32, .max_model_len = 64};
     struct deviation observed = DEVIATION_NONE;
     options.collectives = QD_COLLECTIVES_OWN;
-    float *want = logits_of(tp, &options, "own", "");
+    float *want = micro_logits(&qd_emu_ops, tp, &options, "own", "");
     qd_emu_shutdown();
     qd_emu_set_links(false, true);
     options.collectives = QD_COLLECTIVES_AUTO;
-    float *got = logits_of(tp, &options, "nccl",
-                           "every collective goes by NCCL: GPU 0 cannot read the memory of GPU 1");
-    compare_f32("logits", got, want, (size_t)N_TOKENS * MICRO_VOCAB, near, &observed);
+    float *got = micro_logits(&qd_emu_ops, tp, &options, "nccl",
+                              "every collective goes by NCCL: GPU 0 cannot read the memory of GPU 1");
+    compare_f32("logits", got, want, (size_t)MICRO_TOKENS * MICRO_VOCAB, near, &observed);
     deviation_print("by NCCL alone", &observed);
     free(want);
     free(got);
