@@ -1,13 +1,13 @@
 #include "harness/cli/options.h"
 
 #include <errno.h>
-#include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/cli/options_rules.h"
 #include "harness/result/range.h"
 
 /* TEXTS may be given several times; WORDS also take all words up to the next option. */
@@ -167,7 +167,7 @@ static const struct option_row option_rows[] = {
     {"trace", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(trace), 0, 0, NULL, "FILE",
      "write the steps as a Chrome trace, for Perfetto", "none"},
     {"record", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(record), 0, 0, NULL, "FILE",
-     "write the steps themselves, with what they sampled (one replica)", "none"},
+     "write the steps themselves, with what they sampled", "none"},
     {"replay", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(replay), 0, 0, NULL, "FILE",
      "execute recorded steps instead of a workload, without a scheduler", "none"},
     {"goodput", NULL, QD_GROUP_WORKLOAD, OPTION_WORDS, AT(goodput), 0, 0, NULL, "KEY:MS...",
@@ -314,11 +314,27 @@ bool qd_options_given(const struct qd_options *options, const char *name)
     return false;
 }
 
+/* Digits alone: what a list, a file name and a record of this text say is then the number that runs. */
+static qd_status parse_whole(const struct option_row *row, const char *text, int64_t *out, char *err,
+                             size_t errlen)
+{
+    const char *digits = text[0] == '-' ? text + 1 : text;
+    if (digits[0] == '\0' || digits[strspn(digits, "0123456789")] != '\0')
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: \"%s\" is not a whole number", row->name, text);
+    errno = 0;
+    long long value = strtoll(text, NULL, 10);
+    if (errno != 0 || value < (int64_t)row->min || value > (int64_t)row->max)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: %s is outside %.0f .. %.0f", row->name, text,
+                       row->min, row->max);
+    *out = value;
+    return QD_OK;
+}
+
+/* Of reals and sizes. */
 static qd_status parse_number(const struct option_row *row, const char *text, double *out, char *err,
                               size_t errlen)
 {
     char *behind;
-    errno = 0;
     double value = strtod(text, &behind), factor = 1;
     const char *end = behind;
     if (row->type == OPTION_SIZE && end != text) end = qd_size_suffix(end, &factor);
@@ -330,7 +346,7 @@ static qd_status parse_number(const struct option_row *row, const char *text, do
     }
     if (end == text || *end != '\0' || strpbrk(text, " \t\nxXnN") != NULL || !isfinite(value))
         return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: \"%s\" is not a number", row->name, text);
-    if (row->type != OPTION_REAL && value != floor(value))
+    if (row->type == OPTION_SIZE && value != floor(value))
         return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: \"%s\" is not a whole number", row->name, text);
     if (!(value >= row->min && value <= row->max))
         return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: %s is outside %.15g .. %.15g", row->name, text,
@@ -341,7 +357,8 @@ static qd_status parse_number(const struct option_row *row, const char *text, do
 
 static bool is_choice(const char *choices, const char *text)
 {
-    size_t len = strlen(text);
+    size_t len = strcspn(text, "|");
+    if (text[len] != '\0') return false;
     for (const char *at = choices; at != NULL; at = strchr(at, '|')) {
         if (*at == '|') at++;
         if (strncmp(at, text, len) == 0 && (at[len] == '|' || at[len] == '\0')) return len > 0;
@@ -349,10 +366,17 @@ static bool is_choice(const char *choices, const char *text)
     return false;
 }
 
+/* An empty name of a file or a folder is a slip of a script, and would mean another file. */
+static qd_status check_text(const struct option_row *row, const char *text, char *err, size_t errlen)
+{
+    if (text[0] != '\0') return QD_OK;
+    return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: an empty text", row->name);
+}
+
 static qd_status append_text(const struct option_row *row, const char *text, struct qd_text_list *list,
                              char *err, size_t errlen)
 {
-    if (text[0] == '\0') return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: an empty text", row->name);
+    QD_TRY(check_text(row, text, err, errlen));
     if (list->n == QD_MAX_TEXTS)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: more than %d", row->name, (int)QD_MAX_TEXTS);
     list->texts[list->n++] = text;
@@ -371,7 +395,7 @@ static qd_status store_value(const struct option_row *row, const char *text, str
     double number;
     switch (row->type) {
     case OPTION_FLAG: *(bool *)field = true; break;
-    case OPTION_INT:
+    case OPTION_INT: return parse_whole(row, text, field, err, errlen);
     case OPTION_SIZE:
         QD_TRY(parse_number(row, text, &number, err, errlen));
         *(int64_t *)field = (int64_t)number;
@@ -381,6 +405,7 @@ static qd_status store_value(const struct option_row *row, const char *text, str
         *(double *)field = number;
         break;
     case OPTION_TEXT:
+        QD_TRY(check_text(row, text, err, errlen));
         if (row->choices != NULL && !is_choice(row->choices, text))
             return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: \"%s\" is none of %s", row->name, text,
                            row->choices);

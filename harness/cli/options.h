@@ -1,7 +1,7 @@
 /* Command-line options: one struct with every default, one table with every option, one strict parser.
  *
  * A command names the groups of options it takes. Help prints names, ranges and defaults from the table;
- * values are checked whole and against their range; rules across options stand in options_check.c.
+ * values are checked whole and against their range; rules across options stand in options_rules.h.
  */
 #ifndef QD_HARNESS_CLI_OPTIONS_H
 #define QD_HARNESS_CLI_OPTIONS_H
@@ -173,10 +173,6 @@ bool qd_options_given(const struct qd_options *options, const char *name);
 
 /* Whether the run is one in virtual time. A sweep may range over --null-step-us. */
 bool qd_options_are_virtual(const struct qd_options *options);
-
-/* What no option shows alone, for whatever the command takes; the last part of parsing. */
-qd_status qd_options_check(const struct qd_command *command, const struct qd_options *options, char *err,
-                           size_t errlen);
 
 void qd_options_help(const struct qd_command *command, FILE *out);
 

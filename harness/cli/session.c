@@ -8,6 +8,7 @@
 
 #include "harness/cli/commands.h"
 #include "harness/cli/progress.h"
+#include "harness/result/device_use.h"
 #include "kernels/cpu/host/isa.h"
 
 enum { DEFAULT_WATCHDOG_S = 60 };
@@ -148,16 +149,38 @@ static void say_load(const struct qd_load_stats *load)
 /* Replicas record one after the other. */
 static void say_graphs(qd_instance_t *instance)
 {
+    const struct qd_instance_plan *plan = qd_instance_get_plan(instance);
     struct qd_device_stats sum = {0};
     double seconds = 0;
-    for (int r = 0; r < qd_instance_get_plan(instance)->dp; r++) {
+    for (int r = 0; r < plan->dp; r++) {
         struct qd_device_stats stats = qd_group_get_stats(qd_instance_group(instance, r));
         qd_device_stats_add(&sum, &stats);
         seconds += (double)stats.capture_ns * 1e-9;
     }
+    char planned[48] = "";
+    if (plan->graph_bytes > 0)
+        snprintf(planned, sizeof planned, " (%.3f planned)",
+                 (double)(plan->graph_bytes / (size_t)plan->n_sharing * (size_t)plan->dp) / 1073741824.0);
     if (sum.n_graphs > 0)
-        qd_session_say("graphs: %" PRId32 " recorded in %.2f s, %.3f GiB of rank 0", sum.n_graphs, seconds,
-                       (double)sum.graph_bytes / 1073741824.0);
+        qd_session_say("graphs: %" PRId32 " recorded in %.2f s, %.3f GiB of rank 0%s", sum.n_graphs, seconds,
+                       (double)sum.graph_bytes / 1073741824.0, planned);
+}
+
+/* A plan is a bound; what it came to shows how good a one. */
+static void say_memory(const struct qd_instance_options *options, const qd_instance_t *instance)
+{
+    char text[QD_ERR_LEN];
+    qd_instance_plan_describe_use(options, qd_instance_get_plan(instance), text, sizeof text);
+    if (text[0] != '\0') qd_session_say("memory: %s", text);
+}
+
+static void say_timing_cost(qd_instance_t *instance)
+{
+    char text[QD_ERR_LEN];
+    struct qd_device_stats stats = qd_group_get_stats(qd_instance_group(instance, 0));
+    const char *device = qd_instance_get_plan(instance)->ops->name;
+    qd_device_use_describe_cost(&stats.timing_cost, device, text, sizeof text);
+    if (text[0] != '\0') qd_session_say("device timing: %s", text);
 }
 
 qd_status qd_session_open(const struct qd_instance_options *options, qd_instance_t **out, char *err,
@@ -176,6 +199,8 @@ qd_status qd_session_open(const struct qd_instance_options *options, qd_instance
     say_notes(*out);
     say_load(&load);
     say_graphs(*out);
+    say_memory(options, *out);
+    say_timing_cost(*out);
     return QD_OK;
 }
 

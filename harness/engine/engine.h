@@ -20,7 +20,8 @@ typedef struct qd_engine qd_engine_t;
 /* Called by a replica's thread for every step that has ended, between its output and the next schedule: what
  * it takes is in the replica's times. */
 struct qd_step_recorder {
-    void (*take)(void *arg, const struct qd_group_result *result, int64_t span_ns); /* NULL: nobody */
+    void (*take)(void *arg, int replica, const struct qd_group_result *result,
+                 int64_t span_ns); /* NULL: nobody; replicas call it at the same time */
     void *arg;
 };
 

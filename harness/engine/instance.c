@@ -165,6 +165,11 @@ const char *qd_instance_note(const qd_instance_t *instance, int replica)
     return qd_group_note(instance->groups[replica]);
 }
 
+const char *qd_instance_collectives(const qd_instance_t *instance, int replica)
+{
+    return qd_group_collectives(instance->groups[replica]);
+}
+
 struct qd_load_stats qd_instance_load_stats(const qd_instance_t *instance)
 {
     return qd_model_load_stats(instance->model);

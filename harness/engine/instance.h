@@ -65,7 +65,7 @@ struct qd_instance_plan {
     /* Of devices with memory of their own; 0 elsewhere. What follows is of the fullest one. */
     int gpu;                        /* index of the fullest */
     size_t graph_bytes;             /* allowance for recorded steps, those ranks */
-    size_t collective_bytes;        /* for collectives, those ranks */
+    size_t collective_bytes;        /* bound of what NCCL takes, those ranks */
     size_t taken_bytes;             /* not free before anything is opened: CUDA's context, other processes */
     struct qd_memory_limit memory;  /* what there is */
     size_t usable_bytes;            /* memory times utilization */
@@ -86,6 +86,11 @@ qd_status qd_instance_plan_check(const struct qd_instance_options *options, stru
  * nothing pages are imagined; only the lists of them take memory. */
 qd_status qd_instance_plan_make(const struct qd_instance_options *options, struct qd_instance_plan *out,
                                 char *err, size_t errlen);
+
+/* What an opened instance has of the memory of plan->gpu, beside what was planned, in words; "" where the plan
+ * is of no GPU's memory. All that is not free counts: also what other processes have taken meanwhile. */
+void qd_instance_plan_describe_use(const struct qd_instance_options *options,
+                                   const struct qd_instance_plan *plan, char *text, size_t len);
 
 /* What rank 0 of a replica is opened with. `cpu_isa` is that of the options. */
 struct qd_device_config qd_instance_device(const struct qd_instance_options *options,
@@ -108,6 +113,8 @@ const struct qd_instance_plan *qd_instance_get_plan(const qd_instance_t *instanc
 const struct qd_model_config *qd_instance_config(const qd_instance_t *instance);
 /* What the devices of a replica do otherwise than expected, in one line; "" when nothing. */
 const char *qd_instance_note(const qd_instance_t *instance, int replica);
+/* What the collectives of a replica go by (qd_device_collectives), or NULL. */
+const char *qd_instance_collectives(const qd_instance_t *instance, int replica);
 struct qd_load_stats qd_instance_load_stats(const qd_instance_t *instance);
 
 #endif

@@ -225,6 +225,26 @@ static qd_status plan_device_memory(const struct qd_instance_options *o, struct 
     return QD_OK;
 }
 
+void qd_instance_plan_describe_use(const struct qd_instance_options *options,
+                                   const struct qd_instance_plan *plan, char *text, size_t len)
+{
+    struct qd_device_memory device;
+    struct qd_device_config config = qd_instance_device(options, plan, 0);
+    int per_gpu = options->ranks_per_gpu > 1 ? options->ranks_per_gpu : 1;
+    config.first_rank = plan->gpu * per_gpu;
+    text[0] = '\0';
+    if (plan->ops->memory == NULL || plan->memory.source != QD_MEMORY_DEVICE) return;
+    qd_status st = plan->ops->memory(&config, &device, text, len);
+    if (st != QD_OK) return; /* the text says why */
+    size_t used = device.total_bytes - device.free_bytes, needed = qd_instance_plan_needed(plan);
+    size_t rest = plan->graph_bytes + plan->collective_bytes;
+    snprintf(text, len,
+             "GPU %d: %.3f GiB in use, %.3f planned; of it beside weights, activations, KV pages and what was "
+             "taken before %.3f, planned %.3f (graphs %.3f, collectives %.3f)",
+             plan->gpu, gib(used), gib(needed), gib(used) - gib(needed - rest), gib(rest),
+             gib(plan->graph_bytes), gib(plan->collective_bytes));
+}
+
 /* The memory that ranks share: the host's, or a GPU's. *tier: of its defaults, or -1. */
 static qd_status plan_memory(const struct qd_instance_options *o, struct qd_instance_plan *plan, int *tier,
                              char *err, size_t errlen)

@@ -275,14 +275,8 @@ static qd_status launch_step(struct qd_replica *replica, const struct qd_schedul
 static void note_device(struct qd_replica *replica, const struct qd_group_result *result,
                         struct qd_step_row *row)
 {
-    row->n_ranks = result->n_ranks < QD_MAX_TP ? result->n_ranks : QD_MAX_TP;
-    if (row->n_ranks == 0) return;
-    memcpy(row->ranks, result->spans, (size_t)row->n_ranks * sizeof *row->ranks);
+    qd_step_row_note_device(row, result, &replica->device_at_step);
     replica->stats.span_ns += qd_step_row_span_ns(row);
-    struct qd_device_stats since = qd_device_stats_since(result->device, &replica->device_at_step);
-    replica->device_at_step = *result->device;
-    row->is_timed = since.n_timed_steps == 1;
-    if (row->is_timed) memcpy(row->segment_ns, since.segment_ns, sizeof row->segment_ns);
 }
 
 /* Waits for the step, the oldest that nobody has waited for. */
@@ -306,7 +300,7 @@ static qd_status finish_step(struct qd_replica *replica)
     flight.row.output_ns = end_segment(replica, &replica->stats.output_ns);
     qd_step_ring_push(&replica->ring, &flight.row);
     if (replica->config.recorder.take != NULL)
-        replica->config.recorder.take(replica->config.recorder.arg, &flight.result,
+        replica->config.recorder.take(replica->config.recorder.arg, replica->config.index, &flight.result,
                                       qd_step_row_span_ns(&flight.row));
     return QD_OK;
 }

@@ -33,6 +33,11 @@ struct qd_step_row {
     int64_t n_visible, n_kv;         /* as in struct qd_attention_load */
 };
 
+/* What the device says of the step that has ended: spans, and segments where it was timed. `device` is its
+ * reading after the step before, and becomes that after this one. */
+void qd_step_row_note_device(struct qd_step_row *row, const struct qd_group_result *result,
+                             struct qd_device_stats *device);
+
 /* From first to last of rank 0; 0 where nothing executes. */
 static inline int64_t qd_step_row_span_ns(const struct qd_step_row *row)
 {

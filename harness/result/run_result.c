@@ -253,10 +253,14 @@ static void put_metrics(cJSON *o, const struct qd_metrics *m, bool *ok)
     put_steady_state(o, &m->steady, ok);
 }
 
-static void put_replica(cJSON *array, const struct qd_replica_stats *s, int64_t n_kv_blocks, bool *ok)
+static void put_replica(cJSON *array, const struct qd_run_result *run, int replica, bool *ok)
 {
+    const struct qd_replica_stats *s = &run->replicas[replica];
+    struct qd_run_device device = run->devices != NULL ? run->devices[replica] : (struct qd_run_device){0};
     cJSON *o = cJSON_CreateObject();
     qd_json_append_item(array, o, ok);
+    qd_json_put_text(o, "collectives", device.collectives, ok);
+    qd_json_put_text(o, "device_note", device.note, ok);
     qd_json_put_int(o, "n_steps", (int64_t)s->n_steps, ok);
     qd_json_put_int(o, "n_prefill_tokens", (int64_t)s->n_prefill_tokens, ok);
     qd_json_put_int(o, "n_decode_tokens", (int64_t)s->n_decode_tokens, ok);
@@ -271,7 +275,7 @@ static void put_replica(cJSON *array, const struct qd_replica_stats *s, int64_t 
     qd_json_put_int(o, "peak_running", s->peak_running, ok);
     qd_json_put_int(o, "peak_waiting", s->peak_waiting, ok);
     qd_json_put_int(o, "peak_kv_blocks", s->peak_kv_blocks, ok);
-    qd_json_put_number(o, "peak_kv_share", (double)s->peak_kv_blocks / (double)n_kv_blocks, ok);
+    qd_json_put_number(o, "peak_kv_share", (double)s->peak_kv_blocks / (double)run->n_kv_blocks, ok);
     qd_json_put_int(o, "schedule_ns", s->schedule_ns, ok);
     qd_json_put_int(o, "prepare_ns", s->prepare_ns, ok);
     qd_json_put_int(o, "launch_ns", s->launch_ns, ok);
@@ -330,7 +334,7 @@ cJSON *qd_run_result_to_json(const struct qd_run_result *run)
     qd_ledger_put(own, &run->ledger, run->replicas, run->dp, &ok);
     cJSON *replicas = qd_json_put_array(own, "replicas", &ok);
     for (int i = 0; i < run->dp; i++)
-        put_replica(replicas, &run->replicas[i], run->n_kv_blocks, &ok);
+        put_replica(replicas, run, i, &ok);
     if (ok) return root;
     cJSON_Delete(root);
     return NULL;

@@ -13,6 +13,12 @@
 #include "harness/result/result.h"
 #include "harness/result/schema.h"
 
+/* How a replica's device was opened, where there was a choice. Strings are borrowed. */
+struct qd_run_device {
+    const char *collectives; /* "own", "nccl", "auto", or NULL (qd_device_collectives) */
+    const char *note;        /* what it does otherwise than asked for, and why; NULL: nothing */
+};
+
 /* Strings are borrowed; NULL becomes null. */
 struct qd_run_result {
     /* what ran */
@@ -52,6 +58,7 @@ struct qd_run_result {
     const struct qd_request_record *records; /* [n_records] */
     uint64_t n_records;
     const struct qd_replica_stats *replicas; /* [dp] */
+    const struct qd_run_device *devices;     /* [dp], of them; NULL: nothing is known */
     struct qd_ledger ledger;                 /* of them */
 
     /* apart from it */
