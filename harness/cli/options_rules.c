@@ -89,6 +89,37 @@ static qd_status check_device(const struct qd_options *o, char *err, size_t errl
     return QD_OK;
 }
 
+bool qd_options_are_virtual(const struct qd_options *o)
+{
+    return qd_options_given(o, "null-step-us") || qd_options_given(o, "null-steps");
+}
+
+/* What a recorded run did not warm up, and what only real time has. */
+static qd_status check_virtual_time(const struct qd_options *o, char *err, size_t errlen)
+{
+    bool is_coupled = strcmp(o->dp_coupling, "none") != 0;
+    if (is_coupled && !qd_options_are_virtual(o))
+        return qd_fail(
+            QD_ERR_INPUT, err, errlen,
+            "--dp-coupling %s is of --device null in virtual time (--null-step-us or --null-steps)",
+            o->dp_coupling);
+    if (is_coupled && o->async_scheduling)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--dp-coupling %s excludes --async-scheduling",
+                       o->dp_coupling);
+    if (!qd_options_are_virtual(o)) return QD_OK;
+    const char *name = o->null_steps != NULL ? "null-steps" : "null-step-us";
+    if (strcmp(o->device, "null") != 0)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--%s is of --device null", name);
+    if (o->null_steps != NULL && qd_options_given(o, "null-step-us"))
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--null-step-us and --null-steps exclude each other");
+    if (o->null_steps != NULL && o->num_warmups > 0)
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "--null-steps excludes --num-warmups: the file has the steps of the run alone");
+    if (o->trace != NULL)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--trace excludes --%s: its lanes are of real time", name);
+    return QD_OK;
+}
+
 qd_status qd_options_check(const struct qd_command *command, const struct qd_options *o, char *err,
                            size_t errlen)
 {
@@ -109,6 +140,7 @@ qd_status qd_options_check(const struct qd_command *command, const struct qd_opt
     QD_TRY(check_arrivals(o, err, errlen));
     QD_TRY(check_goodput(o, err, errlen));
     QD_TRY(check_device(o, err, errlen));
+    QD_TRY(check_virtual_time(o, err, errlen));
     if (o->variant != NULL) QD_TRY(qd_variant_check("--variant", o->variant, err, errlen));
     if (o->print_vllm && o->result_dir == NULL)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--print-vllm needs --result-dir");

@@ -1,6 +1,7 @@
 #include "harness/cli/session.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -84,7 +85,10 @@ struct qd_instance_options qd_session_instance_options(const struct qd_options *
         .router = router_of(options->router),
         .async_scheduling = options->async_scheduling,
         .long_prefill_token_threshold = options->long_prefill_token_threshold,
-        .null_step_ns = (int64_t)(options->null_step_us * 1e3),
+        .is_stepped = qd_options_are_virtual(options),
+        .is_virtual = qd_options_are_virtual(options),
+        .coupling = strcmp(options->dp_coupling, "none") == 0 ? QD_COUPLING_NONE : QD_COUPLING_VLLM_0_9_1,
+        .null_step_ns = options->null_step_us > 0 ? llround(options->null_step_us * 1e3) : 0,
         .watchdog_ns = watchdog_ns(options),
         .max_requests = 16,
     };

@@ -152,7 +152,7 @@ bool qd_sweep_has_run(const char *folder, const char *cell_name, int run_number,
 
 void qd_sweep_set_run_aside(const char *folder, const char *cell_name, int run_number)
 {
-    static const char *const ends[] = {"json", "requests.jsonl"};
+    static const char *const ends[] = {"json", "requests.jsonl", "steps.jsonl"};
     for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
         char from_name[64], to_name[80];
         snprintf(from_name, sizeof from_name, "run=%d.%s", run_number, ends[i]);

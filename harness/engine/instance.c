@@ -81,6 +81,7 @@ static qd_status open_engine(const struct qd_instance_options *o, qd_instance_t 
         .executes = plan->ops->executes,
         .is_stepped = o->is_stepped,
         .is_virtual = o->is_virtual,
+        .coupling = o->coupling,
         .max_requests = o->max_requests,
         .n_step_rows = o->n_step_rows,
         .recorder = o->recorder,

@@ -32,7 +32,8 @@ struct qd_instance_options {
     bool prefix_caching, async_scheduling; /* as in qd_engine_config, as the next */
     int64_t long_prefill_token_threshold;
     enum qd_router_policy router;
-    bool is_stepped, is_virtual; /* as in qd_engine_config */
+    bool is_stepped, is_virtual; /* as in qd_engine_config, as the next */
+    enum qd_dp_coupling coupling;
     int64_t null_step_ns;        /* as in qd_group_config */
     const struct qd_null_steps *null_steps; /* [dp], borrowed; NULL: null_step_ns */
     int64_t watchdog_ns;      /* as in qd_group_config */

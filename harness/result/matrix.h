@@ -19,8 +19,6 @@ struct qd_int_list {
 qd_status qd_int_list_parse(const char *name, const char *text, int64_t min, int64_t max,
                             struct qd_int_list *out, char *err, size_t errlen);
 
-bool qd_int_list_contains(const struct qd_int_list *list, int64_t value);
-
 /* Limits of the three axes. */
 enum { QD_MAX_PARALLEL = 65536, QD_MAX_BUDGET = 1 << 30 };
 

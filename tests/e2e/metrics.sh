@@ -39,7 +39,11 @@ numpy_computes_the_same() {
 --num-prompts 30 --input-len 30 --output-len 9 --request-rate 200
 --num-prompts 30 --input-len 30 --output-len 9 --request-rate 400 --max-concurrency 2 --goodput ttft:20
 --num-prompts 12 --input-len 30 --output-len 9 --wave-size 5 --client-delay-ms 0.7
---num-prompts 300 --device null --dp 3 --request-rate 200 --output-len 40 --null-step-us 300
+--num-prompts 300 --device null --dp 3 --request-rate 200 --output-len 40
+--num-prompts 300 --device null --dp 3 --request-rate 200 --output-len 40 --null-step-us 300 --goodput ttft:5 e2el:13
+--num-prompts 40 --device null --dp 2 --max-concurrency 9 --output-len 40 --null-step-us 12500.5
+--num-prompts 40 --device null --dp 3 --wave-size 20 --client-delay-ms 13 --output-len 9 --null-step-us 30000 --dp-coupling vllm-0.9.1
+--num-prompts 40 --device null --dp 2 --output-len 4 --null-step-us 0 --goodput ttft:0
 --num-prompts 8 --num-gpu-blocks-override 24 --max-model-len 368 --input-len 60 --output-len 60 --enable-prefix-caching
 --dataset-name custom --dataset-path $TMP/prompts.jsonl
 --dataset-name custom --dataset-path $TMP/prompts.jsonl --max-concurrency 2
