@@ -1,5 +1,5 @@
-/* A replica: one data-parallel engine, looping schedule -> prepare -> launch -> wait -> output over its scheduler,
- * its KV pool and its group of ranks; on a thread of its own, or stepped from outside (stepper.h).
+/* A replica: one data-parallel engine, looping schedule -> prepare -> launch -> wait -> output over its
+ * scheduler, its KV pool and its group of ranks; on a thread of its own, or stepped from outside (stepper.h).
  */
 #ifndef QD_HARNESS_ENGINE_REPLICA_H
 #define QD_HARNESS_ENGINE_REPLICA_H
@@ -56,13 +56,14 @@ struct qd_replica_load qd_replica_get_load(const qd_replica_t *replica);
 size_t qd_replica_take_steps(qd_replica_t *replica, struct qd_step_row *rows, size_t max);
 uint64_t qd_replica_n_dropped_steps(const qd_replica_t *replica);
 
-/* Both wait until the replica has nothing to do; stepped, until launched steps have ended. A reset also drops the rows that nobody has taken. */
+/* Both wait until the replica has nothing to do; stepped, until launched steps have ended. A reset also drops
+ * the rows that nobody has taken. */
 struct qd_replica_stats qd_replica_get_stats(qd_replica_t *replica);
 void qd_replica_reset_stats(qd_replica_t *replica);
 
 /* Stepped, by one thread at a time. A turn has two halves: */
 
-/* Takes what the clients asked for and launches what may be in flight; nothing while a step must end before. */
+/* Takes what the clients asked for and launches what may be in flight; nothing while a step must end. */
 void qd_replica_begin(qd_replica_t *replica);
 /* Ends the oldest launched step; in real time it waits for it. */
 void qd_replica_end(qd_replica_t *replica);
