@@ -172,7 +172,8 @@ qd_status qd_child_run(char *const *argv, const struct qd_child_limits *limits, 
     }
     for (int i = 0; i < N_STREAMS; i++) drain_rest(read_ends[i], i, out);
     close_pair(read_ends);
-    if (ended < 0) return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "waiting for %s: %s", argv[0], strerror(errno));
+    if (ended < 0)
+        return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "waiting for %s: %s", argv[0], strerror(errno));
     if (WIFEXITED(wait_status)) out->exit_code = WEXITSTATUS(wait_status);
     if (WIFSIGNALED(wait_status)) out->signal = WTERMSIG(wait_status);
     return QD_OK;

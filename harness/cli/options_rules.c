@@ -34,7 +34,8 @@ static qd_status check_dataset(const struct qd_options *o, char *err, size_t err
 static bool is_rate_given(const struct qd_options *o)
 {
     for (int i = 0; i < o->n_given; i++)
-        if (strcmp(o->given[i].name, "request-rate") == 0) return o->given[i].is_list || !isinf(o->request_rate);
+        if (strcmp(o->given[i].name, "request-rate") == 0)
+            return o->given[i].is_list || !isinf(o->request_rate);
     return false;
 }
 
@@ -42,7 +43,8 @@ static bool is_rate_given(const struct qd_options *o)
 static qd_status check_arrivals(const struct qd_options *o, char *err, size_t errlen)
 {
     bool has_rate = is_rate_given(o), ramps = o->ramp_up_strategy != NULL;
-    bool has_start = qd_options_given(o, "ramp-up-start-rps"), has_end = qd_options_given(o, "ramp-up-end-rps");
+    bool has_start = qd_options_given(o, "ramp-up-start-rps");
+    bool has_end = qd_options_given(o, "ramp-up-end-rps");
     bool has_waves = qd_options_given(o, "wave-size");
     if (ramps && (has_rate || !has_start || !has_end))
         return qd_fail(QD_ERR_INPUT, err, errlen,
@@ -54,7 +56,8 @@ static qd_status check_arrivals(const struct qd_options *o, char *err, size_t er
     if (qd_options_given(o, "burstiness") && !has_rate && !ramps)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--burstiness needs --request-rate");
     if (has_waves && (has_rate || ramps || qd_options_given(o, "max-concurrency")))
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--wave-size excludes --request-rate and --max-concurrency");
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "--wave-size excludes --request-rate and --max-concurrency");
     if (qd_options_given(o, "client-delay-ms") && !has_waves)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--client-delay-ms needs --wave-size");
     return QD_OK;
@@ -80,8 +83,9 @@ static qd_status check_device(const struct qd_options *o, char *err, size_t errl
                        "--collectives nccl and --batch-invariant exclude each other: NCCL's sums depend on "
                        "sizes");
     if (is_nccl && o->ranks_per_gpu > 1)
-        return qd_fail(QD_ERR_INPUT, err, errlen,
-                       "--collectives nccl and --ranks-per-gpu exclude each other: NCCL takes one rank a GPU");
+        return qd_fail(
+            QD_ERR_INPUT, err, errlen,
+            "--collectives nccl and --ranks-per-gpu exclude each other: NCCL takes one rank a GPU");
     if (o->ranks_per_gpu > 1 && !has_gpus)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--ranks-per-gpu is of --device cuda and emu");
     if (o->probe && strcmp(o->device, "cpu") != 0)

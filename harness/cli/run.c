@@ -124,7 +124,8 @@ static struct qd_metrics_options metrics_options(const struct run *run, enum qd_
 static qd_status measure(struct run *run, char *err, size_t errlen)
 {
     qd_engine_t *engine = qd_instance_engine(run->instance);
-    struct qd_drive_options drive = drive_options(run, qd_run_workload_pacing(run->options, &run->workload).pacing);
+    struct qd_drive_options drive =
+        drive_options(run, qd_run_workload_pacing(run->options, &run->workload).pacing);
     double duration_s = 0;
     qd_date_now(run->date);
     struct qd_ledger_limits limits = qd_run_limits_of_rank(&run->limits, run->options);
@@ -336,9 +337,10 @@ static qd_status check_burst(const struct run *run, char *err, size_t errlen)
     size_t n = run->workload.n;
     if (qd_run_workload_pacing(run->options, &run->workload).pacing != QD_PACING_BURST || n <= MAX_REQUESTS)
         return QD_OK;
-    return qd_fail(QD_ERR_TOO_LARGE, err, errlen,
-                   "a burst of %zu requests: the engine holds %d at once (--max-concurrency hands over fewer)", n,
-                   MAX_REQUESTS);
+    return qd_fail(
+        QD_ERR_TOO_LARGE, err, errlen,
+        "a burst of %zu requests: the engine holds %d at once (--max-concurrency hands over fewer)", n,
+        MAX_REQUESTS);
 }
 
 static qd_status prepare(struct run *run, char *err, size_t errlen)

@@ -18,7 +18,8 @@ static void print_latency(FILE *out, const char *name, const struct qd_distribut
 static void print_marks(FILE *out, uint32_t marks)
 {
     for (uint32_t mark = 1; mark != 0; mark <<= 1)
-        if ((marks & mark) != 0 && qd_mark_text(mark) != NULL) fprintf(out, "  mark: %s\n", qd_mark_text(mark));
+        if ((marks & mark) != 0 && qd_mark_text(mark) != NULL)
+            fprintf(out, "  mark: %s\n", qd_mark_text(mark));
 }
 
 static void print_latencies(FILE *out, const struct qd_latencies *l)
@@ -115,8 +116,8 @@ static void print_device(FILE *out, const struct qd_run_result *run)
 void qd_run_table_print(const struct qd_run_result *run, FILE *out)
 {
     const struct qd_metrics *m = &run->metrics;
-    fprintf(out, "%s on %s, TP %d, DP %d, budget %" PRId64 ", %s workload\n", run->model_id, run->device, run->tp,
-            run->dp, run->max_num_batched_tokens, run->workload);
+    fprintf(out, "%s on %s, TP %d, DP %d, budget %" PRId64 ", %s workload\n", run->model_id, run->device,
+            run->tp, run->dp, run->max_num_batched_tokens, run->workload);
     if (run->is_virtual)
         fputs("  clock          virtual: times and rates follow from given step times; host is measured\n", out);
     fprintf(out, "  requests       %" PRIu64 " completed, %" PRIu64 " failed in %.3f s\n", m->n_completed,

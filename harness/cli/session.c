@@ -103,12 +103,12 @@ static void draw_loading(void *arg, uint64_t done_bytes, uint64_t total_bytes)
 
 static void say_plan(const struct qd_instance_plan *plan)
 {
-    qd_session_say("%s on %s, TP %d x DP %d: budget %" PRId32 " tokens, %" PRId32 " sequences%s, max_model_len %" PRId32
-                   "%s, %" PRId32 " KV pages%s per replica",
+    qd_session_say("%s on %s, TP %d x DP %d: budget %" PRId32 " tokens, %" PRId32
+                   " sequences%s, max_model_len %" PRId32 "%s, %" PRId32 " KV pages%s per replica",
                    plan->config.name, plan->ops->name, plan->tp, plan->dp, plan->limits.max_tokens,
                    plan->limits.max_seqs, plan->lowered_seqs ? " (lowered to the budget)" : "",
-                   plan->max_model_len, plan->shrunk_model_len ? " (shrunk to the pool)" : "", plan->n_kv_blocks,
-                   plan->shrunk_pool ? " (shrunk to the memory)" : "");
+                   plan->max_model_len, plan->shrunk_model_len ? " (shrunk to the pool)" : "",
+                   plan->n_kv_blocks, plan->shrunk_pool ? " (shrunk to the memory)" : "");
 }
 
 /* Replicas on like GPUs say the same: once is enough. */
@@ -217,7 +217,8 @@ int qd_session_close(const struct qd_command *command, qd_instance_t *instance, 
     return exit_code;
 }
 
-qd_status qd_session_tokenizer(const struct qd_options *options, qd_tokenizer_t **out, char *err, size_t errlen)
+qd_status qd_session_tokenizer(const struct qd_options *options, qd_tokenizer_t **out, char *err,
+                               size_t errlen)
 {
     return qd_tokenizer_load(options->model, out, err, errlen);
 }

@@ -236,7 +236,8 @@ static qd_status check_prompts(const struct sweep *sweep, const struct qd_model_
     options.num_prompts = largest_number(sweep, "num-prompts", options.num_prompts);
     options.output_len = largest_number(sweep, "random-output-len", options.output_len);
     qd_tokenizer_t *tokenizer = NULL;
-    if (qd_run_workload_needs_tokenizer(&options)) QD_TRY(qd_session_tokenizer(&options, &tokenizer, err, errlen));
+    if (qd_run_workload_needs_tokenizer(&options))
+        QD_TRY(qd_session_tokenizer(&options, &tokenizer, err, errlen));
     qd_status status = QD_OK;
     if (!is_random) {
         struct qd_workload workload;

@@ -71,7 +71,8 @@ static bool same_text(const char *a, const char *b)
     return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
 }
 
-/* Whether two command lines describe the same runs: the same options of `run` in any order, of the same cells. */
+/* Whether two command lines describe the same runs: the same options of `run` in any order, of the same
+ * cells. */
 static bool same_runs(const struct qd_options *a, const struct qd_options *b)
 {
     int n_a = 0, n_b = 0;

@@ -1,5 +1,5 @@
-/* An instance: a model on a device with its replicas and the engine over them. The one place that turns options
- * into something that runs, or into the arithmetic of why it cannot.
+/* An instance: a model on a device with its replicas and the engine over them. The one place that turns
+ * options into something that runs, or into the arithmetic of why it cannot.
  */
 #ifndef QD_HARNESS_ENGINE_INSTANCE_H
 #define QD_HARNESS_ENGINE_INSTANCE_H
@@ -55,9 +55,9 @@ struct qd_instance_plan {
     int32_t max_model_len, n_kv_blocks;
     bool shrunk_model_len, shrunk_pool, lowered_seqs;
     struct qd_memory_need need;     /* of one rank */
-    int n_sharing;                  /* ranks in one memory: all of all replicas on the host, else those of a GPU */
-    size_t weight_bytes;            /* of those ranks: shared by replicas on the host, the embedding by all; where
-                                     * the device has copies, one a rank */
+    int n_sharing;       /* ranks in one memory: all of all replicas on the host, else those of a GPU */
+    size_t weight_bytes; /* of those ranks: shared by replicas on the host, the embedding by all; where
+                          * the device has copies, one a rank */
     size_t activation_bytes;        /* of those ranks, working_bytes among them */
     size_t working_bytes;           /* of the devices themselves (qd_device_working_bytes), those ranks */
     size_t kv_bytes;                /* of those ranks; imagined pages may saturate it */

@@ -176,7 +176,8 @@ static void put_origin(cJSON *o, const struct qd_run_result *run, bool *ok)
         qd_json_put_null(device, "probed_read_gbps", ok);
     qd_json_put_item(o, "machine", qd_machine_to_json(&run->machine), ok);
     qd_json_put_item(o, "machine_load", qd_machine_load_to_json(&run->load_before, &run->load_after), ok);
-    qd_json_put_item(o, "gpus", run->gpus != NULL ? qd_gpu_records_to_json(run->gpus) : cJSON_CreateNull(), ok);
+    qd_json_put_item(o, "gpus", run->gpus != NULL ? qd_gpu_records_to_json(run->gpus) : cJSON_CreateNull(),
+                     ok);
 }
 
 static void put_configuration(cJSON *o, const struct qd_run_result *run, bool *ok)
