@@ -15,8 +15,6 @@
 extern "C" {
 #endif
 
-enum { QD_DEVICE_ABI_VERSION = 7 };
-
 /* Which collectives a device with several uses. */
 enum qd_collectives {
     QD_COLLECTIVES_AUTO = 0, /* by size and by what is there */
@@ -209,6 +207,13 @@ struct qd_device_ops {
     qd_status (*all_gather)(void *ctx, const struct qd_all_gather_args *args);
     qd_status (*all_reduce)(void *ctx, const struct qd_all_reduce_args *args);
     struct qd_sum_limits (*sum_limits)(int tp); /* (optional) of devices that sum in several ways */
+};
+
+/* Of the shared object and the program that opens it. A member more or less counts by itself; where sizes
+ * stay and meanings change, the number before them is raised. */
+enum {
+    QD_DEVICE_ABI_VERSION =
+        (8 << 16) + (int)(sizeof(struct qd_device_ops) + sizeof(struct qd_device_config))
 };
 
 /* The device of that name in this binary, or NULL. */
