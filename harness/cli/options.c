@@ -91,7 +91,7 @@ static const struct option_row option_rows[] = {
     {"long-prefill-token-threshold", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(long_prefill_token_threshold), 0,
      1 << 24, NULL, "N", "the most tokens of one request in a step; 0: no limit but the budget", NULL},
     {"device-timing", NULL, QD_GROUP_ENGINE, OPTION_FLAG, AT(device_timing), 0, 0, NULL, NULL,
-     "time every op of a step on the device, in graphs too (cuda, emu)", NULL},
+     "time every op of a step on the device, in graphs too (not on null)", NULL},
     {"null-step-us", NULL, QD_GROUP_ENGINE, OPTION_REAL, AT(null_step_us), 0, 1e9, NULL, "US",
      "virtual duration of a step on the null device", NULL},
     {"watchdog-timeout-s", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(watchdog_timeout_s), 0, 1 << 24, NULL, "N",

@@ -31,7 +31,7 @@ static void print_waterfall(FILE *out, const struct qd_ledger_view *view)
     print_line(out, '+', "kernel inefficiency", w->inefficiency, ledger,
                is_timed ? "in-graph penalty included" : "");
     print_line(out, '+', "in-graph penalty", w->in_graph, ledger, "needs the kernels timed alone");
-    print_line(out, '=', "kernels", w->kernels, ledger, is_timed ? "" : "needs --device-timing (cuda, emu)");
+    print_line(out, '=', "kernels", w->kernels, ledger, is_timed || !has_span ? "" : "needs --device-timing");
     print_line(out, '+', "gaps", w->gaps, ledger, "");
     print_line(out, '=', "device span", w->span, ledger, has_span ? "" : "nothing executes");
     print_line(out, '+', "exposed host time", w->exposed_host, ledger,

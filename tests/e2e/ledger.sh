@@ -80,6 +80,21 @@ an_emulated_gpu_tells_its_segments() {
     equal 0 "$("$JSON" -l "$TMP/run/steps.jsonl" segments_ns/linear | grep -cv '^[1-9]' || true)"
 }
 
+# Calls of ops, whose sum is held against the ranks' spans, which their threads stamp apart.
+a_cpu_tells_its_segments() {
+    for tp in 1 2; do
+        explained --num-prompts 4 --input-len 40 --output-len 8 --budget 64 --device-timing --tp $tp
+        adds_up
+        for key in kernels gaps span; do value "$TMP/run" waterfall_ns/$key; done |
+            awk '{ v[NR] = $1 } END { d = v[1] + v[2] - v[3]; exit !(d * d < 1 && v[2] > 0 && v[1] > v[2]) }' ||
+            fail "kernels and gaps are no span"
+        equal 0 "$("$JSON" -l "$TMP/run/steps.jsonl" segments_ns/linear | grep -cv '^[1-9]' || true)"
+        collective=$("$JSON" "$TMP/run/result.json" qdyno/device_time/segments_ns/collective)
+        [ "$tp" -gt 1 ] || equal 0 "$collective"
+        [ "$tp" -eq 1 ] || below "$collective" 0
+    done
+}
+
 # Slices of the host's lane are the replica's segments.
 a_trace_has_every_step() {
     explained --num-prompts 6 --input-len 40 --output-len 8 --trace "$TMP/trace.json"
@@ -201,6 +216,7 @@ check without_a_probe_the_floor_is_unknown
 check without_a_device_all_is_host_time
 check a_profile_gives_a_floor_without_a_device
 check an_emulated_gpu_tells_its_segments
+check a_cpu_tells_its_segments
 check a_trace_has_every_step
 check what_cannot_be_written_is_refused_first
 check steps_of_a_sweep
