@@ -154,6 +154,8 @@ static const struct option_row option_rows[] = {
      "print where the time went, from the roofline floor to the wall clock", NULL},
     {"machine", NULL, QD_GROUP_WORKLOAD, OPTION_TEXT, AT(machine), 0, 0, NULL, "NAME|FILE",
      "floors of H100-SXM, A100-80G, L40S, RTX-4090 or a profile, one a rank", "this, with --probe"},
+    {"kernels", NULL, QD_GROUP_WORKLOAD, OPTION_TEXT, AT(kernels), 0, 0, NULL, "FILE",
+     "of --ledger: the kernels timed alone, by qdyno kernels --format json", "none"},
     {"save-steps", NULL, QD_GROUP_WORKLOAD, OPTION_FLAG, AT(save_steps), 0, 0, NULL, NULL,
      "write steps.jsonl in --result-dir: a line a step", NULL},
 

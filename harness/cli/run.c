@@ -144,7 +144,7 @@ static qd_status measure(struct run *run, char *err, size_t errlen)
     if (computed != QD_OK) return qd_fail(computed, err, errlen, "metrics");
     run->result.ledger =
         qd_ledger_make(run->replicas, run->result.dp, run->records, run->workload.n, &run->result.metrics,
-                       qd_run_steps_rows(&run->steps), run->steps.n_dropped);
+                       qd_run_steps_rows(&run->steps), qd_run_steps_alone(&run->steps), run->steps.n_dropped);
     return status;
 }
 
@@ -311,6 +311,7 @@ static qd_status prepare(struct run *run, char *err, size_t errlen)
     if (qd_run_steps_wanted(run->options))
         instance_options.n_step_rows = qd_step_log_room((int)run->options->dp);
     QD_TRY(qd_run_limits_choose(&run->limits, run->options, err, errlen));
+    QD_TRY(qd_run_steps_read_kernels(&run->steps, run->options, &instance_options, err, errlen));
     QD_TRY(qd_slo_parse(run->options->goodput.texts, run->options->goodput.n, &run->slo, err, errlen));
     QD_TRY(check_files(run, err, errlen));
     QD_TRY(qd_run_limits_probe(&run->limits, run->options, err, errlen));

@@ -19,6 +19,22 @@ static void print_line(FILE *out, char sign, const char *name, double ns, const 
     fprintf(out, "%s%s\n", note[0] != '\0' ? "  " : "", note);
 }
 
+/* Why the in-graph penalty is not known, or what it is. */
+static void describe_penalty(const struct qd_ledger *ledger, char *out, size_t len)
+{
+    const struct qd_ledger_alone *alone = ledger->alone;
+    if (alone == NULL)
+        snprintf(out, len, "needs --kernels: the kernels timed alone");
+    else if (alone->n_unknown > 0)
+        snprintf(out, len, "in %" PRIu64 " of %" PRIu64 " steps not known: %s", alone->n_unknown, alone->n_rows,
+                 alone->reason);
+    else if (isnan(ledger->waterfall.alone))
+        snprintf(out, len, "steps were dropped");
+    else
+        snprintf(out, len, "kernels alone: %.4f ms a step",
+                 ledger->waterfall.alone / 1e6 / (double)ledger->n_steps);
+}
+
 static void print_waterfall(FILE *out, const struct qd_ledger_view *view)
 {
     const struct qd_ledger *ledger = view->ledger;
@@ -28,9 +44,12 @@ static void print_waterfall(FILE *out, const struct qd_ledger_view *view)
     if (has_floor) snprintf(bound, sizeof bound, "bound by %s", qd_ledger_step_bound(ledger->rows));
     const char *missing = ledger->n_dropped > 0 ? "steps were dropped" : "needs --probe (cpu) or --machine";
     print_line(out, ' ', "roofline floor", w->floor, ledger, has_floor ? bound : missing);
+    bool has_alone = !isnan(w->alone);
+    char penalty[2 * QD_ERR_LEN];
+    describe_penalty(ledger, penalty, sizeof penalty);
     print_line(out, '+', "kernel inefficiency", w->inefficiency, ledger,
-               is_timed ? "in-graph penalty included" : "");
-    print_line(out, '+', "in-graph penalty", w->in_graph, ledger, "needs the kernels timed alone");
+               has_alone ? "of the kernels alone" : is_timed ? "in-graph penalty included" : "");
+    print_line(out, '+', "in-graph penalty", w->in_graph, ledger, penalty);
     print_line(out, '=', "kernels", w->kernels, ledger, is_timed || !has_span ? "" : "needs --device-timing");
     print_line(out, '+', "gaps", w->gaps, ledger, "");
     print_line(out, '=', "device span", w->span, ledger, has_span ? "" : "nothing executes");

@@ -39,7 +39,7 @@ static qd_status check_options(const struct qd_options *o, char *err, size_t err
                                            "record",
                                            "result-dir",
                                            "save-steps"};
-    static const char *const shared[] = {"ledger", "probe", "machine"};
+    static const char *const shared[] = {"ledger", "probe", "machine", "kernels"};
     for (size_t i = 0; i < sizeof excluded / sizeof *excluded; i++)
         if (qd_options_given(o, excluded[i]))
             return qd_fail(QD_ERR_INPUT, err, errlen, "--replay excludes --%s", excluded[i]);
@@ -72,7 +72,7 @@ static qd_status load_steps(struct replay *r, char *err, size_t errlen)
                : qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for %d replicas", dp);
 }
 
-static qd_status open_instance(struct replay *r, char *err, size_t errlen)
+static struct qd_instance_options instance_options_of(const struct replay *r)
 {
     struct qd_instance_options instance_options = qd_session_instance_options(r->options);
     const struct qd_step_file_header *h = &r->file.header;
@@ -82,7 +82,14 @@ static qd_status open_instance(struct replay *r, char *err, size_t errlen)
     instance_options.max_logit_rows = h->limits.max_logit_rows;
     instance_options.max_model_len = h->max_model_len;
     instance_options.n_kv_blocks = h->n_kv_blocks;
-    QD_TRY(qd_session_open(&instance_options, &r->instance, err, errlen));
+    return instance_options;
+}
+
+static qd_status open_instance(struct replay *r, const struct qd_instance_options *instance_options,
+                               char *err, size_t errlen)
+{
+    const struct qd_step_file_header *h = &r->file.header;
+    QD_TRY(qd_session_open(instance_options, &r->instance, err, errlen));
     int64_t vocab_size = qd_instance_config(r->instance)->vocab_size;
     if (vocab_size != h->vocab_size)
         return qd_fail(QD_ERR_INPUT, err, errlen, "%s: vocab_size: %d, but the model's is %" PRId64,
@@ -101,7 +108,8 @@ static void make_ledger(struct replay *r)
         for (uint64_t k = replica->n_warmup_steps; k < replica->n_steps; k++)
             qd_run_steps_take(&r->rows, &replica->rows[k]);
     }
-    r->ledger = qd_ledger_make(r->replicas, r->steps.dp, NULL, 0, NULL, qd_run_steps_rows(&r->rows), 0);
+    r->ledger = qd_ledger_make(r->replicas, r->steps.dp, NULL, 0, NULL, qd_run_steps_rows(&r->rows),
+                               qd_run_steps_alone(&r->rows), 0);
 }
 
 /* ---- what is printed ---- */
@@ -232,8 +240,10 @@ static qd_status run(struct replay *r, char *err, size_t errlen)
     QD_TRY(check_options(o, err, errlen));
     QD_TRY(qd_run_limits_choose(&r->limits, o, err, errlen));
     QD_TRY(load_steps(r, err, errlen));
+    struct qd_instance_options instance_options = instance_options_of(r);
+    QD_TRY(qd_run_steps_read_kernels(&r->rows, o, &instance_options, err, errlen));
     QD_TRY(qd_run_limits_probe(&r->limits, o, err, errlen));
-    QD_TRY(open_instance(r, err, errlen));
+    QD_TRY(open_instance(r, &instance_options, err, errlen));
     struct qd_ledger_limits limits = qd_run_limits_of_rank(&r->limits, o);
     QD_TRY(qd_run_steps_open(&r->rows, o, qd_instance_get_plan(r->instance), &limits, NULL, err, errlen));
     QD_TRY(qd_replay_run(&r->steps, r->groups, o->async_scheduling, err, errlen));

@@ -95,6 +95,34 @@ a_cpu_tells_its_segments() {
     done
 }
 
+# Every kernel alone, at the sizes of the run's steps; then the same kernels in the steps.
+the_in_graph_penalty_is_a_number_with_kernels_timed_alone() {
+    exits 0 "$QDYNO" kernels --model micro --tokens 1,16 --context 0,16 --cache warm --repeat 2 --format json --output "$TMP/k.json"
+    run_micro() {
+        exits 0 "$QDYNO" run --model micro --load-format dummy --num-prompts 1 --probe --ledger --device-timing \
+            --kernels "$TMP/k.json" --result-dir "$TMP/run" "$@"
+    }
+    run_micro --input-len 16 --output-len 2 --record "$TMP/steps"
+    grep -qE '\+ in-graph penalty +-?[0-9.]+ .*kernels alone: [0-9.]+ ms a step' "$OUT" || fail "no penalty"
+    for key in floor inefficiency in_graph kernels alone; do value "$TMP/run" waterfall_ns/$key; done |
+        awk '{ v[NR] = $1 } END { d = v[1] + v[2] + v[3] - v[4]; e = v[1] + v[2] - v[5]; exit !(d * d < 1 && e * e < 1 && v[5] > 0) }' ||
+        fail "the waterfall has a hole"
+    equal 0 "$(value "$TMP/run" alone/n_unknown)"
+    run_micro --input-len 15 --output-len 3
+    equal 0 "$(value "$TMP/run" alone/n_unknown)"
+    run_micro --input-len 17 --output-len 2
+    out_has 'in 2 of 2 steps not known: embed of 17 rows lies outside the 1 to 16 that were measured'
+    equal null "$(value "$TMP/run" waterfall_ns/in_graph)"
+    exits 0 "$QDYNO" run --model micro --load-format dummy --replay "$TMP/steps" --ledger --device-timing --kernels "$TMP/k.json"
+    out_has 'kernels alone: '
+    refused() { refuses 2 "$1" "$QDYNO" run --model micro --load-format dummy --kernels "$TMP/k.json" $2; }
+    refused '--kernels needs --ledger' ''
+    refused '--kernels: times of the device emu mean nothing' '--ledger --device emu'
+    refused 'k.json: rows: no time of embed at TP 2' '--ledger --tp 2'
+    refuses 2 "but the run's model has" "$QDYNO" run --model "$TINY" --ledger --kernels "$TMP/k.json"
+    refuses 2 'none.json' "$QDYNO" run --model "$TINY" --ledger --kernels "$TMP/none.json"
+}
+
 # Slices of the host's lane are the replica's segments.
 a_trace_has_every_step() {
     explained --num-prompts 6 --input-len 40 --output-len 8 --trace "$TMP/trace.json"
@@ -217,6 +245,7 @@ check without_a_device_all_is_host_time
 check a_profile_gives_a_floor_without_a_device
 check an_emulated_gpu_tells_its_segments
 check a_cpu_tells_its_segments
+check the_in_graph_penalty_is_a_number_with_kernels_timed_alone
 check a_trace_has_every_step
 check what_cannot_be_written_is_refused_first
 check steps_of_a_sweep
