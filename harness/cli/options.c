@@ -165,6 +165,8 @@ static const struct option_row option_rows[] = {
      "name of the result file in --result-dir", NULL},
     {"trace", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(trace), 0, 0, NULL, "FILE",
      "write the steps as a Chrome trace, for Perfetto", "none"},
+    {"ledger-svg", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(ledger_svg), 0, 0, NULL, "FILE",
+     "draw what --ledger prints, with gnuplot", "none"},
     {"record", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(record), 0, 0, NULL, "FILE",
      "write the steps themselves, with what they sampled", "none"},
     {"replay", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(replay), 0, 0, NULL, "FILE",

@@ -13,6 +13,7 @@
 #include "harness/cli/run_record.h"
 #include "harness/cli/run_replay.h"
 #include "harness/cli/run_steps.h"
+#include "harness/cli/run_svg.h"
 #include "harness/cli/run_table.h"
 #include "harness/cli/run_vllm.h"
 #include "harness/cli/run_workload.h"
@@ -245,7 +246,18 @@ static qd_status check_files(struct run *run, char *err, size_t errlen)
         if (run->options->save_steps) QD_TRY(qd_file_check_writable(run->steps_path, err, errlen));
     }
     if (run->options->trace != NULL) QD_TRY(qd_file_check_writable(run->options->trace, err, errlen));
+    QD_TRY(qd_run_svg_check(run->options->ledger_svg, err, errlen));
     return json_path(run) != NULL ? qd_file_check_writable(json_path(run), err, errlen) : QD_OK;
+}
+
+static qd_status write_svg(const struct run *run, char *err, size_t errlen)
+{
+    const struct qd_options *o = run->options;
+    char title[1024];
+    if (o->ledger_svg == NULL) return QD_OK;
+    snprintf(title, sizeof title, "%s on %s, TP %d x DP %d: %" PRIu64 " steps", o->model, o->device,
+             run->result.tp, run->result.dp, run->result.ledger.n_steps);
+    return qd_run_svg_write(o->ledger_svg, title, &run->result.ledger, err, errlen);
 }
 
 /* All files that can be written, whichever cannot: the first error counts. */
@@ -255,6 +267,7 @@ static qd_status write_files(struct run *run, char *err, size_t errlen)
     const char *json = json_path(run);
     qd_status status = qd_run_steps_write(&run->steps, err, errlen);
     if (status == QD_OK) status = qd_run_record_write(&run->record, err, errlen);
+    if (status == QD_OK) status = write_svg(run, err, errlen);
     if (status == QD_OK && run->result_path != NULL) {
         status = qd_requests_write(run->records, run->workload.n, run->requests_path, err, errlen);
         if (status == QD_OK) status = qd_run_result_write(&run->result, run->result_path, err, errlen);

@@ -7,6 +7,7 @@
 #include "harness/cli/run_ledger.h"
 #include "harness/cli/run_limits.h"
 #include "harness/cli/run_steps.h"
+#include "harness/cli/run_svg.h"
 #include "harness/cli/session.h"
 #include "harness/cli/version.h"
 #include "harness/engine/replay.h"
@@ -53,7 +54,7 @@ static qd_status check_options(const struct qd_options *o, char *err, size_t err
     if (strcmp(o->device, "null") == 0)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--replay: the device null executes nothing");
     if (o->trace != NULL) QD_TRY(qd_file_check_writable(o->trace, err, errlen));
-    return QD_OK;
+    return qd_run_svg_check(o->ledger_svg, err, errlen);
 }
 
 static qd_status load_steps(struct replay *r, char *err, size_t errlen)
@@ -214,10 +215,21 @@ static cJSON *to_json(const struct replay *r)
     return NULL;
 }
 
+static qd_status write_svg(const struct replay *r, char *err, size_t errlen)
+{
+    const struct qd_options *o = r->options;
+    char title[1024];
+    if (o->ledger_svg == NULL) return QD_OK;
+    snprintf(title, sizeof title, "%s replayed on %s, TP %" PRId64 " x DP %d: %" PRIu64 " steps", o->model,
+             o->device, o->tp, r->steps.dp, r->ledger.n_steps);
+    return qd_run_svg_write(o->ledger_svg, title, &r->ledger, err, errlen);
+}
+
 static qd_status publish(struct replay *r, char *err, size_t errlen)
 {
     const struct qd_options *o = r->options;
     QD_TRY(qd_run_steps_write(&r->rows, err, errlen));
+    QD_TRY(write_svg(r, err, errlen));
     bool to_stdout = o->json != NULL && strcmp(o->json, "-") == 0;
     cJSON *tree = o->json != NULL ? to_json(r) : NULL;
     char *text = to_stdout && tree != NULL ? cJSON_Print(tree) : NULL;

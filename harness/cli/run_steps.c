@@ -8,7 +8,7 @@
 
 bool qd_run_steps_wanted(const struct qd_options *options)
 {
-    return options->ledger || options->save_steps || options->trace != NULL;
+    return options->ledger || options->ledger_svg != NULL || options->save_steps || options->trace != NULL;
 }
 
 const struct qd_ledger_rows *qd_run_steps_rows(const struct qd_run_steps *steps)
@@ -28,7 +28,8 @@ qd_status qd_run_steps_read_kernels(struct qd_run_steps *steps, const struct qd_
     struct qd_instance_plan plan;
     struct qd_machine machine;
     if (o->kernels == NULL) return QD_OK;
-    if (!o->ledger) return qd_fail(QD_ERR_INPUT, err, errlen, "--kernels needs --ledger");
+    if (!o->ledger && o->ledger_svg == NULL)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--kernels needs --ledger");
     if (strcmp(o->device, "cpu") != 0 && strcmp(o->device, "cuda") != 0)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--kernels: times of the device %s mean nothing", o->device);
     QD_TRY(qd_instance_plan_check(instance_options, &plan, err, errlen));

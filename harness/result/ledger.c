@@ -1,6 +1,7 @@
 #include "harness/result/ledger.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "harness/result/device_use.h"
 #include "models/step_cost.h"
@@ -110,6 +111,18 @@ static struct qd_waterfall make_waterfall(const struct qd_ledger *ledger,
     w.gaps = w.span - w.kernels;
     w.above_floor = w.span - w.floor;
     return w;
+}
+
+void qd_waterfall_lines(const struct qd_waterfall *w, struct qd_waterfall_line lines[QD_WATERFALL_LINES])
+{
+    const struct qd_waterfall_line all[QD_WATERFALL_LINES] = {
+        {' ', "roofline floor", w->floor},       {'+', "kernel inefficiency", w->inefficiency},
+        {'+', "in-graph penalty", w->in_graph},  {'=', "kernels", w->kernels},
+        {'+', "gaps", w->gaps},                  {'=', "device span", w->span},
+        {'+', "exposed host time", w->exposed_host}, {'+', "idle", w->idle},
+        {'+', "unexplained", w->unexplained},    {'=', "wall", w->wall},
+    };
+    memcpy(lines, all, sizeof all);
 }
 
 static double share(double part, double whole)

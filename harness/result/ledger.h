@@ -57,6 +57,17 @@ struct qd_waterfall {
     double wall;         /* read apart from the segments */
 };
 
+/* One line of a waterfall from top to bottom. */
+struct qd_waterfall_line {
+    char sign; /* '+': a term; '=' or ' ': what the terms above add up to */
+    const char *name;
+    double ns; /* NAN: not known */
+};
+
+enum { QD_WATERFALL_LINES = 10 };
+
+void qd_waterfall_lines(const struct qd_waterfall *waterfall, struct qd_waterfall_line lines[QD_WATERFALL_LINES]);
+
 /* Checks that do not trust the stamps. */
 struct qd_ledger_checks {
     double host_unexplained;    /* largest over replicas of abs(wall - segments) / wall */

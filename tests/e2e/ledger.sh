@@ -123,6 +123,46 @@ the_in_graph_penalty_is_a_number_with_kernels_timed_alone() {
     refuses 2 'none.json' "$QDYNO" run --model "$TINY" --ledger --kernels "$TMP/none.json"
 }
 
+# svg_has FILE: well-formed, with every line's name and value of the text in $OUT.
+svg_has() {
+    python3 -c 'import sys, xml.dom.minidom as m
+d = m.parse(sys.argv[1])
+for t in d.getElementsByTagName("text"): print("".join(n.data for n in t.childNodes))' "$1" >"$TMP/texts" ||
+        fail "$1 is no XML"
+    # "  + gaps                    0.1234    5.6%": the name ends at column 24.
+    sed -n '/of wall$/,/= wall/{/of wall$/d;p;}' "$OUT" |
+        awk '{ name = substr($0, 3, 22); gsub(/^ +| +$/, "", name); split(substr($0, 25), v); print name "|" v[1] }' >"$TMP/lines"
+    equal 10 "$(wc -l <"$TMP/lines")"
+    while IFS='|' read -r name value; do
+        grep -qxF -e "$name" "$TMP/texts" || fail "no \"$name\" in $1"
+        [ "$value" = unknown ] || value="$value ms"
+        grep -qF -e "$value" "$TMP/texts" || fail "no \"$value\" of $name in $1"
+    done <"$TMP/lines"
+}
+
+the_waterfall_is_drawn() {
+    command -v gnuplot >/dev/null || skip "gnuplot is not installed"
+    python3 -c 'import xml.dom.minidom' 2>/dev/null || skip "python3 is not installed"
+    cp -r "$TINY" "$TMP/<a> & 'b'"
+    explained --num-prompts 4 --input-len 40 --output-len 8 --probe --device-timing --ledger-svg "$TMP/w.svg" --record "$TMP/steps"
+    svg_has "$TMP/w.svg"
+    exits 0 "$QDYNO" run --model "$TMP/<a> & 'b'" --replay "$TMP/steps" --ledger --ledger-svg "$TMP/w.svg"
+    svg_has "$TMP/w.svg"
+    grep -qF "<a> & 'b' replayed on cpu, TP 1 x DP 1" "$TMP/texts" || fail "another title"
+    exits 0 "$QDYNO" run --model 8B --device null --num-prompts 2 --input-len 4 --output-len 4 --ledger --ledger-svg "$TMP/w.svg"
+    svg_has "$TMP/w.svg"
+}
+
+without_gnuplot_nothing_runs() {
+    mkdir "$TMP/bin"
+    refuses 3 'gnuplot cannot be started: No such file or directory (Debian package gnuplot-nox)' \
+        env PATH="$TMP/bin" "$(realpath "$QDYNO")" run --model "$TINY" --num-prompts 1 --ledger-svg "$TMP/x.svg"
+    printf '#!/bin/sh\nexit 1\n' >"$TMP/bin/gnuplot" && chmod +x "$TMP/bin/gnuplot"
+    refuses 3 'gnuplot failed' env PATH="$TMP/bin" "$(realpath "$QDYNO")" run --model "$TINY" --num-prompts 1 --ledger-svg "$TMP/x.svg"
+    refuses 3 "$TMP/none/w.svg" "$QDYNO" run --model "$TINY" --num-prompts 1 --ledger-svg "$TMP/none/w.svg"
+    [ ! -e "$TMP/x.svg" ] || fail "something was drawn"
+}
+
 # Slices of the host's lane are the replica's segments.
 a_trace_has_every_step() {
     explained --num-prompts 6 --input-len 40 --output-len 8 --trace "$TMP/trace.json"
@@ -246,6 +286,8 @@ check a_profile_gives_a_floor_without_a_device
 check an_emulated_gpu_tells_its_segments
 check a_cpu_tells_its_segments
 check the_in_graph_penalty_is_a_number_with_kernels_timed_alone
+check the_waterfall_is_drawn
+check without_gnuplot_nothing_runs
 check a_trace_has_every_step
 check what_cannot_be_written_is_refused_first
 check steps_of_a_sweep
