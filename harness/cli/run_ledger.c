@@ -3,6 +3,8 @@
 #include <inttypes.h>
 #include <math.h>
 
+#include "harness/result/device_use.h"
+
 /* One line of the waterfall; `note` may be empty. */
 static void print_line(FILE *out, char sign, const char *name, double ns, const struct qd_ledger *ledger,
                        const char *note)
@@ -55,7 +57,7 @@ static void print_waterfall(FILE *out, const struct qd_ledger_view *view)
         "",
         has_span ? "" : "nothing executes",
         view->async_scheduling ? "what steps do not hide" : "",
-        "nothing to do",
+        view->is_virtual ? "nothing to do, other replicas or the client" : "nothing to do",
         "",
         view->dp > 1 ? "of all replicas" : "",
     };
@@ -125,6 +127,14 @@ static void print_checks(FILE *out, const struct qd_ledger *ledger)
                 ledger->n_dropped);
 }
 
+/* Inside the kernels' and the host's lines above. */
+static void print_timing_cost(FILE *out, const struct qd_ledger_view *view)
+{
+    char text[QD_ERR_LEN];
+    qd_device_use_describe_cost(&view->replicas[0].device.timing_cost, view->device, text, sizeof text);
+    if (text[0] != '\0') fprintf(out, "  device timing, in all of the above: %s\n", text);
+}
+
 void qd_run_ledger_print(const struct qd_ledger_view *view, FILE *out)
 {
     const struct qd_ledger *ledger = view->ledger;
@@ -134,5 +144,6 @@ void qd_run_ledger_print(const struct qd_ledger_view *view, FILE *out)
     print_waterfall(out, view);
     print_host(out, view);
     print_floor(out, view);
+    print_timing_cost(out, view);
     print_checks(out, ledger);
 }

@@ -161,6 +161,7 @@ static void print_text(const struct replay *r)
     const struct qd_ledger_view view = {.ledger = &r->ledger,
                                         .replicas = r->replicas,
                                         .dp = r->steps.dp,
+                                        .device = o->device,
                                         .async_scheduling = o->async_scheduling};
     if (o->ledger) qd_run_ledger_print(&view, stdout);
 }
@@ -257,7 +258,7 @@ static qd_status run(struct replay *r, char *err, size_t errlen)
     QD_TRY(qd_run_limits_probe(&r->limits, o, err, errlen));
     QD_TRY(open_instance(r, &instance_options, err, errlen));
     struct qd_ledger_limits limits = qd_run_limits_of_rank(&r->limits, o);
-    QD_TRY(qd_run_steps_open(&r->rows, o, qd_instance_get_plan(r->instance), &limits, NULL, err, errlen));
+    QD_TRY(qd_run_steps_open(&r->rows, o, qd_instance_get_plan(r->instance), &limits, NULL, 0, err, errlen));
     QD_TRY(qd_replay_run(&r->steps, r->groups, o->async_scheduling, err, errlen));
     make_ledger(r);
     return publish(r, err, errlen);

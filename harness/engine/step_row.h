@@ -18,6 +18,7 @@ struct qd_step_row {
     int64_t schedule_ns, prepare_ns, launch_ns;
     int64_t wait_begin_ns; /* monotonic clock; output follows at once */
     int64_t wait_ns, output_ns;
+    int64_t virtual_begin_ns, virtual_end_ns; /* on the device, in virtual time; both 0: real time */
     struct qd_rank_span ranks[QD_MAX_TP];
     bool is_timed;                     /* its device segments were measured */
     int64_t segment_ns[QD_N_SEGMENTS]; /* of rank 0; their sum is its span but for what is unexplained */
@@ -27,7 +28,7 @@ struct qd_step_row {
     int32_t n_prefill_seqs;          /* requests with prefill tokens in it */
     int32_t n_running, n_waiting;    /* requests, after scheduling */
     int32_t n_kv_blocks;             /* pages in use, after scheduling */
-    int32_t n_admitted, n_preempted; /* requests, by scheduling */
+    int32_t n_admitted, n_preempted; /* requests, by scheduling; preempted also by passes without a launch before */
     int32_t n_hit_tokens;            /* found in the prefix cache, at first admissions and later */
     int64_t n_visible, n_kv;         /* as in struct qd_attention_load */
     int64_t n_prefill_kv;            /* of n_kv: keys of the requests with prefill tokens */

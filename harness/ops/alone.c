@@ -9,7 +9,7 @@
 #include "models/json.h"
 #include "models/step_cost.h"
 
-enum { SCHEMA = 1, MAX_BYTES = 64 << 20, MAX_TOKENS = 1 << 20 };
+enum { SCHEMA = 2, MAX_BYTES = 64 << 20, MAX_TOKENS = 1 << 20 };
 
 void qd_alone_gpu_name(const struct qd_device_ops *ops, char *out, size_t len)
 {
@@ -140,6 +140,13 @@ static qd_status add_point(struct qd_alone *alone, enum qd_op op, struct qd_alon
     return QD_OK;
 }
 
+/* Whether the row is of a way over ranks that the device does not choose by itself. */
+static bool is_other_way(const cJSON *row)
+{
+    const cJSON *chosen = cJSON_GetObjectItemCaseSensitive(row, "chosen");
+    return text_of(row, "way")[0] != '\0' && !(cJSON_IsNumber(chosen) && chosen->valuedouble == 1);
+}
+
 /* What the device or the model refuses is left out; other TP is of other runs. */
 static qd_status read_row(const struct reader *reader, struct qd_alone *alone, const cJSON *row, char *err,
                           size_t errlen)
@@ -149,7 +156,8 @@ static qd_status read_row(const struct reader *reader, struct qd_alone *alone, c
     double us;
     char reason[QD_ERR_LEN];
     QD_TRY(get_count(reader, row, "tp", 1, &tp, err, errlen));
-    if (tp != reader->run->tp || strcmp(text_of(row, "status"), "refused") == 0) return QD_OK;
+    if (tp != reader->run->tp || strcmp(text_of(row, "status"), "refused") == 0 || is_other_way(row))
+        return QD_OK;
     if (strcmp(text_of(row, "status"), "passed") != 0)
         return bad_row(reader, "status", "its kernel did not pass", err, errlen);
     QD_TRY(read_case(reader, alone, row, &c, err, errlen));
@@ -170,8 +178,8 @@ static int compare_points(const void *a, const void *b)
     return (p->context > q->context) - (p->context < q->context);
 }
 
-/* Sorted; of the same op twice at the same place (two numbers of tokens make as many rows of a last norm) the
- * first in the file stays, whichever it is: both were measured. */
+/* Sorted. Of one place measured twice (two numbers of tokens make as many rows of a last norm) one stays,
+ * whichever it is. */
 static void sort_points(struct qd_alone *alone, int op)
 {
     struct qd_alone_point *points = alone->of[op].points;

@@ -75,6 +75,7 @@ an_emulated_gpu_tells_its_segments() {
     explained --device emu --num-prompts 3 --input-len 24 --output-len 6 --max-num-seqs 4 --device-timing
     adds_up
     below 0.01 "$(value "$TMP/run" checks/device_unexplained_share)"
+    grep -q 'device timing, in all of the above: [1-9][0-9]* events a step' "$OUT" || fail "timing costs nothing"
     for key in kernels gaps span; do value "$TMP/run" waterfall_ns/$key; done |
         awk '{ v[NR] = $1 } END { d = v[1] + v[2] - v[3]; exit !(d * d < 1 && v[1] > 0) }' || fail "kernels and gaps are no span"
     equal 0 "$("$JSON" -l "$TMP/run/steps.jsonl" segments_ns/linear | grep -cv '^[1-9]' || true)"

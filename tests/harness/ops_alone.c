@@ -64,7 +64,7 @@ static int set_up(void **state)
     f->dir = temp_dir_create();
     f->tree = cJSON_CreateObject();
     qd_machine_read(&machine);
-    cJSON_AddNumberToObject(f->tree, "schema", 1);
+    cJSON_AddNumberToObject(f->tree, "schema", 2);
     cJSON_AddStringToObject(f->tree, "device", "cpu");
     cJSON_AddStringToObject(f->tree, "isa", "portable");
     cJSON_AddNumberToObject(f->tree, "n_threads", 2);
@@ -122,6 +122,26 @@ static void times_between_rows_are_on_the_lines(void **state)
     assert_within(time_of(&alone, QD_OP_ATTENTION_PREFILL, 1.5, 16), (one + two) / 2, 1e-9);
     /* A last norm of 1 and of 2 tokens has one row. */
     assert_within(time_of(&alone, QD_OP_FINAL_NORM, 1, 0), us_of(QD_OP_FINAL_NORM, 1, 0), 1e-9);
+    qd_alone_free(&alone);
+}
+
+/* Of two ways at one size the one that the device chooses counts, wherever it stands. */
+static void the_chosen_way_counts(void **state)
+{
+    struct fixture *f = *state;
+    struct qd_alone alone;
+    char err[QD_ERR_LEN] = "";
+    cJSON *rows = cJSON_GetObjectItemCaseSensitive(f->tree, "rows");
+    static const double us[] = {7000, 7001, 7002};
+    for (int i = 0; i < 3; i++) {
+        add_row(rows, QD_OP_SAMPLE, 19, 0);
+        cJSON *row = cJSON_GetArrayItem(rows, cJSON_GetArraySize(rows) - 1);
+        cJSON_AddStringToObject(row, "way", i == 0 ? "one-shot" : i == 1 ? "two-shot" : "nccl");
+        cJSON_AddNumberToObject(row, "chosen", i == 1);
+        cJSON_SetNumberValue(cJSON_GetObjectItemCaseSensitive(row, "median_us"), us[i]);
+    }
+    ASSERT_OK(read_tree(f, &alone, err, sizeof err), err);
+    assert_within(time_of(&alone, QD_OP_SAMPLE, 19, 0), 7001, 0);
     qd_alone_free(&alone);
 }
 
@@ -224,7 +244,7 @@ static void refuse(void **state, const char *object, const char *key, cJSON *val
 
 static void what_is_of_another_run_is_refused(void **state)
 {
-    refuse(state, NULL, "schema", cJSON_CreateNumber(2), "schema");
+    refuse(state, NULL, "schema", cJSON_CreateNumber(1), "schema");
     refuse(state, NULL, "device", cJSON_CreateString("emu"), "device: \"emu\", but the run's is \"cpu\"");
     refuse(state, NULL, "isa", cJSON_CreateString("avx2"), "isa: \"avx2\"");
     refuse(state, NULL, "isa", cJSON_CreateNull(), "isa");
@@ -247,6 +267,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(times_between_rows_are_on_the_lines, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_chosen_way_counts, set_up, tear_down),
         cmocka_unit_test_setup_teardown(nothing_is_known_outside, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_step_is_the_sum_of_its_ops, set_up, tear_down),
         cmocka_unit_test(the_penalty_closes_the_waterfall),

@@ -40,6 +40,8 @@ void fake_engine_open(struct fake_engine *fake, void (*configure)(struct fake_en
             .tp = 1,
             .device = {.replica = i, .n_ranks = 1, .limits = fake->devices[i].limits},
             .vocab_size = config->vocab_size,
+            .null_step_ns = fake->null_step_ns,
+            .null_steps = fake->null_steps[i],
         };
         if (fake->null_device)
             ASSERT_OK(qd_group_open(&null_group, &fake->groups[i], err, sizeof err), err);
@@ -67,6 +69,8 @@ void fake_engine_collect(struct fake_engine *fake, size_t n_ends, struct reply *
             assert_in_range(events[i].request, first_id, first_id + n_replies - 1);
             reply_take(&replies[events[i].request - first_id], &events[i], max_tokens);
             n_ends -= events[i].finish != QD_FINISH_NONE;
+            if (fake->gives_up != NULL && fake->gives_up(&events[i]))
+                qd_engine_abort(fake->engine, events[i].request);
         }
     }
 }
