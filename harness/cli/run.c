@@ -146,7 +146,9 @@ static qd_status measure(struct run *run, char *err, size_t errlen)
     qd_run_steps_end(&run->steps, run->instance);
     struct qd_metrics_options metrics = metrics_options(run, drive.pacing, duration_s);
     qd_status computed = qd_metrics_compute(run->records, run->workload.n, &metrics, &run->result.metrics);
-    if (computed != QD_OK) return qd_fail(computed, err, errlen, "metrics");
+    if (computed != QD_OK)
+        return qd_fail(computed, err, errlen, "no memory for the metrics of %zu requests in %g s",
+                       run->workload.n, duration_s);
     run->result.ledger =
         qd_ledger_make(run->replicas, run->result.dp, run->records, run->workload.n, &run->result.metrics,
                        qd_run_steps_rows(&run->steps), qd_run_steps_alone(&run->steps), run->steps.n_dropped);

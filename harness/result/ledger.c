@@ -160,7 +160,7 @@ static struct qd_ledger_checks make_checks(const struct qd_replica_stats *replic
     for (uint64_t i = 0; i < n_records; i++) {
         const struct qd_request_record *r = &records[i];
         if (!qd_request_completed(r)) continue;
-        latency_ns += r->token_ns[r->output_len - 1] - r->submit_ns;
+        latency_ns += qd_request_last_token_ns(r) - r->submit_ns;
         checks.n_expected_tokens += r->prompt_len + r->output_len - 1; /* the last token is never computed */
     }
     double measured_ns = metrics->latency.e2el.mean * 1e6 * (double)metrics->latency.e2el.n;
