@@ -49,6 +49,12 @@ exists() {
     esac
 }
 
+# commands_of_blocks LANGUAGE: the lines of README.md's blocks that start the program, continued ones as one.
+commands_of_blocks() {
+    awk -v start="^\`\`\`($1)\$" '$0 ~ start { inside = 1; next } /^```/ { inside = 0 } inside' README.md |
+        sed -e ':a' -e '/\\$/N; s/\\\n//; ta' -e 's/^\$ //' | grep -E '(^|\| )build/qdyno '
+}
+
 # The lines of README.md's sh blocks that start the program, as they stand there, in a copy of what they need.
 commands_of_the_readme_run() {
     case $BUILD in *address* | *thread*) skip "sanitizers make them slow, and other tests cover what they run" ;; esac
@@ -57,20 +63,28 @@ commands_of_the_readme_run() {
     mkdir -p "$TMP/checkout/build"
     ln -s "$program" "$TMP/checkout/build/qdyno"
     for folder in models bench tests; do ln -s "$root/$folder" "$TMP/checkout/$folder"; done
-    awk '/^```(sh|console)$/ { inside = 1; next } /^```/ { inside = 0 } inside' README.md | sed 's/^\$ //' |
-        grep -E '(^|\| )build/qdyno ' >"$TMP/commands"
+    commands_of_blocks 'sh|console' >"$TMP/commands"
     [ "$(wc -l <"$TMP/commands")" -ge 5 ] || fail "README.md shows too few commands"
+    # Every command of the program, and every kind of workload that a command line can ask for.
+    for command in $("$QDYNO" --help | sed -n 's/^  \([a-z]*\) .*/\1/p'); do
+        grep -q "build/qdyno $command " "$TMP/commands" || fail "README.md does not show $command"
+    done
+    for words in --max-concurrency --request-rate --burstiness --wave-size '--dataset-name trace' '--dataset-name prompts' \
+        '--dataset-name custom' --print-vllm '--stop ' --goodput --ledger '--trace ' --record --replay; do
+        grep -qF -e "$words" "$TMP/commands" || fail "README.md shows no $words"
+    done
     while read -r line; do
         (cd "$TMP/checkout" && exits 0 sh -c "$line" </dev/null)
         [ -s "$OUT" ] || fail "nothing printed by: $line"
     done <"$TMP/commands"
+    "$JSON" "$TMP/checkout/trace.json" traceEvents >/dev/null
+    [ -s "$TMP/checkout/results/vllm/vllm-prompts.jsonl" ] || fail "no prompts for vLLM"
 }
 
 # The lines of README.md's bash blocks that start the program are for a GPU. Here a sweep's plan is that of a device that
 # needs none, and ops run on emulated GPUs, at a small model's shapes and for few tokens.
 commands_for_a_gpu_are_understood() {
-    awk '/^```bash$/ { inside = 1; next } /^```/ { inside = 0 } inside' README.md | sed -e ':join' -e '/\\$/N' -e 's/\\\n *//' -e 't join' |
-        sed -nE 's#^build/qdyno (sweep|kernels) --device cuda #\1 #p' >"$TMP/gpu-commands"
+    commands_of_blocks bash | sed -nE 's#^build/qdyno (sweep|kernels) --device cuda #\1 #p' >"$TMP/gpu-commands"
     [ "$(wc -l <"$TMP/gpu-commands")" -ge 5 ] || fail "README.md shows too few commands for a GPU"
     while read -r command arguments; do
         # shellcheck disable=SC2086 # words of a command

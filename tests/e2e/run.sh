@@ -80,6 +80,20 @@ equal_beginnings_are_computed_once() {
     done
 }
 
+# 250 requests of a public trace, whose hash_ids say which beginnings they share: 227,328 of 3,534,037 prompt tokens would
+# hit an unlimited cache, by the figures kept with it.
+a_public_trace_hits_what_it_shares() {
+    real=../shared/data/real
+    [ -r $real/traces/mooncake-conversation.jsonl ] || skip "$real is not here"
+    mkdir "$TMP/long"
+    cp $real/configs/Qwen3-4B-Instruct-2507.config.json "$TMP/long/config.json"
+    exits 0 "$QDYNO" run --model "$TMP/long" --device null --dataset-name trace \
+        --dataset-path $real/traces/mooncake-conversation.jsonl --enable-prefix-caching --trace-speedup 1000 --max-concurrency 1 \
+        --max-model-len 131072 --num-gpu-blocks-override 400000 --num-warmups 0
+    out_has '250 completed, 0 failed'
+    out_has '227328 of 3534037 prompt tokens hit'
+}
+
 a_router_is_chosen_by_name() {
     for router in round-robin least-loaded vllm vllm-0.9.1; do
         exits 0 "$QDYNO" run --model "$TINY" --device null --dp 3 --num-prompts 30 --router $router --async-scheduling \
@@ -211,6 +225,13 @@ a_request_that_cannot_fit_is_a_record() {
     sed -n 2p "$TMP/run/requests.jsonl" | "$JSON" - error | grep -q 'leaves no room' || fail "no reason"
 }
 
+# Hundreds of virtual days between arrivals cost no real time.
+virtual_time_does_not_wait() {
+    exits 0 timeout 10 "$QDYNO" run --model 8B --device null --input-len 8 --output-len 4 --num-prompts 20 \
+        --request-rate 1e-6 --null-step-us 1000
+    out_has '20 completed, 0 failed in 20000000.'
+}
+
 # More at once than the engine has room for: nothing is left out silently.
 a_burst_has_a_largest_size() {
     refuses 2 'a burst of 1048577 requests: the engine holds 1048576 at once (--max-concurrency hands over fewer)' \
@@ -276,6 +297,7 @@ check dummy_weights_need_no_files
 check every_workload_has_its_name
 check options_of_workloads_must_agree
 check equal_beginnings_are_computed_once
+check a_public_trace_hits_what_it_shares
 check a_router_is_chosen_by_name
 check the_null_device_only_schedules
 check json_goes_to_stdout_alone
@@ -284,6 +306,7 @@ check a_json_file_is_checked_first
 check a_result_that_cannot_be_written_is_printed
 check one_file_that_fails_leaves_the_others
 check a_request_that_cannot_fit_is_a_record
+check virtual_time_does_not_wait
 check a_burst_has_a_largest_size
 check pools_shrink_or_are_refused
 check bad_files_of_prompts_are_refused

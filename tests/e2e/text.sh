@@ -23,6 +23,9 @@ a_text_ends_before_a_stop_string() {
         [ "$(wc -c <"$TMP/expected")" -lt "$(wc -c <"$TMP/text")" ] || fail "\"$stop\" is not in the text"
         same "$TMP/expected" "$OUT"
     done
+    # Aborted while its next step runs already.
+    exits 0 "$QDYNO" generate --model "$TINY" --prompt 'Once upon a time' --max-tokens 60 --stop "$stop" --async-scheduling
+    same "$TMP/expected" "$OUT"
     # The second of two, long before the last token.
     exits 0 "$QDYNO" generate --model "$TINY" --prompt 'Once upon a time' --max-tokens 4000 --ignore-eos \
         --stop never-said --stop "$stop"
