@@ -1,5 +1,5 @@
 /* The emulated GPUs themselves: what CUDA has no call for. Their number and memory, memory that is only
- * addresses, what is still held, and the end.
+ * addresses, and the end.
  */
 #ifndef QD_KERNELS_EMU_DEVICES_H
 #define QD_KERNELS_EMU_DEVICES_H
@@ -17,7 +17,7 @@ enum {
 };
 
 /* 0 .. QD_EMU_MAX_DEVICES GPUs from now on. 0, or -1 when the number is out of range or a GPU is in use
- * (memory, handles or a worker thread exist: qd_emu_shutdown first). */
+ * (memory, streams or a worker thread exist: qd_emu_shutdown first). */
 int qd_emu_set_device_count(int n);
 
 /* Shared memory that a block of each GPU may have, static and dynamic together: 48 KiB .. 163 KiB, which is
@@ -32,13 +32,9 @@ void qd_emu_set_device_memory(size_t bytes);
  * written, not counted. For offsets beyond 32 bits. A cudaError_t; freed by cudaFree. */
 int qd_emu_malloc_sparse(void **p, size_t bytes);
 
-/* The number of allocations, streams, events, graphs and executable graphs that exist, one per line in text.
- */
-size_t qd_emu_leaks(char *text, size_t text_len);
-
-/* Finishes what was issued, ends the worker threads, frees all memory and handles, forgets failures, peer
+/* Finishes what was issued, ends the worker threads, frees all memory and streams, forgets failures, peer
  * access and kernel attributes; the number of GPUs and their limits stay. No other call may be in progress.
- * The next call starts afresh. */
+ * The next call starts afresh; events and graphs are the caller's to destroy, before or after. */
 void qd_emu_shutdown(void);
 
 #ifdef __cplusplus

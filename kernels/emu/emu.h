@@ -36,6 +36,7 @@ struct qd_emu_launch {
 enum {
     QD_EMU_WARP_SIZE = 32,
     QD_EMU_MAX_THREADS = 1024, /* of a block */
+    QD_EMU_MAX_BLOCK_Z = 64,
     QD_EMU_MAX_GRID_YZ = 65535,
     QD_EMU_MAX_SHARED_BYTES = 163 * 1024, /* of a block, static and dynamic together, as on sm_80 */
     /* dynamic, without cudaFuncAttributeMaxDynamicSharedMemorySize */
@@ -45,6 +46,9 @@ enum {
 /* Runs every block of the launch in the mode that is set (mode.h). 0, or -1 with a text that names the
  * kernel, block, thread and place. */
 int qd_emu_run_grid(const struct qd_emu_launch *launch, char *err, size_t errlen);
+
+/* Whether the launch keeps the limits above; false with a text when not. */
+bool qd_emu_shape_fits(const struct qd_emu_launch *launch, char *err, size_t errlen);
 
 /* Frees the stacks and arenas that the calling OS thread's launches used; the thread may launch again. */
 void qd_emu_release_thread(void);

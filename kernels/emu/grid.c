@@ -148,30 +148,26 @@ static void run_blocks(struct run *run)
     }
 }
 
-static bool shape_fits(const struct qd_emu_launch *l, char *err, size_t errlen)
+bool qd_emu_shape_fits(const struct qd_emu_launch *l, char *err, size_t errlen)
 {
-    uint64_t threads = (uint64_t)l->block[0] * l->block[1] * l->block[2];
-    if (threads == 0 || threads > QD_EMU_MAX_THREADS) {
-        snprintf(err, errlen, "kernel %s: blocks of %llu threads", l->name, (unsigned long long)threads);
-        return false;
-    }
-    if (l->grid[0] == 0 || l->grid[0] > INT32_MAX || l->grid[1] == 0 || l->grid[1] > QD_EMU_MAX_GRID_YZ ||
-        l->grid[2] == 0 || l->grid[2] > QD_EMU_MAX_GRID_YZ) {
-        snprintf(err, errlen, "kernel %s: a grid of %u x %u x %u", l->name, l->grid[0], l->grid[1],
-                 l->grid[2]);
-        return false;
-    }
-    if (l->shared_bytes > qd_emu_shared_limit_of(l)) {
+    const unsigned *g = l->grid, *b = l->block;
+    const uint64_t threads = (uint64_t)b[0] * b[1] * b[2];
+    if (threads == 0 || threads > QD_EMU_MAX_THREADS || b[2] > QD_EMU_MAX_BLOCK_Z)
+        snprintf(err, errlen, "kernel %s: blocks of %u x %u x %u threads", l->name, b[0], b[1], b[2]);
+    else if (g[0] == 0 || g[0] > INT32_MAX || g[1] == 0 || g[1] > QD_EMU_MAX_GRID_YZ || g[2] == 0 ||
+             g[2] > QD_EMU_MAX_GRID_YZ)
+        snprintf(err, errlen, "kernel %s: a grid of %u x %u x %u", l->name, g[0], g[1], g[2]);
+    else if (l->shared_bytes > qd_emu_shared_limit_of(l))
         snprintf(err, errlen, "kernel %s: %zu bytes of shared memory, more than %zu", l->name,
                  l->shared_bytes, qd_emu_shared_limit_of(l));
-        return false;
-    }
-    return true;
+    else
+        return true;
+    return false;
 }
 
 int qd_emu_run_grid(const struct qd_emu_launch *launch, char *err, size_t errlen)
 {
-    if (!shape_fits(launch, err, errlen)) return -1;
+    if (!qd_emu_shape_fits(launch, err, errlen)) return -1;
     struct worker *w = get_worker();
     struct run *run = calloc(1, sizeof *run);
     if (w == NULL || run == NULL) {
