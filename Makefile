@@ -38,6 +38,8 @@ BINARY         := $(BUILD)/qdyno
 TEST_SUPPORT   := $(BUILD)/libsupport.a
 TEST_SOURCES   := $(sort $(wildcard tests/base/*.c tests/emu/*.c tests/kernels/*.c tests/models/*.c tests/harness/*.c tests/golden/*.c))
 TESTS          := $(TEST_SOURCES:%.c=$(BUILD)/%)
+# Shared objects that take the place of NVIDIA's libraries: tests find them as the program finds the real ones.
+FAKES          := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fakes/*.c))
 EMU_TEST_CUDA  := $(patsubst %,$(BUILD)/%.o,$(wildcard tests/emu/*.cu))
 GPU_SUPPORT    := $(wildcard tests/gpu/runner.* tests/gpu/*_rig.c)
 GPU_TESTS      := $(patsubst %.c,$(BUILD)/%,$(filter-out $(GPU_SUPPORT),$(sort $(wildcard tests/gpu/*.c))))
@@ -174,6 +176,12 @@ $(TEST_SUPPORT): $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
 $(filter-out $(BUILD)/tests/emu/%,$(TESTS)): $(BUILD)/%: $(BUILD)/%.o $(TEST_SUPPORT) $(LIB)
 	@$(if $(V),,echo "  LD $@")
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+
+$(TESTS): | $(FAKES)
+$(FAKES): $(BUILD)/%: %.c
+	@$(if $(V),,echo "  LD $@")
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -shared -MMD -MP -o $@ $<
 
 $(filter $(BUILD)/tests/emu/%,$(TESTS)): $(BUILD)/%: $(BUILD)/%.o $(EMU_TEST_CUDA) $(KERNELS)
 	@$(if $(V),,echo "  LD $@")

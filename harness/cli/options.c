@@ -67,6 +67,10 @@ static const struct option_row option_rows[] = {
      "launch every step op by op, never as a recorded graph (cuda, emu)", NULL},
     {"batch-invariant", NULL, QD_GROUP_ENGINE, OPTION_FLAG, AT(batch_invariant), 0, 0, NULL, NULL,
      "a request's bits do not depend on its batch (cuda, emu; cpu: always)", NULL},
+    {"enable-prefix-caching", NULL, QD_GROUP_ENGINE, OPTION_FLAG, AT(enable_prefix_caching), 0, 0, NULL, NULL,
+     "share KV pages of equal beginnings between requests", NULL},
+    {"long-prefill-token-threshold", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(long_prefill_token_threshold), 0,
+     1 << 24, NULL, "N", "the most tokens of one request in a step; 0: no limit but the budget", NULL},
     {"null-step-us", NULL, QD_GROUP_ENGINE, OPTION_REAL, AT(null_step_us), 0, 1e9, NULL, "US",
      "virtual duration of a step on the null device", NULL},
 

@@ -40,7 +40,7 @@ enum qd_option_group {
     QD_GROUP_DRY_RUN = 1 << 13,
 };
 
-enum { QD_MAX_OPTIONS = 64 };
+enum { QD_MAX_OPTIONS = 96 };
 
 /* An option as it was typed; what a sweep hands on to its runs. */
 struct qd_given_option {
@@ -68,7 +68,8 @@ struct qd_options {
     int64_t budget, max_num_seqs, max_model_len, num_gpu_blocks, kv_cache_bytes, memory_limit;
     double memory_utilization;
     double null_step_us;
-    bool enforce_eager, batch_invariant;
+    bool enforce_eager, batch_invariant, enable_prefix_caching;
+    int64_t long_prefill_token_threshold;
     /* sampling */
     double temperature, top_p;
     int64_t top_k;

@@ -146,6 +146,8 @@ static void describe(struct run *run)
         .max_num_seqs = plan->limits.max_seqs,
         .max_model_len = plan->max_model_len,
         .n_kv_blocks = plan->n_kv_blocks,
+        .prefix_caching = o->enable_prefix_caching,
+        .long_prefill_token_threshold = o->long_prefill_token_threshold,
         .records = run->records,
         .n_records = run->workload.n,
         .replicas = run->replicas,

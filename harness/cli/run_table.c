@@ -35,11 +35,15 @@ void qd_run_table_print(const struct qd_run_result *run, FILE *out)
     print_latency(out, "TPOT", &m->tpot);
     print_latency(out, "E2EL", &m->e2el);
     print_latency(out, "queue", &m->queue);
-    uint64_t n_steps = 0, n_preemptions = 0;
+    uint64_t n_steps = 0, n_preemptions = 0, n_query = 0, n_hit = 0;
     for (int r = 0; r < run->dp; r++) {
         n_steps += run->replicas[r].n_steps;
         n_preemptions += run->replicas[r].n_preemptions;
+        n_query += run->replicas[r].n_query_tokens;
+        n_hit += run->replicas[r].n_hit_tokens;
     }
     fprintf(out, "  steps          %" PRIu64 ", %" PRIu64 " preemptions\n", n_steps, n_preemptions);
+    if (run->prefix_caching)
+        fprintf(out, "  prefix cache   %" PRIu64 " of %" PRIu64 " prompt tokens hit\n", n_hit, n_query);
     print_marks(out, run->marks);
 }

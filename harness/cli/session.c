@@ -52,6 +52,8 @@ struct qd_instance_options qd_session_instance_options(const struct qd_options *
         .memory_utilization = options->memory_utilization,
         .enforce_eager = options->enforce_eager,
         .batch_invariant = options->batch_invariant,
+        .prefix_caching = options->enable_prefix_caching,
+        .long_prefill_token_threshold = options->long_prefill_token_threshold,
         .null_step_ns = (int64_t)(options->null_step_us * 1e3),
         .max_requests = 16,
     };

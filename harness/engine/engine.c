@@ -57,7 +57,9 @@ static qd_status open_replicas(struct qd_engine *engine, char *err, size_t errle
         .scheduler = {.max_num_batched_tokens = config->max_num_batched_tokens,
                       .max_num_seqs = config->max_num_seqs,
                       .max_model_len = config->max_model_len,
-                      .n_kv_blocks = config->n_kv_blocks},
+                      .n_kv_blocks = config->n_kv_blocks,
+                      .long_prefill_token_threshold = config->long_prefill_token_threshold,
+                      .prefix_caching = config->prefix_caching},
         .vocab_size = config->vocab_size,
         .n_eos = config->executes ? config->n_eos : 0,
         .eos_ids = engine->eos_ids,
@@ -94,6 +96,7 @@ qd_status qd_engine_open(const struct qd_engine_config *config, qd_engine_t **ou
     engine->config = *config;
     engine->limits = (struct qd_request_limits){.max_model_len = config->max_model_len,
                                                 .n_kv_blocks = config->n_kv_blocks,
+                                                .prefix_caching = config->prefix_caching,
                                                 .vocab_size = config->vocab_size};
     pthread_mutex_init(&engine->submit_mutex, NULL);
     atomic_init(&engine->n_held, 0);

@@ -24,6 +24,8 @@ struct qd_engine_config {
     int32_t max_model_len;          /* prompt + output */
     int32_t n_kv_blocks;            /* pages per replica, the null page included (see kv_pool.h) */
     int32_t vocab_size;
+    int32_t long_prefill_token_threshold; /* 0: none */
+    bool prefix_caching;
     int32_t n_eos;
     const int32_t *eos_ids; /* [n_eos], copied */
     enum qd_router router;
@@ -62,6 +64,7 @@ struct qd_event {
     int64_t time_ns;      /* the engine handed it out (monotonic clock) */
     int64_t scheduled_ns; /* with output_index 0: first time the request was scheduled */
     int32_t preemptions;  /* of this request so far */
+    int32_t hit_tokens;   /* with output_index 0: prompt tokens found in the prefix cache when it was admitted first */
 };
 
 /* Totals of one replica since open or the last reset. */
@@ -71,6 +74,8 @@ struct qd_replica_stats {
     uint64_t n_prefill_tokens;    /* all others: prompt tokens, and what is recomputed */
     uint64_t n_recomputed_tokens; /* prefill tokens spent again after preemption */
     uint64_t n_preemptions, n_finished;
+    uint64_t n_query_tokens, n_hit_tokens; /* looked up in and found in the prefix cache at first admissions */
+    uint64_t n_rehit_tokens;               /* found there after preemptions */
     int32_t peak_running, peak_waiting, peak_kv_blocks;
     int64_t schedule_ns, prepare_ns, launch_ns, wait_ns, output_ns, idle_ns; /* host segments */
     int64_t wall_ns; /* read apart from the segments */

@@ -65,6 +65,8 @@ static qd_status open_engine(const struct qd_instance_options *o, qd_instance_t 
         .max_model_len = plan->max_model_len,
         .n_kv_blocks = plan->n_kv_blocks,
         .vocab_size = (int32_t)plan->config.vocab_size,
+        .long_prefill_token_threshold = (int32_t)o->long_prefill_token_threshold,
+        .prefix_caching = o->prefix_caching,
         .n_eos = plan->config.n_eos,
         .eos_ids = plan->config.eos_ids,
         .router = QD_ROUTER_ROUND_ROBIN,

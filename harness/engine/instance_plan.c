@@ -10,7 +10,9 @@
 enum {
     MIN_MODEL_LEN = 2,      /* a prompt and an answer of one token each */
     MIN_PAGES = 2,          /* one of them is the null page */
-    LISTED_PAGE_BYTES = 20, /* a page that is only imagined: free list, use mark, entries of three steps' tables */
+    /* a page that is only imagined: links and users, entries of three steps' tables; its hash and two buckets */
+    LISTED_PAGE_BYTES = 24,
+    LABELLED_PAGE_BYTES = LISTED_PAGE_BYTES + 32,
 };
 
 static bool is_folder(const char *path)
@@ -43,7 +45,8 @@ static qd_status check_options(const struct qd_instance_options *o, char *err, s
     } numbers[] = {{"max_num_batched_tokens", o->max_num_batched_tokens},
                    {"max_num_seqs", o->max_num_seqs},
                    {"max_model_len", o->max_model_len},
-                   {"n_kv_blocks", o->n_kv_blocks}};
+                   {"n_kv_blocks", o->n_kv_blocks},
+                   {"long_prefill_token_threshold", o->long_prefill_token_threshold}};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         if (numbers[i].value < 0 || numbers[i].value > INT32_MAX)
             return qd_fail(QD_ERR_INPUT, err, errlen, "%s %" PRId64 ": it is 1 to %d", numbers[i].name,
@@ -227,11 +230,14 @@ static int64_t pages_for(int64_t len)
     return qd_div_up(len, QD_KV_BLOCK_SIZE) + 1;
 }
 
-/* Entries of all block tables of a step together. Pages are never shared, so they name at most all of them. */
-static int32_t table_entries(const struct qd_instance_plan *plan, int32_t n_kv_blocks)
+/* Entries of all block tables of a step together. Without prefix caching no page is shared, so they name at most all
+ * of them. */
+static int32_t table_entries(const struct qd_instance_options *o, const struct qd_instance_plan *plan,
+                             int32_t n_kv_blocks)
 {
     int64_t tables = (pages_for(plan->max_model_len) - 1) * plan->limits.max_seqs;
-    return (int32_t)(tables < n_kv_blocks ? tables : n_kv_blocks);
+    int64_t most = o->prefix_caching ? INT32_MAX : n_kv_blocks;
+    return (int32_t)(tables < most ? tables : most);
 }
 
 /* Pages per replica that were asked for; 0: none were. */
@@ -266,7 +272,8 @@ static qd_status choose_pages(const struct qd_instance_options *o, struct qd_ins
 static qd_status plan_pool(const struct qd_instance_options *o, struct qd_instance_plan *plan, char *err,
                            size_t errlen)
 {
-    size_t page_bytes = plan->ops->executes ? page_bytes_of(plan) : LISTED_PAGE_BYTES * (size_t)plan->dp;
+    size_t listed = o->prefix_caching ? LABELLED_PAGE_BYTES : LISTED_PAGE_BYTES;
+    size_t page_bytes = plan->ops->executes ? page_bytes_of(plan) : listed * (size_t)plan->dp;
     size_t rest = plan->usable_bytes - plan->weight_bytes - plan->activation_bytes;
     size_t fitting = rest / page_bytes;
     int64_t fit = fitting < INT32_MAX ? (int64_t)fitting : INT32_MAX, pages = 0;
@@ -301,9 +308,9 @@ qd_status qd_instance_plan_make(const struct qd_instance_options *options, struc
     if (!out->ops->supports(&out->shape, options->tp, options->numerics, why, sizeof why))
         return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "%s on %s: %s", out->config.name, out->ops->name, why);
     QD_TRY(plan_limits(options, out, err, errlen));
-    out->limits.max_blocks = table_entries(out, INT32_MAX);
+    out->limits.max_blocks = table_entries(options, out, INT32_MAX);
     QD_TRY(plan_fixed(options, out, err, errlen));
     QD_TRY(plan_pool(options, out, err, errlen));
-    out->limits.max_blocks = table_entries(out, out->n_kv_blocks);
+    out->limits.max_blocks = table_entries(options, out, out->n_kv_blocks);
     return QD_OK;
 }

@@ -7,11 +7,12 @@
 
 struct qd_step_limits qd_prepare_limits(const struct qd_scheduler_config *config)
 {
-    int64_t max_blocks = config->max_num_seqs * qd_div_up(config->max_model_len, QD_KV_BLOCK_SIZE);
+    int64_t max_blocks = (int64_t)config->max_num_seqs * qd_div_up(config->max_model_len, QD_KV_BLOCK_SIZE);
+    int64_t most = config->prefix_caching ? INT32_MAX : config->n_kv_blocks; /* shared pages count for each sharer */
     return (struct qd_step_limits){
         .max_tokens = config->max_num_batched_tokens,
         .max_seqs = config->max_num_seqs,
-        .max_blocks = max_blocks < config->n_kv_blocks ? (int32_t)max_blocks : config->n_kv_blocks,
+        .max_blocks = (int32_t)(max_blocks < most ? max_blocks : most),
         .max_logit_rows = config->max_num_seqs,
     };
 }

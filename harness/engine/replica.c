@@ -59,6 +59,7 @@ static void emit(struct qd_replica *replica, struct qd_live_request *request, in
         .replica = replica->config.index,
         .scheduled_ns = request->scheduled_ns,
         .preemptions = request->sched.n_preemptions,
+        .hit_tokens = request->n_hit_tokens,
     };
     if (finish == QD_FINISH_NONE) return;
     qd_scheduler_remove(replica->scheduler, &request->sched);
@@ -117,7 +118,10 @@ static void count_schedule(struct qd_replica *replica, const struct qd_schedule 
         stats->n_decode_tokens += (uint64_t)decode;
         stats->n_prefill_tokens += (uint64_t)(entry->n_tokens - decode);
         if (end > known_before) request->n_computed_once = end;
-        if (request->scheduled_ns == 0) request->scheduled_ns = now_ns;
+        if (request->scheduled_ns == 0) {
+            request->scheduled_ns = now_ns;
+            request->n_hit_tokens = entry->begin;
+        }
     }
     int32_t n_running = qd_scheduler_n_running(replica->scheduler);
     int32_t n_waiting = qd_scheduler_n_waiting(replica->scheduler);
@@ -125,6 +129,9 @@ static void count_schedule(struct qd_replica *replica, const struct qd_schedule 
     int32_t n_used = qd_kv_pool_capacity(pool->n_blocks) - pool->n_free;
     stats->n_steps++;
     stats->n_preemptions += (uint64_t)schedule->n_preempted;
+    stats->n_query_tokens += (uint64_t)schedule->n_query_tokens;
+    stats->n_hit_tokens += (uint64_t)schedule->n_hit_tokens;
+    stats->n_rehit_tokens += (uint64_t)schedule->n_rehit_tokens;
     if (n_running > stats->peak_running) stats->peak_running = n_running;
     if (n_waiting > stats->peak_waiting) stats->peak_waiting = n_waiting;
     if (n_used > stats->peak_kv_blocks) stats->peak_kv_blocks = n_used;

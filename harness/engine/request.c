@@ -58,17 +58,22 @@ qd_status qd_live_request_create(const struct qd_request *request, const struct 
             request->n_prompt, max_tokens, QD_KV_BLOCK_SIZE, n_pages,
             qd_kv_pool_capacity(limits->n_kv_blocks));
 
-    struct qd_live_request *live =
-        malloc(sizeof *live + ((size_t)n_tokens + (size_t)n_pages) * sizeof(int32_t));
+    size_t n_hashes = limits->prefix_caching ? (size_t)n_pages : 0;
+    struct qd_live_request *live = malloc(sizeof *live + n_hashes * sizeof(struct qd_block_hash) +
+                                          ((size_t)n_tokens + (size_t)n_pages) * sizeof(int32_t));
     if (live == NULL)
         return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for a request of %d tokens", n_tokens);
     *live = (struct qd_live_request){.max_tokens = max_tokens, .ignore_eos = request->ignore_eos};
-    live->tokens = (int32_t *)(live + 1);
+    struct qd_block_hash *hashes = (struct qd_block_hash *)(live + 1);
+    live->tokens = (int32_t *)(hashes + n_hashes);
     memcpy(live->tokens, request->prompt, (size_t)request->n_prompt * sizeof(int32_t));
     live->sched = (struct qd_sched_request){.n_prompt = request->n_prompt,
                                             .n_known = request->n_prompt,
                                             .slot = -1,
-                                            .blocks = live->tokens + n_tokens};
+                                            .blocks = live->tokens + n_tokens,
+                                            .tokens = live->tokens,
+                                            .hashes = hashes};
+    if (limits->prefix_caching) qd_sched_request_hash(&live->sched);
     live->sampling = (struct qd_sampling){.temperature = request->temperature,
                                           .top_p = request->top_p,
                                           .top_k = request->top_k,

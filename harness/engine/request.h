@@ -19,6 +19,7 @@ struct qd_live_request {
     int32_t n_computed_once;     /* positions that some step has computed; more than sched.n_computed after a
                                   * preemption */
     int64_t scheduled_ns;        /* first time in a schedule; 0: not yet */
+    int32_t n_hit_tokens;        /* computed already when it was first admitted */
     struct qd_sampling sampling; /* slot and output_index are filled in per step */
     bool ignore_eos;
     int32_t n_stop_ids;
@@ -36,6 +37,7 @@ struct qd_request_limits {
     int32_t max_model_len; /* prompt + output */
     int32_t n_kv_blocks;   /* pages, the null page included */
     int32_t vocab_size;
+    bool prefix_caching; /* the prompt's pages are hashed */
 };
 
 /* Checks the request and copies it into one allocation. max_tokens is cut so that prompt + output <=

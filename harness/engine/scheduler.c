@@ -67,12 +67,12 @@ qd_status qd_scheduler_create(const struct qd_scheduler_config *config, qd_sched
 {
     *out = NULL;
     if (config->max_num_batched_tokens < 1 || config->max_num_seqs < 1 || config->max_model_len < 1 ||
-        config->n_kv_blocks < 2)
+        config->n_kv_blocks < 2 || config->long_prefill_token_threshold < 0)
         return qd_fail(QD_ERR_ARGUMENT, err, errlen,
                        "scheduler: budget %d, sequences %d, model length %d must be at least 1, pages %d at "
-                       "least 2",
+                       "least 2, long prefill threshold %d at least 0",
                        config->max_num_batched_tokens, config->max_num_seqs, config->max_model_len,
-                       config->n_kv_blocks);
+                       config->n_kv_blocks, config->long_prefill_token_threshold);
     struct qd_scheduler *scheduler = calloc(1, sizeof *scheduler);
     if (scheduler == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "scheduler: out of memory");
     scheduler->config = *config;
@@ -80,7 +80,7 @@ qd_status qd_scheduler_create(const struct qd_scheduler_config *config, qd_sched
     scheduler->entries = calloc(n_seqs, sizeof *scheduler->entries);
     scheduler->free_slots = calloc(n_seqs, sizeof *scheduler->free_slots);
     if (scheduler->entries == NULL || scheduler->free_slots == NULL ||
-        qd_kv_pool_init(&scheduler->pool, config->n_kv_blocks) != QD_OK) {
+        qd_kv_pool_init(&scheduler->pool, config->n_kv_blocks, config->prefix_caching) != QD_OK) {
         qd_scheduler_destroy(scheduler);
         return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "scheduler: no memory for %d sequences and %d pages",
                        config->max_num_seqs, config->n_kv_blocks);
@@ -153,14 +153,30 @@ static bool grow(struct qd_scheduler *scheduler, struct qd_sched_request *reques
 static int32_t wanted(const struct qd_scheduler *scheduler, const struct qd_sched_request *request,
                       int32_t budget)
 {
-    int32_t n = min_i32(request->n_known - request->n_computed, budget);
+    int32_t n = request->n_known - request->n_computed;
+    int32_t threshold = scheduler->config.long_prefill_token_threshold;
+    if (threshold > 0) n = min_i32(n, threshold);
+    n = min_i32(n, budget);
     return min_i32(n, scheduler->config.max_model_len - request->n_computed - 1);
 }
 
-static void append(struct qd_schedule *out, struct qd_sched_request *request, int32_t n_tokens)
+/* Pages count as cached from the moment their last token is scheduled: within a layer every key and value of a step
+ * is written before any is read, so a request of the same step may share them. */
+static void label_full_pages(struct qd_scheduler *scheduler, struct qd_sched_request *request)
+{
+    if (!scheduler->config.prefix_caching) return;
+    int32_t n_full = min_i32(request->n_computed / QD_KV_BLOCK_SIZE, request->n_hashes);
+    for (; request->n_labelled < n_full; request->n_labelled++)
+        qd_kv_pool_label(&scheduler->pool, request->blocks[request->n_labelled],
+                         request->hashes[request->n_labelled]);
+}
+
+static void append(struct qd_scheduler *scheduler, struct qd_schedule *out, struct qd_sched_request *request,
+                   int32_t n_tokens)
 {
     int32_t begin = request->n_computed;
     request->n_computed += n_tokens;
+    label_full_pages(scheduler, request);
     out->entries[out->n_entries++] =
         (struct qd_sched_entry){.request = request,
                                 .begin = begin,
@@ -192,10 +208,42 @@ static void schedule_running(struct qd_scheduler *scheduler, struct qd_schedule 
         int32_t n = wanted(scheduler, request, scheduler->config.max_num_batched_tokens - out->n_tokens);
         if (n > 0) {
             if (!make_room(scheduler, request, n, out)) return;
-            append(out, request, n);
+            append(scheduler, out, request, n);
         }
         request = request->next;
     }
+}
+
+/* Writes the pages that hold the beginning of the request's known tokens into request->blocks, without sharing them
+ * yet, and returns their number; *n_idle of them have no user. At least one token is left to compute, whose logits are
+ * needed. */
+static int32_t find_prefix(const struct qd_scheduler *scheduler, struct qd_sched_request *request, int32_t *n_idle)
+{
+    *n_idle = 0;
+    if (!scheduler->config.prefix_caching) return 0;
+    int32_t n_pages = min_i32((request->n_known - 1) / QD_KV_BLOCK_SIZE, request->n_hashes);
+    for (int32_t i = 0; i < n_pages; i++) {
+        int32_t page = qd_kv_pool_find(&scheduler->pool, request->hashes[i]);
+        if (page == 0) return i;
+        request->blocks[i] = page;
+        *n_idle += scheduler->pool.pages[page].n_users == 0;
+    }
+    return n_pages;
+}
+
+/* The first n_hits pages of the request are shared: their tokens need no computing. */
+static void share_prefix(struct qd_scheduler *scheduler, struct qd_sched_request *request, int32_t n_hits,
+                         struct qd_schedule *out)
+{
+    for (int32_t i = 0; i < n_hits; i++) qd_kv_pool_share(&scheduler->pool, request->blocks[i]);
+    request->n_blocks = request->n_labelled = n_hits;
+    request->n_computed = n_hits * QD_KV_BLOCK_SIZE;
+    if (request->n_preemptions > 0) {
+        out->n_rehit_tokens += request->n_computed;
+        return;
+    }
+    out->n_query_tokens += request->n_known;
+    out->n_hit_tokens += request->n_computed;
 }
 
 static void schedule_waiting(struct qd_scheduler *scheduler, struct qd_schedule *out)
@@ -203,18 +251,20 @@ static void schedule_waiting(struct qd_scheduler *scheduler, struct qd_schedule 
     while (scheduler->waiting.head != NULL && scheduler->running.n < scheduler->config.max_num_seqs &&
            out->n_tokens < scheduler->config.max_num_batched_tokens) {
         struct qd_sched_request *request = scheduler->waiting.head;
-        int32_t n = wanted(scheduler, request, scheduler->config.max_num_batched_tokens - out->n_tokens);
+        int32_t n_idle, n_hits = find_prefix(scheduler, request, &n_idle);
         /* The whole known sequence must fit now, though only a chunk of it may be computed: admitting on the
          * chunk alone over-admits and then thrashes. Nobody overtakes the head of the queue. */
-        if (blocks_of(request->n_known) > scheduler->pool.n_free) return;
-        QD_ASSERT(n > 0);
+        if (blocks_of(request->n_known) - n_hits + n_idle > scheduler->pool.n_free) return;
         list_remove(&scheduler->waiting, request);
         list_insert(&scheduler->running, request, NULL);
         request->place = QD_SCHED_RUNNING;
         request->slot = scheduler->free_slots[--scheduler->n_free_slots];
-        bool grown = grow(scheduler, request, n);
+        share_prefix(scheduler, request, n_hits, out);
+        int32_t n = wanted(scheduler, request, scheduler->config.max_num_batched_tokens - out->n_tokens);
+        QD_ASSERT(n > 0);
+        bool grown = grow(scheduler, request, request->n_computed + n);
         QD_ASSERT(grown);
-        append(out, request, n);
+        append(scheduler, out, request, n);
         out->n_admitted++;
     }
 }
@@ -226,11 +276,21 @@ void qd_scheduler_step(qd_scheduler_t *scheduler, struct qd_schedule *out)
     if (out->n_preempted == 0) schedule_waiting(scheduler, out);
 }
 
+void qd_sched_request_hash(struct qd_sched_request *request)
+{
+    for (; request->n_hashes < request->n_known / QD_KV_BLOCK_SIZE; request->n_hashes++) {
+        const struct qd_block_hash first = {{0, 0}};
+        request->hashes[request->n_hashes] =
+            qd_block_hash_next(request->n_hashes > 0 ? request->hashes[request->n_hashes - 1] : first,
+                               request->tokens + request->n_hashes * QD_KV_BLOCK_SIZE);
+    }
+}
+
 void qd_scheduler_token(qd_scheduler_t *scheduler, struct qd_sched_request *request)
 {
-    (void)scheduler;
     QD_ASSERT(request->place == QD_SCHED_RUNNING && request->n_computed == request->n_known);
     request->n_known++;
+    if (scheduler->config.prefix_caching) qd_sched_request_hash(request);
 }
 
 struct qd_sched_request *qd_scheduler_oldest(const qd_scheduler_t *scheduler)

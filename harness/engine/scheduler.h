@@ -21,6 +21,10 @@ struct qd_sched_request {
     int32_t slot;     /* in [0, max_num_seqs) while running, else -1 */
     int32_t n_blocks; /* pages held */
     int32_t *blocks;  /* [n_blocks], room for the longest the request can become */
+    const int32_t *tokens;        /* [n_known]; only read with prefix caching */
+    struct qd_block_hash *hashes; /* [n_hashes] of its full pages, room as blocks; only with prefix caching */
+    int32_t n_hashes;
+    int32_t n_labelled; /* pages held whose hash the pool knows */
     enum qd_sched_place place;
     struct qd_sched_request *prev, *next; /* list links */
 };
@@ -40,6 +44,9 @@ struct qd_schedule {
     int32_t n_blocks;    /* block table entries of all rows */
     int32_t n_preempted; /* in this step */
     int32_t n_admitted;
+    int32_t n_query_tokens; /* known tokens of the requests that were admitted for the first time */
+    int32_t n_hit_tokens;   /* of those: found in the prefix cache */
+    int32_t n_rehit_tokens; /* found there by requests that had been preempted */
 };
 
 struct qd_scheduler_config {
@@ -47,11 +54,13 @@ struct qd_scheduler_config {
     int32_t max_num_seqs;           /* requests running at once */
     int32_t max_model_len;          /* prompt + output of a request */
     int32_t n_kv_blocks;            /* pages of the pool, the null page included; >= 2 */
+    int32_t long_prefill_token_threshold; /* the most of a request's tokens in one step; 0: no such limit */
+    bool prefix_caching;
 };
 
 typedef struct qd_scheduler qd_scheduler_t;
 
-/* QD_ERR_ARGUMENT when a limit is below 1 (pages: 2), QD_ERR_NO_MEMORY. A budget below max_num_seqs is the
+/* QD_ERR_ARGUMENT when a limit is below 1 (pages: 2, threshold: 0), QD_ERR_NO_MEMORY. A budget below max_num_seqs is the
  * caller's rule to refuse; the scheduler works with any. */
 qd_status qd_scheduler_create(const struct qd_scheduler_config *config, qd_scheduler_t **out, char *err,
                               size_t errlen);
@@ -70,7 +79,11 @@ void qd_scheduler_remove(qd_scheduler_t *scheduler, struct qd_sched_request *req
  * allocates. */
 void qd_scheduler_step(qd_scheduler_t *scheduler, struct qd_schedule *out);
 
-/* A token was sampled for the running request (n_known grows by one). */
+/* Hashes the full pages of known tokens that have no hash yet: once before add where there is a prompt, so that the
+ * scheduler's thread need not. */
+void qd_sched_request_hash(struct qd_sched_request *request);
+
+/* A token was sampled for the running request (n_known grows by one); it is in `tokens` already. */
 void qd_scheduler_token(qd_scheduler_t *scheduler, struct qd_sched_request *request);
 
 /* The first running request, else the first waiting one, else NULL. */

@@ -64,7 +64,7 @@ static bool print_request(FILE *out, const struct qd_request_record *r, uint64_t
             index, r->replica, r->prompt_len, r->max_tokens, r->output_len);
     fprintf(out, ",\"completed\":%s", qd_request_completed(r) ? "true" : "false");
     if (!print_text(out, "finish", r->finish) || !print_text(out, "error", r->error)) return false;
-    fprintf(out, ",\"preemptions\":%d", r->preemptions);
+    fprintf(out, ",\"preemptions\":%d,\"hit_tokens\":%d", r->preemptions, r->hit_tokens);
     print_time(out, "intended_ns", true, r->intended_ns, origin);
     print_time(out, "submit_ns", true, r->submit_ns, origin);
     print_time(out, "scheduled_ns", r->scheduled_ns != 0, r->scheduled_ns, origin);

@@ -18,6 +18,7 @@ struct qd_request_record {
     int32_t output_len;    /* tokens handed out */
     int32_t replica;
     int32_t preemptions;
+    int32_t hit_tokens; /* of the prompt, found in the prefix cache */
     bool success;          /* ended by length or stop with at least one token */
     const char *finish;    /* "length", "stop", "abort", "error", "refused" */
     const char *error;     /* NULL, or the reason; owned by the run */

@@ -145,6 +145,8 @@ static void put_configuration(cJSON *o, const struct qd_run_result *run, bool *o
     qd_json_put_int(engine, "max_num_seqs", run->max_num_seqs, ok);
     qd_json_put_int(engine, "max_model_len", run->max_model_len, ok);
     qd_json_put_int(engine, "n_kv_blocks", run->n_kv_blocks, ok);
+    qd_json_put_bool(engine, "prefix_caching", run->prefix_caching, ok);
+    qd_json_put_int(engine, "long_prefill_token_threshold", run->long_prefill_token_threshold, ok);
     cJSON *warmup = qd_json_put_object(o, "warmup", ok);
     qd_json_put_int(warmup, "num_warmups", run->num_warmups, ok);
     qd_json_put_number(warmup, "duration_s", (double)run->warmup_ns / 1e9, ok);
@@ -181,6 +183,9 @@ static void put_replica(cJSON *array, const struct qd_replica_stats *s, int64_t 
     qd_json_put_int(o, "n_finished", (int64_t)s->n_finished, ok);
     qd_json_put_int(o, "n_preemptions", (int64_t)s->n_preemptions, ok);
     qd_json_put_int(o, "n_recomputed_tokens", (int64_t)s->n_recomputed_tokens, ok);
+    qd_json_put_int(o, "n_query_tokens", (int64_t)s->n_query_tokens, ok);
+    qd_json_put_int(o, "n_hit_tokens", (int64_t)s->n_hit_tokens, ok);
+    qd_json_put_int(o, "n_rehit_tokens", (int64_t)s->n_rehit_tokens, ok);
     qd_json_put_int(o, "peak_running", s->peak_running, ok);
     qd_json_put_int(o, "peak_waiting", s->peak_waiting, ok);
     qd_json_put_int(o, "peak_kv_blocks", s->peak_kv_blocks, ok);
@@ -203,10 +208,13 @@ cJSON *qd_run_result_to_json(const struct qd_run_result *run)
     put_origin(own, run, &ok);
     put_configuration(own, run, &ok);
     put_metrics(own, &run->metrics, &ok);
-    uint64_t n_preemptions = 0;
-    for (int i = 0; i < run->dp; i++)
+    uint64_t n_preemptions = 0, n_hit_tokens = 0;
+    for (int i = 0; i < run->dp; i++) {
         n_preemptions += run->replicas[i].n_preemptions;
+        n_hit_tokens += run->replicas[i].n_hit_tokens;
+    }
     qd_json_put_int(own, "preemptions", (int64_t)n_preemptions, &ok);
+    qd_json_put_int(own, "hit_tokens", (int64_t)n_hit_tokens, &ok);
     double imbalance = qd_replica_imbalance(run->replicas, run->dp);
     qd_json_put_number(own, "imbalance", imbalance, &ok);
     cJSON *replicas = qd_json_put_array(own, "replicas", &ok);

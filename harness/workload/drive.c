@@ -126,7 +126,10 @@ static void take_event(struct drive *drive, const struct qd_event *event)
     record->preemptions = event->preemptions;
     drive->last_event_ns = event->time_ns;
     if (event->token >= 0 && record->output_len < record->max_tokens) {
-        if (event->output_index == 0) record->scheduled_ns = event->scheduled_ns;
+        if (event->output_index == 0) {
+            record->scheduled_ns = event->scheduled_ns;
+            record->hit_tokens = event->hit_tokens;
+        }
         record->token_ns[record->output_len++] = event->time_ns;
         drive->n_tokens++;
     }

@@ -12,7 +12,7 @@ CUDA_CFLAGS := -std=c11 -O2 -g -ffp-contract=off -fno-strict-aliasing $(filter-o
 
 CUDA_BUILD   := $(BUILD)/cuda
 CUDA_LIBRARY := $(BUILD)/libqdyno_cuda.so
-CUDA_OBJECTS := $(patsubst %,$(CUDA_BUILD)/%.o,$(CUDA_SOURCES) $(sort $(wildcard kernels/cuda/*.c)) kernels/base/status.c kernels/step.c)
+CUDA_OBJECTS := $(patsubst %,$(CUDA_BUILD)/%.o,$(CUDA_SOURCES) $(sort $(wildcard kernels/cuda/*.c)) kernels/base/status.c kernels/library.c kernels/step.c)
 # The tests compare with the specification and make their inputs with the random numbers of kernels/base.
 GPU_TEST_OBJECTS := $(filter-out $(CUDA_OBJECTS),$(patsubst %,$(CUDA_BUILD)/%.o,$(wildcard kernels/ref/*.c kernels/base/*.c) \
                     $(filter %.c %.cc,$(GPU_SUPPORT)) $(wildcard tests/gpu/*.cu)))

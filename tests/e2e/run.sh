@@ -36,6 +36,17 @@ prompts_of_a_file_in_a_closed_loop() {
     equal 2 "$("$JSON" "$TMP/run/result.json" max_concurrency)"
 }
 
+equal_beginnings_are_computed_once() {
+    for device in null cpu; do
+        exits 0 "$QDYNO" run --model "$TINY" --device $device --num-prompts 6 --random-prefix-len 64 --input-len 16 \
+            --output-len 3 --max-concurrency 1 --enable-prefix-caching --result-dir "$TMP/run"
+        out_has '320 of 480 prompt tokens hit'
+        result "$TMP/run"
+        equal 320 "$("$JSON" "$TMP/run/result.json" qdyno/hit_tokens)"
+        equal '0 64 64 64 64 64' "$("$JSON" -l "$TMP/run/requests.jsonl" hit_tokens | xargs)"
+    done
+}
+
 dummy_weights_need_no_files() {
     exits 0 "$QDYNO" run --model micro --load-format dummy --num-prompts 3 --input-len 9 --output-len 3 --result-dir "$TMP/run"
     result "$TMP/run"
@@ -156,6 +167,7 @@ a_signal_ends_a_closed_loop_in_order() { interrupt TERM --num-prompts 3000 --out
 check random_prompts_in_a_burst
 check prompts_of_a_file_in_a_closed_loop
 check dummy_weights_need_no_files
+check equal_beginnings_are_computed_once
 check the_null_device_only_schedules
 check json_goes_to_stdout_alone
 check names_of_result_files

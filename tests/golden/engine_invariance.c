@@ -25,6 +25,8 @@ struct variation {
     int64_t budget, seqs, n_kv_blocks;
     int dp, n_threads;
     size_t n_at_once; /* 0: all in the same step */
+    int64_t threshold; /* long_prefill_token_threshold */
+    bool prefix_caching; /* the same requests were served before */
 };
 
 /* Each request alone, its prompt in one piece. */
@@ -50,6 +52,11 @@ static const struct variation variations[] = {
     {"tiny pool, budget 256", .budget = 256, .n_kv_blocks = TINY_POOL, .n_threads = 1},
     {"tiny pool, budget 4096", .budget = 4096, .n_kv_blocks = TINY_POOL},
     {"tiny pool, DP 2", .budget = 64, .dp = 2, .n_kv_blocks = TINY_POOL},
+    {"prefix caching", .budget = 4096, .prefix_caching = true},
+    {"prefix caching, budget 17", .budget = 17, .n_at_once = 3, .prefix_caching = true},
+    {"prefix caching, tiny pool", .budget = 64, .n_kv_blocks = TINY_POOL, .prefix_caching = true},
+    {"prefix caching, DP 2", .budget = 64, .dp = 2, .prefix_caching = true},
+    {"long prefill threshold", .budget = 64, .threshold = 19},
 };
 enum { N_VARIATIONS = sizeof variations / sizeof *variations };
 
@@ -89,28 +96,36 @@ static struct qd_instance_options options_of(const struct variation *v, const ch
     options.n_threads = v->n_threads;
     options.max_num_batched_tokens = v->budget;
     options.max_num_seqs = v->seqs;
+    options.prefix_caching = v->prefix_caching;
+    options.long_prefill_token_threshold = v->threshold;
     if (v->n_kv_blocks > 0) options.n_kv_blocks = v->n_kv_blocks;
     return options;
 }
 
-/* Serves the requests; the tiny pools must preempt and the others must not. */
+/* Serves the requests; the tiny pools must preempt and the others must not, and what is cached must be hit. */
 static struct reply *run(const struct variation *v, const struct qd_instance_options *options,
                          const struct requests *r)
 {
     qd_instance_t *instance = open_instance(options);
-    struct reply *replies = serve(qd_instance_engine(instance), r->of, N_REQUESTS, v->n_at_once);
-    uint64_t n_preemptions = 0, n_recomputed = 0;
+    uint64_t n_preemptions = 0, n_recomputed = 0, n_hits = 0;
     int n_noticed = 0;
+    if (v->prefix_caching) {
+        replies_free(serve(qd_instance_engine(instance), r->of, N_REQUESTS, v->n_at_once));
+        qd_engine_reset_stats(qd_instance_engine(instance));
+    }
+    struct reply *replies = serve(qd_instance_engine(instance), r->of, N_REQUESTS, v->n_at_once);
     for (int i = 0; i < options->dp; i++) {
         struct qd_replica_stats stats = qd_engine_stats(qd_instance_engine(instance), i);
         n_preemptions += stats.n_preemptions;
         n_recomputed += stats.n_recomputed_tokens;
+        n_hits += stats.n_hit_tokens + stats.n_rehit_tokens;
     }
     for (int i = 0; i < N_REQUESTS; i++) {
         n_noticed += replies[i].preemptions;
         assert_int_equal(replies[i].replica, i % options->dp);
     }
     assert_int_equal(n_preemptions, n_noticed);
+    assert_int_equal(n_hits > 0, v->prefix_caching);
     if (v->n_kv_blocks > 0)
         assert_true(n_preemptions >= 3 && n_recomputed > 0);
     else

@@ -2,18 +2,20 @@
  *
  * A request is a letter. A step's expectation lists its rows in order, `a:0+16*` being 16 tokens of a from
  * position 0 on with the last one sampled; `!n` at the end: n requests were preempted. After each step every
- * sampled request gets its token and leaves once it has max_tokens of them.
+ * sampled request gets its token and leaves once it has max_tokens of them. Requests of one family have the same
+ * tokens at the same positions, prompt and output; without a family nobody shares any.
  */
 #include "tests/support/test.h"
 
 #include "harness/engine/scheduler.h"
 
-enum { MAX_PAGES = 16, N_LETTERS = 26 };
+enum { MAX_PAGES = 16, MAX_TOKENS = MAX_PAGES * QD_KV_BLOCK_SIZE, N_LETTERS = 26 };
 
 struct arrival {
     char name;
     int before_step; /* index of the step it is there for; 0: from the beginning */
     int n_prompt, max_tokens;
+    int family;
 };
 
 struct trace {
@@ -25,6 +27,8 @@ struct trace {
 struct simulated {
     struct qd_sched_request sched;
     int32_t pages[MAX_PAGES];
+    int32_t tokens[MAX_TOKENS];
+    struct qd_block_hash hashes[MAX_PAGES];
     int max_tokens;
 };
 
@@ -62,8 +66,13 @@ static void arrive(qd_scheduler_t *scheduler, const struct trace *trace, int ste
         request->sched = (struct qd_sched_request){.id = (uint64_t)arrival->name,
                                                    .n_prompt = arrival->n_prompt,
                                                    .n_known = arrival->n_prompt,
-                                                   .blocks = request->pages};
+                                                   .blocks = request->pages,
+                                                   .tokens = request->tokens,
+                                                   .hashes = request->hashes};
         request->max_tokens = arrival->max_tokens;
+        int family = arrival->family > 0 ? arrival->family : arrival->name;
+        for (int i = 0; i < MAX_TOKENS; i++) request->tokens[i] = family * MAX_TOKENS + i;
+        if (trace->config.prefix_caching) qd_sched_request_hash(&request->sched);
         qd_scheduler_add(scheduler, &request->sched);
     }
 }
@@ -256,6 +265,114 @@ static void a_request_with_nothing_to_compute_is_skipped(void **state)
     });
 }
 
+#define CACHED(budget, seqs, model_len, pages)                                                              \
+    {                                                                                                        \
+        .max_num_batched_tokens = (budget), .max_num_seqs = (seqs), .max_model_len = (model_len),            \
+        .n_kv_blocks = (pages), .prefix_caching = true                                                       \
+    }
+
+static void full_pages_of_an_ended_request_are_shared(void **state)
+{
+    (void)state;
+    /* a leaves 2 full pages of its 40 tokens; b has the same 40 and 10 more. */
+    run_trace(&(struct trace){
+        .config = CACHED(64, 8, 64, 16),
+        .arrivals = {{'a', 0, 40, 1, 1}, {'b', 1, 50, 2, 1}, {'c', 1, 20, 1, 2}},
+        .steps = {"a:0+40*", "b:32+18* c:0+20*", "b:50+1*", ""},
+    });
+}
+
+static void at_least_one_token_of_a_prompt_is_computed(void **state)
+{
+    (void)state;
+    /* All 48 tokens are there in 3 pages, but the logits of the last are not: its page is computed again. */
+    run_trace(&(struct trace){
+        .config = CACHED(64, 8, 64, 16),
+        .arrivals = {{'a', 0, 48, 1, 1}, {'b', 1, 48, 1, 1}, {'c', 1, 49, 1, 1}, {'d', 1, 16, 1, 1}},
+        .steps = {"a:0+48*", "b:32+16* c:48+1* d:0+16*", ""},
+    });
+}
+
+static void requests_of_one_step_share_too(void **state)
+{
+    (void)state;
+    run_trace(&(struct trace){
+        .config = CACHED(64, 8, 64, 16),
+        .arrivals = {{'a', 0, 33, 2, 1}, {'b', 0, 33, 1, 1}},
+        .steps = {"a:0+33* b:32+1*", "a:33+1*", ""},
+    });
+}
+
+static void a_page_is_shared_only_when_all_of_it_is_scheduled(void **state)
+{
+    (void)state;
+    /* In step 0 a has 24 tokens: one full page. */
+    run_trace(&(struct trace){
+        .config = CACHED(24, 8, 64, 16),
+        .arrivals = {{'a', 0, 40, 1, 1}, {'b', 1, 40, 1, 1}},
+        .steps = {"a:0+24", "a:24+16* b:32+8*", ""},
+    });
+}
+
+static void output_is_shared_as_prompts_are(void **state)
+{
+    (void)state;
+    /* a computes 15 + 17 tokens: two full pages, the last sampled token is never computed. */
+    run_trace(&(struct trace){
+        .config = CACHED(64, 8, 64, 16),
+        .arrivals = {{'a', 0, 30, 3, 1}, {'b', 3, 40, 1, 1}},
+        .steps = {"a:0+30*", "a:30+1*", "a:31+1*", "b:32+8*", ""},
+    });
+}
+
+static void shared_pages_leave_room_for_others(void **state)
+{
+    (void)state;
+    /* 5 pages: a and b hold 2 together and one more each; c needs 2, of which there is 1. Without sharing b would
+     * have had to wait. */
+    run_trace(&(struct trace){
+        .config = CACHED(64, 8, 64, 6),
+        .arrivals = {{'a', 0, 40, 3, 1}, {'b', 1, 40, 2, 1}, {'c', 1, 20, 1, 2}},
+        .steps = {"a:0+40*", "a:40+1* b:32+8*", "a:41+1* b:40+1*", "c:0+20*", ""},
+    });
+}
+
+static void idle_pages_that_are_hit_do_not_count_as_free(void **state)
+{
+    (void)state;
+    /* 4 pages, all free after a, 2 of them with its prefix. c takes one that is not. b needs 4: 2 hits and 2 more, of
+     * which there is 1, though 3 pages are free. */
+    run_trace(&(struct trace){
+        .config = CACHED(64, 8, 64, 5),
+        .arrivals = {{'a', 0, 40, 1, 1}, {'c', 1, 3, 2, 2}, {'b', 1, 50, 1, 1}},
+        .steps = {"a:0+40*", "c:0+3*", "c:3+1*", "b:32+18*", ""},
+    });
+}
+
+static void a_preempted_request_finds_its_own_pages(void **state)
+{
+    (void)state;
+    /* As the_last_running_request_is_preempted: b's first page survives, its second is taken by a, which needs a
+     * third: pages without a hash go first, then the end of b's prefix. */
+    run_trace(&(struct trace){
+        .config = CACHED(64, 8, 64, 5),
+        .arrivals = {{'a', 0, 31, 4}, {'b', 0, 31, 4}},
+        .steps = {"a:0+31* b:0+31*", "a:31+1* b:31+1*", "a:32+1* !1", "a:33+1*", "b:16+17*", "b:33+1*", ""},
+    });
+}
+
+static void long_prefills_are_cut_at_the_threshold(void **state)
+{
+    (void)state;
+    /* Several prefills are under way at once, which the budget alone never does. */
+    run_trace(&(struct trace){
+        .config = {.max_num_batched_tokens = 30, .max_num_seqs = 8, .max_model_len = 64, .n_kv_blocks = 16,
+                   .long_prefill_token_threshold = 12},
+        .arrivals = {{'a', 0, 20, 2}, {'b', 0, 30, 1}, {'c', 0, 4, 2}},
+        .steps = {"a:0+12 b:0+12 c:0+4*", "a:12+8* b:12+12 c:4+1*", "a:20+1* b:24+6*", ""},
+    });
+}
+
 static void removal_frees_pages_in_every_state(void **state)
 {
     (void)state;
@@ -322,6 +439,15 @@ int main(void)
         cmocka_unit_test(a_request_that_is_the_last_preempts_itself),
         cmocka_unit_test(a_preempted_prefill_starts_over_in_chunks),
         cmocka_unit_test(a_request_with_nothing_to_compute_is_skipped),
+        cmocka_unit_test(full_pages_of_an_ended_request_are_shared),
+        cmocka_unit_test(at_least_one_token_of_a_prompt_is_computed),
+        cmocka_unit_test(requests_of_one_step_share_too),
+        cmocka_unit_test(a_page_is_shared_only_when_all_of_it_is_scheduled),
+        cmocka_unit_test(output_is_shared_as_prompts_are),
+        cmocka_unit_test(shared_pages_leave_room_for_others),
+        cmocka_unit_test(idle_pages_that_are_hit_do_not_count_as_free),
+        cmocka_unit_test(a_preempted_request_finds_its_own_pages),
+        cmocka_unit_test(long_prefills_are_cut_at_the_threshold),
         cmocka_unit_test(removal_frees_pages_in_every_state),
         cmocka_unit_test(a_limit_below_one_is_refused),
     };
