@@ -65,7 +65,7 @@ static void *in_param(const struct state *s, const struct qd_ptx_instruction *i,
 {
     for (unsigned p = 0; p < s->entry->n_params; p++) {
         const uintptr_t start = (uintptr_t)s->args[p];
-        if (address >= start && address + bytes <= start + s->entry->params[p].bytes) return (void *)address;
+        if (address >= start && address + bytes <= start + s->entry->param_bytes[p]) return (void *)address;
     }
     qd_emu_fail(site_of(s, i), "ld.param: %zu bytes outside of every parameter", bytes);
 }
@@ -118,23 +118,14 @@ static void store(const struct state *s, const struct qd_ptx_instruction *i)
     }
 }
 
-/* d, [address], a: the sum with a; or d, [address], a, b: b in a's place. Relaxed, as the hardware's. What
- * changes nothing may be a poll in a loop. */
-static void change_atomically(const struct state *s, const struct qd_ptx_instruction *i, bool is_add)
+/* d, [address], a: the sum with a. Relaxed, as the hardware's. What changes nothing may be a poll in a loop. */
+static void add_atomically(const struct state *s, const struct qd_ptx_instruction *i)
 {
     const uint16_t *o = i->operand;
-    uint32_t *p = memory(s, i, o[1], sizeof *p), old = s->r[o[2]].u32;
-    bool is_changed;
-    if (is_add) {
-        is_changed = old != 0;
-        old = __atomic_fetch_add(p, old, __ATOMIC_RELAXED);
-    } else {
-        is_changed =
-            __atomic_compare_exchange_n(p, &old, s->r[o[3]].u32, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED) &&
-            old != s->r[o[3]].u32;
-    }
-    s->r[o[0]].u32 = old;
-    if (is_changed)
+    uint32_t *p = memory(s, i, o[1], sizeof *p);
+    const uint32_t added = s->r[o[2]].u32;
+    s->r[o[0]].u32 = __atomic_fetch_add(p, added, __ATOMIC_RELAXED);
+    if (added != 0)
         qd_emu_note_progress();
     else
         qd_emu_spin(site_of(s, i));
@@ -194,22 +185,15 @@ static void pack(const struct state *s, const struct qd_ptx_instruction *i, unsi
     s->r[i->operand[0]].u64 = low | high << bits;
 }
 
-static void unpack(const struct state *s, const struct qd_ptx_instruction *i, unsigned bits)
-{
-    const uint64_t both = s->r[i->operand[2]].u64, mask = (UINT64_C(1) << bits) - 1;
-    s->r[i->operand[0]].u64 = both & mask;
-    s->r[i->operand[1]].u64 = both >> bits & mask;
-}
-
 /* ---- a thread ---- */
 
 static uint32_t special(unsigned index)
 {
     const struct qd_emu_thread *t = qd_emu_self;
-    const uint3 vectors[] = {t->index, t->place->block_dim, t->place->block_index, t->place->grid_dim};
-    if (index == 12) return t->lane;
-    const uint3 v = vectors[index / 3];
-    return index % 3 == 0 ? v.x : index % 3 == 1 ? v.y : v.z;
+    const struct qd_emu_place *place = t->place;
+    const uint32_t values[] = {t->index.x, place->block_dim.x, place->grid_dim.x, place->block_index.x,
+                               place->block_index.y}; /* as QD_PTX_SPECIAL_NAMES */
+    return values[index];
 }
 
 static void bind(const struct state *s)
@@ -239,8 +223,16 @@ static void execute_other(const struct state *s, const struct qd_ptx_instruction
     switch (i->op) {
     case QD_PTX_OP_PACK_16: pack(s, i, 16); break;
     case QD_PTX_OP_PACK_32: pack(s, i, 32); break;
-    case QD_PTX_OP_UNPACK_16: unpack(s, i, 16); break;
-    case QD_PTX_OP_UNPACK_32: unpack(s, i, 32); break;
+    case QD_PTX_OP_UNPACK_32:
+        r[o[1]].u64 = r[o[2]].u64 >> 32;
+        r[o[0]].u64 = r[o[2]].u32;
+        break;
+    case QD_PTX_OP_INSERT_32:
+        r[o[0]].b32 = (uint32_t)inserted(r[o[1]].b32, r[o[2]].b32, r[o[3]].u32, r[o[4]].u32, 32);
+        break;
+    case QD_PTX_OP_INSERT_64:
+        r[o[0]].b64 = inserted(r[o[1]].b64, r[o[2]].b64, r[o[3]].u32, r[o[4]].u32, 64);
+        break;
     case QD_PTX_OP_BAR_SYNC_ALL: qd_emu_barrier_sync(r[o[0]].u32, 0, site); break;
     case QD_PTX_OP_BAR_SYNC: qd_emu_barrier_sync(r[o[0]].u32, r[o[1]].u32, site); break;
     case QD_PTX_OP_BAR_ARRIVE: qd_emu_barrier_arrive(r[o[0]].u32, r[o[1]].u32, site); break;
@@ -248,11 +240,8 @@ static void execute_other(const struct state *s, const struct qd_ptx_instruction
     case QD_PTX_OP_FENCE: qd_emu_fence(); break;
     case QD_PTX_OP_SHUFFLE_INDEX: shuffle(s, i, QD_EMU_SHUFFLE_INDEX); break;
     case QD_PTX_OP_SHUFFLE_UP: shuffle(s, i, QD_EMU_SHUFFLE_UP); break;
-    case QD_PTX_OP_SHUFFLE_DOWN: shuffle(s, i, QD_EMU_SHUFFLE_DOWN); break;
     case QD_PTX_OP_SHUFFLE_XOR: shuffle(s, i, QD_EMU_SHUFFLE_XOR); break;
     case QD_PTX_OP_BALLOT: r[o[0]].b32 = qd_emu_ballot(r[o[2]].b32, r[o[1]].pred, site); break;
-    case QD_PTX_OP_VOTE_ANY: r[o[0]].pred = qd_emu_ballot(r[o[2]].b32, r[o[1]].pred, site) != 0; break;
-    case QD_PTX_OP_VOTE_ALL: r[o[0]].pred = qd_emu_ballot(r[o[2]].b32, !r[o[1]].pred, site) == 0; break;
     case QD_PTX_OP_LDMATRIX_1:
     case QD_PTX_OP_LDMATRIX_2:
     case QD_PTX_OP_LDMATRIX_4: load_matrices(s, i, false); break;
@@ -269,9 +258,7 @@ static void execute_other(const struct state *s, const struct qd_ptx_instruction
         break;
     case QD_PTX_OP_STORE_RELEASE: qd_emu_store_release((uint32_t *)memory(s, i, o[0], 4), r[o[1]].u32); break;
     case QD_PTX_OP_ATOMIC_ADD_GLOBAL:
-    case QD_PTX_OP_ATOMIC_ADD_SHARED: change_atomically(s, i, true); break;
-    case QD_PTX_OP_ATOMIC_SWAP_GLOBAL:
-    case QD_PTX_OP_ATOMIC_SWAP_SHARED: change_atomically(s, i, false); break;
+    case QD_PTX_OP_ATOMIC_ADD_SHARED: add_atomically(s, i); break;
     default: qd_emu_fail(site, "instruction %u is decoded, but not executed", i->op);
     }
 }
@@ -299,15 +286,6 @@ static void execute_other(const struct state *s, const struct qd_ptx_instruction
         const __typeof__(r->C) c = SOURCE(C, 3);                                                             \
         RESULT(result, value);                                                                               \
     }
-#define QUATERNARY(name, result, A, B, C, D, value)                                                          \
-    case QD_PTX_OP_##name: {                                                                                 \
-        const __typeof__(r->A) a = SOURCE(A, 1);                                                             \
-        const __typeof__(r->B) b = SOURCE(B, 2);                                                             \
-        const __typeof__(r->C) c = SOURCE(C, 3);                                                             \
-        const __typeof__(r->D) d = SOURCE(D, 4);                                                             \
-        RESULT(result, value);                                                                               \
-    }
-
 void qd_ptx_run_thread(void *const *args, const void *kernel)
 {
     const struct qd_ptx_entry *entry = kernel;
@@ -319,10 +297,8 @@ void qd_ptx_run_thread(void *const *args, const void *kernel)
         if (i->guard != 0 && (r[i->guard].pred != 0) != i->wanted) continue;
         switch (i->op) {
             QD_PTX_UNARY(UNARY)
-            QD_PTX_CONVERT(UNARY)
             QD_PTX_BINARY(BINARY)
             QD_PTX_TERNARY(TERNARY)
-            QD_PTX_QUATERNARY(QUATERNARY)
         case QD_PTX_OP_LOAD: load(&s, i); break;
         case QD_PTX_OP_STORE: store(&s, i); break;
         case QD_PTX_OP_BRANCH:
