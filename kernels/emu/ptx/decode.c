@@ -5,6 +5,14 @@
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+
+enum { MAX_WORD = 8 }; /* of a form */
+
+static bool is_same(const char *a, const char *b)
+{
+    return strcmp(a, b) == 0;
+}
 
 /* ---- forms ---- */
 
@@ -27,11 +35,11 @@ static const struct form forms[] = {
 };
 enum { N_FORMS = sizeof forms / sizeof *forms };
 
-static bool is_named(const struct form *f, struct qd_ptx_text opcode)
+static bool is_named(const struct form *f, const char *opcode)
 {
-    for (size_t i = 0; i < opcode.length; i++)
-        if (f->name[i] != opcode.at[i] && !(f->name[i] == '_' && opcode.at[i] == '.')) return false;
-    return f->name[opcode.length] == '\0';
+    const char *name = f->name;
+    while (*name != '\0' && (*name == *opcode || (*name == '_' && *opcode == '.'))) name++, opcode++;
+    return *name == *opcode;
 }
 
 /* A statement on its way to an instruction. */
@@ -39,69 +47,57 @@ struct matching {
     struct qd_ptx_loader *l;
     const struct qd_ptx_statement *s;
     const struct form *form;
-    const struct qd_ptx_text *token; /* next */
-    bool may_be_wider;               /* registers than their types */
-    bool is_address;                 /* the next value is an address's base */
-    bool is_refused;                 /* for good: no other form will do */
+    const struct qd_ptx_token *token; /* next */
+    bool may_be_wider;                /* registers than their types */
+    bool is_address;                  /* the next value is an address's base */
+    bool is_refused;                  /* for good: no other form will do */
     struct qd_ptx_instruction i;
 };
 
 /* The token cannot be what the form wants there; false. */
-static bool refuse(struct matching *m, struct qd_ptx_text token, const char *why)
+static bool refuse(struct matching *m, const char *token, const char *why)
 {
     m->is_refused = true;
-    return qd_ptx_refuse(m->l, m->s->line, "%.*s: `%.*s` %s", (int)m->s->opcode.length, m->s->opcode.at,
-                         (int)token.length, token.at, why);
+    return qd_ptx_refuse(m->l, m->s->line, "%s: `%s` %s", m->s->opcode, token, why);
 }
 
 /* ---- values ---- */
 
 /* The plan of a register, with its type; 0 when the name is none. */
-static uint16_t find_register(const struct qd_ptx_loader *l, struct qd_ptx_text name,
+static uint16_t find_register(const struct qd_ptx_loader *l, const char *name,
                               const struct qd_ptx_type **type)
 {
-    struct qd_ptx_text prefix = name, digits = {name.at + name.length, 0};
-    while (prefix.length > 0 && isdigit((unsigned char)prefix.at[prefix.length - 1]))
-        prefix.length--, digits.at--, digits.length++;
-    uint64_t index;
-    if (!qd_ptx_to_integer(digits, &index)) return 0;
     for (const struct qd_ptx_registers *r = l->registers; r < l->registers + l->n_registers; r++) {
-        if (!qd_ptx_equal(r->prefix, prefix) || index >= r->n) continue;
+        const size_t length = strlen(r->prefix);
+        uint64_t index;
+        if (strncmp(name, r->prefix, length) != 0 || !qd_ptx_to_integer(name + length, &index)) continue;
+        if (index >= r->n) continue;
         *type = r->type;
         return (uint16_t)(r->first + index);
     }
     return 0;
 }
 
-/* What a name that is no register stands for; false when it is nothing. `bytes`: of its value. */
-static bool find_binding(const struct qd_ptx_loader *l, struct qd_ptx_text name,
-                         struct qd_ptx_binding *binding, unsigned *bytes)
+static uint16_t find_plan(struct qd_ptx_loader *l, enum qd_ptx_plan_kind kind, uint64_t value)
 {
-    static const char *const specials[] = {QD_PTX_SPECIAL_NAMES};
-    *binding = (struct qd_ptx_binding){.kind = QD_PTX_BOUND_SPECIAL};
-    *bytes = sizeof(uint32_t);
-    for (; binding->index < sizeof specials / sizeof *specials; binding->index++)
-        if (qd_ptx_same(name, specials[binding->index])) return true;
-    *binding = (struct qd_ptx_binding){.kind = QD_PTX_BOUND_SHARED, .shared = l->module->shared};
-    for (; binding->shared != NULL; binding->shared = binding->shared->next)
-        if (qd_ptx_same(name, binding->shared->name)) return true;
-    binding->kind = QD_PTX_BOUND_PARAM;
-    *bytes = sizeof(uint64_t);
-    for (; binding->index < l->entry->n_params; binding->index++)
-        if (qd_ptx_equal(name, l->param_names[binding->index])) return true;
-    return false;
+    for (size_t i = l->n_plans; i-- > 0 && l->plans[i].kind != QD_PTX_PLAN_REGISTER;)
+        if (l->plans[i].kind == kind && l->plans[i].value == value) return (uint16_t)i;
+    return qd_ptx_add_plan(l, kind, value);
 }
 
-static uint16_t bind(struct qd_ptx_loader *l, struct qd_ptx_binding binding)
+/* The plan of what another name stands for; 0 when it is nothing. `bytes`: of its value. */
+static uint16_t find_name(struct qd_ptx_loader *l, const char *name, unsigned *bytes)
 {
-    struct qd_ptx_entry *e = l->entry;
-    for (const struct qd_ptx_binding *b = e->bindings; b < e->bindings + e->n_bindings; b++)
-        if (b->kind == binding.kind && b->index == binding.index && b->shared == binding.shared)
-            return b->slot;
-    binding.slot = qd_ptx_add_plan(l, QD_PTX_PLAN_BOUND, 0);
-    e->bindings = qd_ptx_grow(e->bindings, e->n_bindings, sizeof *e->bindings);
-    e->bindings[e->n_bindings++] = binding;
-    return binding.slot;
+    static const char *const specials[] = {QD_PTX_SPECIAL_NAMES};
+    *bytes = sizeof(uint32_t);
+    for (unsigned i = 0; i < sizeof specials / sizeof *specials; i++)
+        if (is_same(name, specials[i])) return find_plan(l, QD_PTX_PLAN_SPECIAL, i);
+    for (const struct qd_ptx_shared *object = l->module->shared; object != NULL; object = object->next)
+        if (is_same(name, object->name)) return find_plan(l, QD_PTX_PLAN_SHARED, (uintptr_t)object);
+    *bytes = sizeof(uint64_t);
+    for (unsigned i = 0; i < l->entry->n_params; i++)
+        if (is_same(name, l->param_names[i])) return find_plan(l, QD_PTX_PLAN_PARAM, i);
+    return 0;
 }
 
 /* Signed and unsigned are the same to a register, and bits are anything but a predicate. */
@@ -114,39 +110,29 @@ static bool is_compatible(const struct qd_ptx_type *declared, const struct qd_pt
            (declared->class == QD_PTX_CLASS_BITS || used->class == QD_PTX_CLASS_BITS);
 }
 
-static bool match_name(struct matching *m, struct qd_ptx_text name, const struct qd_ptx_type *type,
-                       uint16_t *plan)
+static bool match_name(struct matching *m, const char *name, const struct qd_ptx_type *type, uint16_t *plan)
 {
     const struct qd_ptx_type *declared;
     *plan = find_register(m->l, name, &declared);
     if (*plan != 0)
         return is_compatible(declared, type, m->may_be_wider && !m->is_address) ||
                refuse(m, name, "is a register of another type");
-    struct qd_ptx_binding binding;
     unsigned bytes;
-    if (!find_binding(m->l, name, &binding, &bytes)) return refuse(m, name, "is not declared");
-    if (bytes != type->bytes || type->class == QD_PTX_CLASS_FLOAT) return refuse(m, name, "has another type");
-    *plan = bind(m->l, binding);
-    return true;
-}
-
-static uint16_t constant(struct qd_ptx_loader *l, uint64_t value)
-{
-    for (size_t i = l->n_plans; i-- > 0 && l->plans[i].kind != QD_PTX_PLAN_REGISTER;)
-        if (l->plans[i].kind == QD_PTX_PLAN_CONSTANT && l->plans[i].value == value) return (uint16_t)i;
-    return qd_ptx_add_plan(l, QD_PTX_PLAN_CONSTANT, value);
+    *plan = find_name(m->l, name, &bytes);
+    if (*plan == 0) return refuse(m, name, "is not declared");
+    return (bytes == type->bytes && type->class != QD_PTX_CLASS_FLOAT) || refuse(m, name, "has another type");
 }
 
 /* 0f followed by the 8 hexadecimal digits of a float's bits. */
-static bool to_float(struct qd_ptx_text text, uint64_t *bits)
+static bool to_float(const char *text, uint64_t *bits)
 {
-    if (text.length != 2 + 8 || text.at[0] != '0' || tolower((unsigned char)text.at[1]) != 'f') return false;
     char *end;
-    *bits = strtoull(text.at + 2, &end, 16);
-    return end == text.at + text.length;
+    if (strncasecmp(text, "0f", 2) != 0) return false;
+    *bits = strtoull(text + 2, &end, 16);
+    return end == text + 2 + 8 && *end == '\0';
 }
 
-static bool match_constant(struct matching *m, struct qd_ptx_text token, const struct qd_ptx_type *type,
+static bool match_constant(struct matching *m, const char *token, const struct qd_ptx_type *type,
                            uint16_t *plan)
 {
     uint64_t bits;
@@ -159,17 +145,16 @@ static bool match_constant(struct matching *m, struct qd_ptx_text token, const s
             ? bits + 1 > 2 /* -1 is true, too */
             : bits << unused >> unused != bits && (uint64_t)((int64_t)(bits << unused) >> unused) != bits)
         return refuse(m, token, "is out of its type's range");
-    *plan = constant(m->l, type->class == QD_PTX_CLASS_PREDICATE ? bits != 0 : bits);
+    *plan = find_plan(m->l, QD_PTX_PLAN_CONSTANT, type->class == QD_PTX_CLASS_PREDICATE ? bits != 0 : bits);
     return true;
 }
 
-static bool match_value(struct matching *m, struct qd_ptx_text token, const struct qd_ptx_type *type)
+static bool match_value(struct matching *m, const char *token, const struct qd_ptx_type *type)
 {
     uint16_t plan = 0;
-    if (token.length == 0) return false;
-    if (isdigit((unsigned char)*token.at) || *token.at == '-') {
+    if (isdigit((unsigned char)*token) || *token == '-') {
         if (!match_constant(m, token, type, &plan)) return false;
-    } else if (strchr("{}[]|,+", *token.at) != NULL || !match_name(m, token, type, &plan)) {
+    } else if (strchr("{}[]|,+;", *token) != NULL || !match_name(m, token, type, &plan)) {
         return false;
     }
     m->i.operand[m->i.n_operands++] = plan;
@@ -189,27 +174,33 @@ static bool match_value(struct matching *m, struct qd_ptx_text token, const stru
 static bool match_offset(struct matching *m)
 {
     uint64_t offset;
-    if (!qd_ptx_same(*m->token, "+")) return true;
-    if (!qd_ptx_to_integer(m->token[1], &offset)) return false;
+    if (!is_same(m->token->text, "+")) return true;
+    if (!qd_ptx_to_integer(m->token[1].text, &offset)) return false;
     m->i.offset = (int32_t)offset;
-    if ((uint64_t)(int64_t)m->i.offset != offset)
-        return refuse(m, m->token[1], "is an offset beyond 32 bits");
+    if ((uint64_t)m->i.offset != offset) return refuse(m, m->token[1].text, "is an offset beyond 32 bits");
     m->token += 2;
     return true;
 }
 
-static bool match_word(struct matching *m, struct qd_ptx_text word)
+/* A type, a number, or what a word of the form stands for. */
+static bool match_word(struct matching *m, const char *word)
 {
-    const struct qd_ptx_text token = *m->token++;
+    const char *token = m->token++->text;
     struct qd_ptx_loader *l = m->l;
-    if (qd_ptx_same(word, "label")) {
+    uint64_t number;
+    if (is_same(word, "label")) {
         l->branches = qd_ptx_grow(l->branches, l->n_branches, sizeof *l->branches);
         l->branches[l->n_branches++] = (struct qd_ptx_place){token, l->entry->n_code, m->s->line};
         l->block++;
-        return true;
+    } else if (is_same(word, "number")) {
+        if (!qd_ptx_to_integer(token, &number) || number > INT32_MAX) return false;
+        m->i.offset = (int32_t)number;
+    } else if (isdigit((unsigned char)*word)) {
+        return is_same(word, token) || refuse(m, token, "is a number that is not supported here");
+    } else {
+        return match_value(m, token, qd_ptx_find_type(word));
     }
-    if (!isdigit((unsigned char)*word.at)) return match_value(m, token, qd_ptx_find_type(word));
-    return qd_ptx_equal(word, token) || refuse(m, token, "is a number that is not supported here");
+    return true;
 }
 
 /* The operands so far are written, unless they are an address. */
@@ -218,7 +209,7 @@ static bool end_written(struct matching *m)
     if (*m->form->operands != '[') m->i.n_written = m->i.n_operands;
     for (unsigned o = 0; o < m->i.n_written; o++)
         if (m->l->plans[m->i.operand[o]].kind != QD_PTX_PLAN_REGISTER)
-            return refuse(m, *m->s->tokens, "cannot be written");
+            return refuse(m, m->s->tokens->text, "cannot be written");
     if (strncmp(m->form->name, "cvt_", 4) == 0) m->may_be_wider = true;
     return true;
 }
@@ -226,35 +217,27 @@ static bool end_written(struct matching *m)
 static bool match_operands(struct matching *m)
 {
     for (const char *at = m->form->operands; *at != '\0';) {
-        struct qd_ptx_text word = {at, 0};
-        while (isalnum((unsigned char)at[word.length])) word.length++;
-        if (word.length > 0) {
-            if (!match_word(m, word)) return false;
-            at += word.length;
+        char part[MAX_WORD] = {*at++};
+        if (isalnum((unsigned char)*part)) {
+            for (unsigned n = 1; isalnum((unsigned char)*at); n++) part[n] = *at++;
+            if (!match_word(m, part)) return false;
             continue;
         }
-        const char c = *at++;
-        uint64_t number;
-        if (c == '#') {
-            if (!qd_ptx_to_integer(*m->token++, &number) || number > INT32_MAX) return false;
-            m->i.offset = (int32_t)number;
-            continue;
-        }
-        if (c == ']' && !match_offset(m)) return false;
-        if (!qd_ptx_same(*m->token++, c == '=' ? "," : (char[]){c, '\0'})) return false;
-        m->is_address = c == '[';
-        if (c == '=' && !end_written(m)) return false;
+        if (*part == ']' && !match_offset(m)) return false;
+        if (!is_same(m->token++->text, *part == '=' ? "," : part)) return false;
+        m->is_address = *part == '[';
+        if (*part == '=' && !end_written(m)) return false;
     }
-    return m->token == m->s->tokens + m->s->n_tokens;
+    return is_same(m->token->text, ";");
 }
 
 /* Whether the statement has the form's operands; it is the form's instruction then. */
 static bool match(struct matching *m)
 {
-    const struct qd_ptx_type *predicate = qd_ptx_find_type((struct qd_ptx_text){"pred", 4});
+    const struct qd_ptx_type *predicate = qd_ptx_find_type("pred");
     m->i = (struct qd_ptx_instruction){.op = m->form->op, .line = m->s->line, .wanted = m->s->wanted};
     m->token = m->s->tokens;
-    if (m->s->guard.length > 0 && !match_name(m, m->s->guard, predicate, &m->i.guard)) return false;
+    if (m->s->guard != NULL && !match_name(m, m->s->guard, predicate, &m->i.guard)) return false;
     m->may_be_wider = m->form->op == QD_PTX_OP_LOAD || m->form->op == QD_PTX_OP_STORE;
     if (!match_operands(m)) return false;
     if (strncmp(m->form->name, "ld.param.", 9) == 0) m->i.space = QD_PTX_PARAM;
@@ -279,5 +262,5 @@ bool qd_ptx_decode(struct qd_ptx_loader *l, const struct qd_ptx_statement *s)
         if (m.is_refused) return false;
         why = "not with such operands";
     }
-    return qd_ptx_refuse(l, s->line, "%.*s: %s", (int)s->opcode.length, s->opcode.at, why);
+    return qd_ptx_refuse(l, s->line, "%s: %s", s->opcode, why);
 }

@@ -118,7 +118,8 @@ static void store(const struct state *s, const struct qd_ptx_instruction *i)
     }
 }
 
-/* d, [address], a: the sum with a. Relaxed, as the hardware's. What changes nothing may be a poll in a loop. */
+/* d, [address], a: the sum with a. Relaxed, as the hardware's. What changes nothing may be a poll in a loop.
+ */
 static void add_atomically(const struct state *s, const struct qd_ptx_instruction *i)
 {
     const uint16_t *o = i->operand;
@@ -187,7 +188,7 @@ static void pack(const struct state *s, const struct qd_ptx_instruction *i, unsi
 
 /* ---- a thread ---- */
 
-static uint32_t special(unsigned index)
+static uint32_t special(uint64_t index)
 {
     const struct qd_emu_thread *t = qd_emu_self;
     const struct qd_emu_place *place = t->place;
@@ -196,22 +197,13 @@ static uint32_t special(unsigned index)
     return values[index];
 }
 
-static void bind(const struct state *s)
+static uint64_t start_value(const struct state *s, const struct qd_ptx_binding *b)
 {
-    for (const struct qd_ptx_binding *b = s->entry->bindings; b < s->entry->bindings + s->entry->n_bindings;
-         b++) {
-        union qd_ptx_slot *slot = &s->r[b->slot];
-        const struct qd_ptx_shared *object = b->shared;
-        switch (b->kind) {
-        case QD_PTX_BOUND_SPECIAL: slot->u64 = special(b->index); break;
-        case QD_PTX_BOUND_PARAM: slot->u64 = (uintptr_t)s->args[b->index]; break;
-        case QD_PTX_BOUND_SHARED:
-            slot->u64 =
-                qd_emu_shared_address(object->bytes == 0 ? qd_emu_shared_dynamic()
-                                                         : qd_emu_shared_object(object, object->bytes,
-                                                                                object->align, object->name));
-        }
-    }
+    const struct qd_ptx_shared *object = (const struct qd_ptx_shared *)(uintptr_t)b->value;
+    if (b->kind == QD_PTX_PLAN_SPECIAL) return special(b->value);
+    if (b->kind == QD_PTX_PLAN_PARAM) return (uintptr_t)s->args[b->value];
+    if (object->bytes == 0) return qd_emu_shared_address(qd_emu_shared_dynamic());
+    return qd_emu_shared_address(qd_emu_shared_object(object, object->bytes, object->align, object->name));
 }
 
 /* Everything that neither computes a value nor decides what comes next. */
@@ -292,7 +284,8 @@ void qd_ptx_run_thread(void *const *args, const void *kernel)
     union qd_ptx_slot r[entry->n_slots];
     for (size_t n = 0; n < entry->n_slots; n++) r[n] = entry->initial[n];
     const struct state s = {entry, args, r};
-    bind(&s);
+    for (const struct qd_ptx_binding *b = entry->bindings; b < entry->bindings + entry->n_bindings; b++)
+        r[b->slot].u64 = start_value(&s, b);
     for (const struct qd_ptx_instruction *i = entry->code;; i++) {
         if (i->guard != 0 && (r[i->guard].pred != 0) != i->wanted) continue;
         switch (i->op) {

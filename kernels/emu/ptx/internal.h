@@ -28,7 +28,6 @@ enum qd_ptx_op {
 
 enum {
     QD_PTX_MAX_OPERANDS = 14, /* mma's registers */
-    QD_PTX_MAX_TOKENS = 64,   /* of a statement */
     QD_PTX_MAX_PARAMS = 64,
     QD_PTX_MAX_SLOTS = 2048, /* 16 KiB of a thread's stack */
 };
@@ -57,35 +56,35 @@ struct qd_ptx_instruction {
     uint8_t n_elements; /* of a memory access, or registers of ldmatrix */
     bool is_signed;     /* a load's elements */
     uint8_t n_operands, n_written;
-    int32_t offset; /* of an address in bytes; a branch's target; the number of an # operand */
+    int32_t offset; /* of an address in bytes; a branch's target; the number that a form names */
     uint32_t line;  /* in the file */
     uint16_t operand[QD_PTX_MAX_OPERANDS]; /* slots: first those written */
 };
 
-struct qd_ptx_text { /* part of the file, or a string */
-    const char *at;
-    size_t length;
-};
-
 struct qd_ptx_shared {
     struct qd_ptx_shared *next; /* of the module */
-    char *name;
+    const char *name;
     uint32_t bytes, align; /* bytes 0: the launch's dynamic memory */
 };
 
-/* A slot whose value a thread finds when it starts. */
-enum qd_ptx_bound { QD_PTX_BOUND_SPECIAL, QD_PTX_BOUND_SHARED, QD_PTX_BOUND_PARAM };
+/* What a slot is for. Those of the last three get their values when a thread starts. */
+enum qd_ptx_plan_kind {
+    QD_PTX_PLAN_REGISTER,
+    QD_PTX_PLAN_CONSTANT,
+    QD_PTX_PLAN_SPECIAL, /* value: index in QD_PTX_SPECIAL_NAMES */
+    QD_PTX_PLAN_PARAM,   /* value: index; the slot gets its address */
+    QD_PTX_PLAN_SHARED,  /* value: a struct qd_ptx_shared; the slot gets its address */
+};
 struct qd_ptx_binding {
-    enum qd_ptx_bound kind;
+    enum qd_ptx_plan_kind kind;
     uint16_t slot;
-    unsigned index; /* of QD_PTX_SPECIAL_NAMES, or the parameter */
-    const struct qd_ptx_shared *shared;
+    uint64_t value;
 };
 #define QD_PTX_SPECIAL_NAMES "%tid.x", "%ntid.x", "%nctaid.x", "%ctaid.x", "%ctaid.y"
 
 struct qd_ptx_entry {
     struct qd_ptx_entry *next; /* of the module */
-    char *name;                /* mangled */
+    const char *name;          /* mangled */
     const char *file;          /* the module's path */
     unsigned max_threads;      /* of a block; 0: not said */
     unsigned n_params;
@@ -101,19 +100,24 @@ struct qd_ptx_entry {
 struct qd_ptx_module {
     struct qd_ptx_module *next;
     char *path;
+    char *words; /* the file's tokens, where names point */
     struct qd_ptx_entry *entries;
     struct qd_ptx_shared *shared;
 };
 
 /* ---- loading ---- */
 
+struct qd_ptx_token {
+    const char *text; /* "" at the end of the file */
+    unsigned line;
+};
+
 struct qd_ptx_statement {
     unsigned line;
     bool wanted;
-    struct qd_ptx_text guard; /* length 0: none */
-    struct qd_ptx_text opcode;
-    unsigned n_tokens;                                /* of the operands */
-    struct qd_ptx_text tokens[QD_PTX_MAX_TOKENS + 1]; /* one behind the last is empty */
+    const char *guard; /* NULL: none */
+    const char *opcode;
+    const struct qd_ptx_token *tokens; /* of the operands, up to a ; */
 };
 
 enum qd_ptx_class { QD_PTX_CLASS_BITS, QD_PTX_CLASS_INTEGER, QD_PTX_CLASS_FLOAT, QD_PTX_CLASS_PREDICATE };
@@ -126,22 +130,21 @@ struct qd_ptx_type {
 
 /* `.reg .b32 %r<9>` */
 struct qd_ptx_registers {
-    struct qd_ptx_text prefix;
+    const char *prefix;
     const struct qd_ptx_type *type;
     size_t first, n; /* plans */
 };
 
 struct qd_ptx_place { /* a label, or an instruction that names one */
-    struct qd_ptx_text label;
+    const char *label;
     size_t instruction;
     unsigned line;
 };
 
-/* A register, constant or binding while its entry is loaded; slots.c decides where it will be. */
-enum qd_ptx_plan_kind { QD_PTX_PLAN_REGISTER, QD_PTX_PLAN_CONSTANT, QD_PTX_PLAN_BOUND };
+/* What has a value while its entry is loaded; slots.c decides where it will be. */
 struct qd_ptx_plan {
     enum qd_ptx_plan_kind kind;
-    uint64_t value;  /* at a thread's start */
+    uint64_t value;  /* at a thread's start, or see above */
     unsigned block;  /* run of instructions without branches where it is used; 0: nowhere yet */
     bool is_shared;  /* used in that block only, and written first: its slot is another's before and after */
     size_t last_use; /* instruction */
@@ -150,16 +153,13 @@ struct qd_ptx_plan {
 
 struct qd_ptx_loader {
     struct qd_ptx_module *module;
-    const char *at; /* what is left of the file */
-    unsigned line;
-    struct qd_ptx_text token; /* length 0 at the end */
-    unsigned token_line;
+    const struct qd_ptx_token *token; /* next */
     char *err;
     size_t errlen;
 
     /* Of the entry that is being loaded. */
     struct qd_ptx_entry *entry;
-    struct qd_ptx_text param_names[QD_PTX_MAX_PARAMS];
+    const char *param_names[QD_PTX_MAX_PARAMS];
     struct qd_ptx_registers *registers;
     size_t n_registers;
     struct qd_ptx_place *labels, *branches;
@@ -173,19 +173,15 @@ struct qd_ptx_loader {
 bool qd_ptx_refuse(struct qd_ptx_loader *l, unsigned line, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-bool qd_ptx_same(struct qd_ptx_text text, const char *string);
-bool qd_ptx_equal(struct qd_ptx_text a, struct qd_ptx_text b);
-/* A copy that free() takes. */
-char *qd_ptx_string(struct qd_ptx_text text);
 /* Room for one more item behind n: returns the array, which may have moved. */
 void *qd_ptx_grow(void *array, size_t n, size_t item_bytes);
 /* u8 .. b64, f32, pred; NULL when it is none of them. */
-const struct qd_ptx_type *qd_ptx_find_type(struct qd_ptx_text name);
+const struct qd_ptx_type *qd_ptx_find_type(const char *name);
 /* Decimal, hexadecimal, negative; false when it is no number. */
-bool qd_ptx_to_integer(struct qd_ptx_text text, uint64_t *value);
+bool qd_ptx_to_integer(const char *text, uint64_t *value);
 
 /* parse.c: fills the module from the file's text; false with the reason in err. */
-bool qd_ptx_parse(struct qd_ptx_loader *l);
+bool qd_ptx_parse(struct qd_ptx_module *module, const char *text, char *err, size_t errlen);
 /* decode.c: appends the statement's instruction to the entry. */
 bool qd_ptx_decode(struct qd_ptx_loader *l, const struct qd_ptx_statement *s);
 /* slots.c: a new plan; which ones an instruction uses; a slot for every plan of the finished entry. */

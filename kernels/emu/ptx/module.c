@@ -86,7 +86,6 @@ static void destroy(struct qd_ptx_module *m)
     while (m->entries != NULL) {
         struct qd_ptx_entry *e = m->entries;
         m->entries = e->next;
-        free(e->name);
         free(e->code);
         free(e->initial);
         free(e->bindings);
@@ -95,10 +94,10 @@ static void destroy(struct qd_ptx_module *m)
     while (m->shared != NULL) {
         struct qd_ptx_shared *object = m->shared;
         m->shared = object->next;
-        free(object->name);
         free(object);
     }
     free(m->path);
+    free(m->words);
     free(m);
 }
 
@@ -135,9 +134,9 @@ int qd_emu_ptx_load(const char *path, char *err, size_t errlen)
     if (text == NULL) return -1;
     struct qd_ptx_module *m = calloc(1, sizeof *m);
     QD_ASSERT(m != NULL);
-    m->path = qd_ptx_string((struct qd_ptx_text){path, strlen(path)});
-    struct qd_ptx_loader loader = {.module = m, .at = text, .err = err, .errlen = errlen};
-    const bool done = qd_ptx_parse(&loader) && check_names(m, err, errlen);
+    m->path = strdup(path);
+    QD_ASSERT(m->path != NULL);
+    const bool done = qd_ptx_parse(m, text, err, errlen) && check_names(m, err, errlen);
     free(text);
     if (!done) {
         destroy(m);

@@ -22,23 +22,6 @@ bool qd_ptx_refuse(struct qd_ptx_loader *l, unsigned line, const char *format, .
     return false;
 }
 
-bool qd_ptx_same(struct qd_ptx_text text, const char *string)
-{
-    return qd_ptx_equal(text, (struct qd_ptx_text){string, strlen(string)});
-}
-
-bool qd_ptx_equal(struct qd_ptx_text a, struct qd_ptx_text b)
-{
-    return a.length == b.length && memcmp(a.at, b.at, a.length) == 0;
-}
-
-char *qd_ptx_string(struct qd_ptx_text text)
-{
-    char *copy = strndup(text.at, text.length);
-    QD_ASSERT(copy != NULL);
-    return copy;
-}
-
 void *qd_ptx_grow(void *array, size_t n, size_t item_bytes)
 {
     if (n != 0 && (n < FIRST_CAPACITY || (n & (n - 1)) != 0)) return array;
@@ -47,7 +30,7 @@ void *qd_ptx_grow(void *array, size_t n, size_t item_bytes)
     return array;
 }
 
-const struct qd_ptx_type *qd_ptx_find_type(struct qd_ptx_text name)
+const struct qd_ptx_type *qd_ptx_find_type(const char *name)
 {
     static const struct qd_ptx_type types[] = {
         {"u8", QD_PTX_CLASS_INTEGER, 1, false},     {"b8", QD_PTX_CLASS_BITS, 1, false},
@@ -59,18 +42,18 @@ const struct qd_ptx_type *qd_ptx_find_type(struct qd_ptx_text name)
         {"pred", QD_PTX_CLASS_PREDICATE, 1, false},
     };
     for (const struct qd_ptx_type *t = types; t < types + sizeof types / sizeof *types; t++)
-        if (qd_ptx_same(name, t->name)) return t;
+        if (strcmp(name, t->name) == 0) return t;
     return NULL;
 }
 
-bool qd_ptx_to_integer(struct qd_ptx_text text, uint64_t *value)
+bool qd_ptx_to_integer(const char *text, uint64_t *value)
 {
-    const bool is_negative = text.length > 0 && *text.at == '-';
+    const bool is_negative = *text == '-';
     char *end;
-    if (text.length == is_negative || !isdigit((unsigned char)text.at[is_negative])) return false;
-    *value = strtoull(text.at + is_negative, &end, 0);
+    if (!isdigit((unsigned char)text[is_negative])) return false;
+    *value = strtoull(text + is_negative, &end, 0);
     if (is_negative) *value = 0 - *value;
-    return end == text.at + text.length;
+    return *end == '\0';
 }
 
 /* ---- tokens: words, numbers, strings, and single characters ---- */
@@ -80,53 +63,65 @@ static bool is_word(char c)
     return isalnum((unsigned char)c) || (c != '\0' && strchr("_$%.", c) != NULL);
 }
 
-/* Inside of a word: L2::128B is one, while a label ends before its colon. */
-static bool continues_word(const char *at)
+/* Bytes of the token at `at`. L2::128B is one word, while a label ends before its colon. */
+static size_t token_length(const char *at)
 {
-    return is_word(*at) || (*at == ':' && (at[-1] == ':' || at[1] == ':'));
+    size_t n = 1;
+    if (*at == '"') {
+        n += strcspn(at + 1, "\"\n");
+        return n + (at[n] == '"');
+    }
+    if (*at != '-' && !is_word(*at)) return n;
+    while (is_word(at[n]) || (at[n] == ':' && (at[n - 1] == ':' || at[n + 1] == ':'))) n++;
+    return n;
 }
 
-static void next(struct qd_ptx_loader *l)
+/* Copies the text's tokens one by one into `words`; returns them, the last one being empty. */
+static struct qd_ptx_token *split(const char *at, char *words)
 {
-    while (isspace((unsigned char)*l->at) || strncmp(l->at, "//", 2) == 0) {
-        if (*l->at == '\n') l->line++;
-        l->at += *l->at == '/' ? strcspn(l->at, "\n") : 1;
+    struct qd_ptx_token *tokens = NULL;
+    size_t n = 0, length;
+    for (unsigned line = 1;; at += length, words += length + 1) {
+        while (isspace((unsigned char)*at) || strncmp(at, "//", 2) == 0) {
+            if (*at == '\n') line++;
+            at += *at == '/' ? strcspn(at, "\n") : 1;
+        }
+        tokens = qd_ptx_grow(tokens, n, sizeof *tokens);
+        tokens[n++] = (struct qd_ptx_token){words, line};
+        length = *at == '\0' ? 0 : token_length(at);
+        memcpy(words, at, length);
+        words[length] = '\0';
+        if (length == 0) return tokens;
     }
-    l->token_line = l->line;
-    const char *start = l->at;
-    if (*start == '"') {
-        l->at += 1 + strcspn(start + 1, "\"\n");
-        if (*l->at == '"') l->at++;
-    } else if (*start != '\0') {
-        do l->at++;
-        while ((*start == '-' || is_word(*start)) && continues_word(l->at));
-    }
-    l->token = (struct qd_ptx_text){start, (size_t)(l->at - start)};
 }
 
 static bool is(const struct qd_ptx_loader *l, const char *string)
 {
-    return qd_ptx_same(l->token, string);
+    return strcmp(l->token->text, string) == 0;
+}
+
+static bool is_end(const struct qd_ptx_loader *l)
+{
+    return is(l, "");
 }
 
 /* Steps over the token when it is this one. */
 static bool accept(struct qd_ptx_loader *l, const char *string)
 {
-    if (!is(l, string)) return false;
-    next(l);
-    return true;
+    const bool found = is(l, string);
+    l->token += found;
+    return found;
 }
 
 static bool refuse_token(struct qd_ptx_loader *l, const char *wanted)
 {
-    if (l->token.length == 0) return qd_ptx_refuse(l, l->token_line, "%s expected at the end", wanted);
-    return qd_ptx_refuse(l, l->token_line, "%s expected, not `%.*s`", wanted, (int)l->token.length,
-                         l->token.at);
+    if (is_end(l)) return qd_ptx_refuse(l, l->token->line, "%s expected at the end", wanted);
+    return qd_ptx_refuse(l, l->token->line, "%s expected, not `%s`", wanted, l->token->text);
 }
 
 static bool refuse_declaration(struct qd_ptx_loader *l)
 {
-    return qd_ptx_refuse(l, l->token_line, "%.*s is not supported", (int)l->token.length, l->token.at);
+    return qd_ptx_refuse(l, l->token->line, "%s is not supported", l->token->text);
 }
 
 static bool expect(struct qd_ptx_loader *l, const char *string)
@@ -134,18 +129,17 @@ static bool expect(struct qd_ptx_loader *l, const char *string)
     return accept(l, string) || refuse_token(l, string);
 }
 
-static bool take_word(struct qd_ptx_loader *l, struct qd_ptx_text *word)
+static bool take_word(struct qd_ptx_loader *l, const char **word)
 {
-    if (l->token.length == 0 || !is_word(*l->token.at)) return refuse_token(l, "a name");
-    *word = l->token;
-    next(l);
+    if (!is_word(*l->token->text)) return refuse_token(l, "a name");
+    *word = l->token++->text;
     return true;
 }
 
 static bool take_number(struct qd_ptx_loader *l, uint64_t *value)
 {
-    if (!qd_ptx_to_integer(l->token, value)) return refuse_token(l, "a number");
-    next(l);
+    if (!qd_ptx_to_integer(l->token->text, value)) return refuse_token(l, "a number");
+    l->token++;
     return true;
 }
 
@@ -153,16 +147,14 @@ static bool take_number(struct qd_ptx_loader *l, uint64_t *value)
 
 static bool take_type(struct qd_ptx_loader *l, const struct qd_ptx_type **type)
 {
-    *type = l->token.length > 1 && *l->token.at == '.'
-                ? qd_ptx_find_type((struct qd_ptx_text){l->token.at + 1, l->token.length - 1})
-                : NULL;
+    *type = *l->token->text == '.' ? qd_ptx_find_type(l->token->text + 1) : NULL;
     if (*type == NULL) return refuse_token(l, "a type");
-    next(l);
+    l->token++;
     return true;
 }
 
 /* [.align N] TYPE NAME [ [N] ]: a parameter or an object in shared memory, `bytes` in all; NAME[] has 0. */
-static bool take_variable(struct qd_ptx_loader *l, struct qd_ptx_text *name, uint32_t *align, uint32_t *bytes)
+static bool take_variable(struct qd_ptx_loader *l, const char **name, uint32_t *align, uint32_t *bytes)
 {
     const struct qd_ptx_type *type;
     uint64_t number = 0, n = 1;
@@ -181,19 +173,17 @@ static bool take_variable(struct qd_ptx_loader *l, struct qd_ptx_text *name, uin
 
 static bool parse_shared(struct qd_ptx_loader *l, bool is_extern)
 {
-    struct qd_ptx_text name;
-    uint32_t align, bytes;
-    const unsigned line = l->token_line;
-    if (!take_variable(l, &name, &align, &bytes) || !expect(l, ";")) return false;
-    if ((bytes == 0) != is_extern)
+    struct qd_ptx_shared object = {.next = l->module->shared}, *kept;
+    const unsigned line = l->token->line;
+    if (!take_variable(l, &object.name, &object.align, &object.bytes) || !expect(l, ";")) return false;
+    if ((object.bytes == 0) != is_extern)
         return qd_ptx_refuse(l, line, "shared memory is extern with [], or neither");
-    if (is_extern && align > MAX_ALIGN)
+    if (is_extern && object.align > MAX_ALIGN)
         return qd_ptx_refuse(l, line, "dynamic shared memory aligned to %u bytes, at most %d are promised",
-                             align, MAX_ALIGN);
-    struct qd_ptx_shared *object = malloc(sizeof *object);
-    QD_ASSERT(object != NULL);
-    *object = (struct qd_ptx_shared){l->module->shared, qd_ptx_string(name), bytes, align};
-    l->module->shared = object;
+                             object.align, MAX_ALIGN);
+    kept = qd_ptx_grow(NULL, 0, sizeof *kept);
+    *kept = object;
+    l->module->shared = kept;
     return true;
 }
 
@@ -216,33 +206,29 @@ static bool parse_registers(struct qd_ptx_loader *l)
 
 static bool parse_statement(struct qd_ptx_loader *l)
 {
-    struct qd_ptx_statement s = {.line = l->token_line};
+    struct qd_ptx_statement s = {.line = l->token->line};
     if (accept(l, "@")) {
         s.wanted = !accept(l, "!");
         if (!take_word(l, &s.guard)) return false;
     }
     if (!take_word(l, &s.opcode)) return false;
-    if (s.guard.length == 0 && accept(l, ":")) {
+    if (s.guard == NULL && accept(l, ":")) {
         l->labels = qd_ptx_grow(l->labels, l->n_labels, sizeof *l->labels);
         l->labels[l->n_labels++] = (struct qd_ptx_place){s.opcode, l->entry->n_code, s.line};
         l->block++;
         return true;
     }
-    for (; !is(l, ";"); next(l)) {
-        if (l->token.length == 0 || s.n_tokens == QD_PTX_MAX_TOKENS) return refuse_token(l, ";");
-        s.tokens[s.n_tokens++] = l->token;
-    }
-    next(l);
-    return qd_ptx_decode(l, &s);
+    s.tokens = l->token;
+    while (!is(l, ";") && !is_end(l)) l->token++;
+    return expect(l, ";") && qd_ptx_decode(l, &s);
 }
 
 static bool resolve_branches(struct qd_ptx_loader *l)
 {
     for (const struct qd_ptx_place *from = l->branches; from < l->branches + l->n_branches; from++) {
         const struct qd_ptx_place *to = l->labels, *end = l->labels + l->n_labels;
-        while (to < end && !qd_ptx_equal(to->label, from->label)) to++;
-        if (to == end)
-            return qd_ptx_refuse(l, from->line, "no label `%.*s`", (int)from->label.length, from->label.at);
+        while (to < end && strcmp(to->label, from->label) != 0) to++;
+        if (to == end) return qd_ptx_refuse(l, from->line, "no label `%s`", from->label);
         l->entry->code[from->instruction].offset = (int32_t)to->instruction;
     }
     return true;
@@ -256,12 +242,11 @@ static bool parse_params(struct qd_ptx_loader *l)
     if (!expect(l, "(")) return false;
     if (accept(l, ")")) return true;
     do {
-        uint32_t align;
+        uint32_t align, *bytes = &e->param_bytes[e->n_params];
         if (e->n_params == QD_PTX_MAX_PARAMS) return refuse_token(l, "at most 64 parameters");
-        if (!expect(l, ".param") ||
-            !take_variable(l, &l->param_names[e->n_params], &align, &e->param_bytes[e->n_params]))
+        if (!expect(l, ".param") || !take_variable(l, &l->param_names[e->n_params++], &align, bytes))
             return false;
-        if (e->param_bytes[e->n_params++] == 0 || align > MAX_ALIGN)
+        if (*bytes == 0 || align > MAX_ALIGN)
             return refuse_token(l, "a parameter of known size, aligned to at most 16");
     } while (accept(l, ","));
     return expect(l, ")");
@@ -272,13 +257,12 @@ static bool parse_limits(struct qd_ptx_loader *l)
 {
     while (!accept(l, "{")) {
         uint64_t product = 1, number;
-        const bool is_threads = is(l, ".maxntid");
-        if (!is_threads && !is(l, ".minnctapersm")) return refuse_token(l, "a limit of threads, or {");
+        const bool is_threads = accept(l, ".maxntid");
+        if (!is_threads && !accept(l, ".minnctapersm")) return refuse_token(l, "a limit of threads, or {");
         do {
-            next(l);
             if (!take_number(l, &number)) return false;
             product *= number;
-        } while (is(l, ","));
+        } while (accept(l, ","));
         if (is_threads) l->entry->max_threads = (unsigned)product;
     }
     return true;
@@ -286,41 +270,36 @@ static bool parse_limits(struct qd_ptx_loader *l)
 
 static bool parse_body(struct qd_ptx_loader *l)
 {
-    while (!accept(l, "}")) {
-        bool done;
-        if (accept(l, ".reg")) {
+    bool done = true;
+    while (done && !accept(l, "}")) {
+        if (accept(l, ".reg"))
             done = parse_registers(l);
-        } else if (accept(l, ".shared")) {
+        else if (accept(l, ".shared"))
             done = parse_shared(l, false);
-        } else if (accept(l, ".pragma")) {
-            next(l);
-            done = expect(l, ";");
-        } else {
-            done = l->token.length > 0 && *l->token.at == '.' ? refuse_declaration(l) : parse_statement(l);
-        }
-        if (!done) return false;
+        else if (accept(l, ".pragma"))
+            l->token++, done = expect(l, ";");
+        else
+            done = *l->token->text == '.' ? refuse_declaration(l) : parse_statement(l);
     }
-    return true;
+    return done;
 }
 
 static bool parse_entry(struct qd_ptx_loader *l)
 {
-    struct qd_ptx_text name;
-    if (!take_word(l, &name)) return false;
     struct qd_ptx_entry *e = calloc(1, sizeof *e);
     QD_ASSERT(e != NULL);
     e->next = l->module->entries;
-    e->name = qd_ptx_string(name);
     e->file = l->module->path;
     l->module->entries = l->entry = e;
     l->registers = NULL, l->labels = l->branches = NULL, l->plans = NULL;
     l->n_registers = l->n_labels = l->n_branches = l->n_plans = 0;
     l->block = 1;
     qd_ptx_add_plan(l, QD_PTX_PLAN_REGISTER, 0);
+    bool done = take_word(l, &e->name) && parse_params(l) && parse_limits(l) && parse_body(l);
     /* A jump to the end lands on a return of its own. */
-    const struct qd_ptx_statement end = {.line = l->token_line, .opcode = {"ret", 3}};
-    const bool done = parse_params(l) && parse_limits(l) && parse_body(l) && qd_ptx_decode(l, &end) &&
-                      resolve_branches(l) && qd_ptx_assign_slots(l);
+    static const struct qd_ptx_token nothing = {";", 0};
+    const struct qd_ptx_statement end = {.line = l->token->line, .opcode = "ret", .tokens = &nothing};
+    done = done && qd_ptx_decode(l, &end) && resolve_branches(l) && qd_ptx_assign_slots(l);
     free(l->registers);
     free(l->labels);
     free(l->branches);
@@ -328,24 +307,26 @@ static bool parse_entry(struct qd_ptx_loader *l)
     return done;
 }
 
-bool qd_ptx_parse(struct qd_ptx_loader *l)
+static bool parse_declaration(struct qd_ptx_loader *l)
 {
-    l->line = 1;
-    next(l);
+    const unsigned line = l->token->line;
+    if (accept(l, ".entry")) return parse_entry(l);
+    if (accept(l, ".visible")) return is(l, ".entry") || refuse_token(l, ".entry");
+    if (accept(l, ".extern")) return expect(l, ".shared") && parse_shared(l, true);
+    if (accept(l, ".shared")) return parse_shared(l, false);
+    if (!is(l, ".version") && !is(l, ".target") && !is(l, ".address_size")) return refuse_declaration(l);
+    while (l->token->line == line && !is_end(l)) l->token++;
+    return true;
+}
+
+bool qd_ptx_parse(struct qd_ptx_module *module, const char *text, char *err, size_t errlen)
+{
+    module->words = malloc(2 * strlen(text) + 1); /* a token has a byte at least, and gets a NUL */
+    QD_ASSERT(module->words != NULL);
+    struct qd_ptx_token *tokens = split(text, module->words);
+    struct qd_ptx_loader l = {.module = module, .token = tokens, .err = err, .errlen = errlen};
     bool done = true;
-    while (done && l->token.length > 0) {
-        const unsigned line = l->token_line;
-        if (is(l, ".version") || is(l, ".target") || is(l, ".address_size")) {
-            while (l->token.length > 0 && l->token_line == line) next(l);
-        } else if (accept(l, ".visible")) {
-            done = is(l, ".entry") || refuse_token(l, ".entry");
-        } else if (accept(l, ".entry")) {
-            done = parse_entry(l);
-        } else if (accept(l, ".extern")) {
-            done = expect(l, ".shared") && parse_shared(l, true);
-        } else {
-            done = accept(l, ".shared") ? parse_shared(l, false) : refuse_declaration(l);
-        }
-    }
+    while (done && !is_end(&l)) done = parse_declaration(&l);
+    free(tokens);
     return done;
 }

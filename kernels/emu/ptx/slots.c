@@ -69,14 +69,18 @@ bool qd_ptx_assign_slots(struct qd_ptx_loader *l)
     for (size_t n = 0; n < e->n_code; n++) place_operands(l, n, &pool);
     free(pool.free);
     if (pool.n_slots > QD_PTX_MAX_SLOTS)
-        return qd_ptx_refuse(l, l->token_line, "%s: %zu registers and constants at a time, at most %d",
+        return qd_ptx_refuse(l, l->token->line, "%s: %zu registers and constants at a time, at most %d",
                              e->name, pool.n_slots, QD_PTX_MAX_SLOTS);
     e->n_slots = pool.n_slots;
     e->initial = malloc(e->n_slots * sizeof *e->initial);
     QD_ASSERT(e->initial != NULL);
     for (size_t s = 0; s < e->n_slots; s++) e->initial[s].u64 = QD_EMU_POISON;
-    for (const struct qd_ptx_plan *p = l->plans + 1; p < l->plans + l->n_plans; p++)
-        if (p->slot != 0) e->initial[p->slot].u64 = p->value;
-    for (size_t b = 0; b < e->n_bindings; b++) e->bindings[b].slot = l->plans[e->bindings[b].slot].slot;
+    for (const struct qd_ptx_plan *p = l->plans + 1; p < l->plans + l->n_plans; p++) {
+        if (p->slot == 0) continue;
+        e->initial[p->slot].u64 = p->value;
+        if (p->kind <= QD_PTX_PLAN_CONSTANT) continue;
+        e->bindings = qd_ptx_grow(e->bindings, e->n_bindings, sizeof *e->bindings);
+        e->bindings[e->n_bindings++] = (struct qd_ptx_binding){p->kind, p->slot, p->value};
+    }
     return true;
 }
