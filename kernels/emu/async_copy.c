@@ -79,11 +79,7 @@ void qd_emu_async_wait(unsigned pending)
     if (q->n_groups <= pending) return;
     unsigned ended = q->n_groups - pending, n = q->group_end[ended - 1];
     for (unsigned i = 0; i < n; i++) arrive(&q->copies[i]);
-    for (unsigned i = n; i < q->n_copies; i++) {
-        q->copies[i - n].dst = q->copies[i].dst;
-        q->copies[i - n].src = q->copies[i].src;
-        q->copies[i - n].src_bytes = q->copies[i].src_bytes;
-    }
+    for (unsigned i = n; i < q->n_copies; i++) q->copies[i - n] = q->copies[i];
     q->n_copies -= n;
     for (unsigned i = ended; i < q->n_groups; i++) q->group_end[i - ended] = q->group_end[i] - n;
     q->n_groups -= ended;

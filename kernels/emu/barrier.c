@@ -1,5 +1,7 @@
 #include "kernels/emu/block.h"
 
+const char qd_emu_barrier_name[] = "barrier";
+
 static void clear_barrier(struct barrier *r, unsigned n_warps)
 {
     r->arrived = r->expected = 0;
@@ -71,7 +73,7 @@ void qd_emu_barrier_sync(unsigned id, unsigned n_threads, struct qd_emu_site sit
     } else {
         r->waiting[t->warp->index] |= 1u << t->self.lane;
         t->barrier = id;
-        qd_emu_wait(QD_EMU_KIND_BARRIER, site);
+        qd_emu_wait(qd_emu_barrier_name, site);
     }
     qd_emu_order_after(order);
 }

@@ -53,10 +53,10 @@ static void switch_from(struct thread *from, struct thread *to, bool final)
     qd_emu_fiber_switch(&from->fiber, to ? &to->fiber : &qd_emu_worker->scheduler, final);
 }
 
-void qd_emu_wait(enum qd_emu_kind kind, struct qd_emu_site site)
+void qd_emu_wait(const char *what, struct qd_emu_site site)
 {
     struct thread *t = current_thread();
-    t->waits_for = kind;
+    t->waits_for = what;
     t->site = site;
     stop_running(t);
     switch_from(t, pick(t->block, t->warp->index), false);
@@ -73,12 +73,9 @@ void qd_emu_maybe_switch(void)
  * scheduler lets other blocks and devices go on before they look again. */
 void qd_emu_spin(struct qd_emu_site site)
 {
-    struct thread *t = current_thread();
-    t->waits_for = QD_EMU_KIND_SPIN;
-    t->site = site;
-    stop_running(t);
+    const struct thread *t = current_thread();
     t->block->spun[t->warp->index] |= 1u << t->self.lane;
-    switch_from(t, pick(t->block, t->warp->index), false);
+    qd_emu_wait("a flag", site);
 }
 
 void qd_emu_note_progress(void)
@@ -89,11 +86,6 @@ void qd_emu_note_progress(void)
         qd_emu_progress(1);
     else if (++w->run->progress == TELL_EVERY)
         qd_emu_progress(w->run->progress), w->run->progress = 0;
-}
-
-const struct qd_emu_launch *qd_emu_self_launch(void)
-{
-    return current_thread()->block->run->launch;
 }
 
 /* ---- a thread's life ---- */
@@ -198,7 +190,7 @@ static void start_warps(struct block *b)
         w->alive = w->existing;
         b->runnable[i] = b->spun[i] = 0;
         make_runnable(b, i, w->existing);
-        w->n_pending = 0;
+        for (unsigned l = 0; l < QD_EMU_WARP_SIZE; l++) w->pending[l].lanes.mask = 0;
     }
 }
 

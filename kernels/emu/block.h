@@ -37,30 +37,35 @@ struct thread {
     struct qd_emu_fiber fiber;
     struct warp *warp;
     struct block *block;
-    enum qd_emu_kind waits_for; /* while it cannot run */
-    unsigned barrier;           /* for QD_EMU_KIND_BARRIER: its id */
-    struct qd_emu_site site;    /* where it waits or spins */
+    const char *waits_for;   /* while it cannot run: what its report calls it */
+    unsigned barrier;        /* its id, when it waits for qd_emu_barrier_name */
+    struct qd_emu_site site; /* where it waits or spins */
     bool exited;
     struct async_queue async;
 };
 
-/* A collective that some lanes have reached. */
+/* What the lanes of one collective brought: args[l] is lane l's, for the lanes in mask. */
+struct lanes {
+    uint32_t mask;
+    void *args[QD_EMU_WARP_SIZE];
+};
+
+/* A collective that some lanes have reached; of those under way no two share a lane. */
 struct pending {
-    struct qd_emu_lanes lanes; /* mask: all it takes */
+    struct lanes lanes; /* mask: all it takes; 0: none is under way */
     uint32_t arrived;
     unsigned turn; /* how many met before in this warp */
-    enum qd_emu_kind kind;
+    const char *what;
     struct qd_emu_site site;
 };
 
 struct warp {
     unsigned index;
-    struct thread *threads; /* of lane 0 */
-    uint32_t existing;      /* lanes the block has */
-    uint32_t alive;         /* lanes that have not exited */
-    unsigned n_met;         /* collectives begun */
-    unsigned n_pending;
-    struct pending pending[QD_EMU_WARP_SIZE];
+    struct thread *threads;                   /* of lane 0 */
+    uint32_t existing;                        /* lanes the block has */
+    uint32_t alive;                           /* lanes that have not exited */
+    unsigned n_met;                           /* collectives begun */
+    struct pending pending[QD_EMU_WARP_SIZE]; /* by the lowest lane of the mask */
 };
 
 struct barrier {
@@ -181,14 +186,20 @@ bool qd_emu_block_spins(const struct block *block);
 void qd_emu_block_end(struct block *block);
 
 /* Takes the running thread's turn: it waits until someone makes it runnable again. */
-void qd_emu_wait(enum qd_emu_kind kind, struct qd_emu_site site);
+void qd_emu_wait(const char *what, struct qd_emu_site site);
 /* After completing something for others: in a random schedule another thread may go on first. */
 void qd_emu_maybe_switch(void);
 
 /* warp.c */
+/* Meets the lanes in `mask`; the last to come runs `execute` (may be NULL) for all of them. An error when the
+ * caller is not in its mask, when a lane in it has exited, or when lanes meet with other masks, names or
+ * sites. `what` is one string of its file. */
+void qd_emu_collective(uint32_t mask, const char *what, void *arg, void (*execute)(struct lanes *lanes),
+                       struct qd_emu_site site);
 void qd_emu_warp_exit(struct thread *thread);
 
 /* barrier.c */
+extern const char qd_emu_barrier_name[];
 void qd_emu_barriers_reset(struct block *block);
 void qd_emu_barriers_exit(struct thread *thread);
 

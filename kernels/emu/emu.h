@@ -88,45 +88,15 @@ struct qd_emu_thread {
 /* The CUDA thread that runs on this OS thread; NULL outside of launches. */
 extern __thread struct qd_emu_thread *qd_emu_self;
 
-/* The launch it belongs to. */
-const struct qd_emu_launch *qd_emu_self_launch(void);
-
 /* Ends the launch with an error at `site` (file NULL: no place to name). */
 void qd_emu_fail(struct qd_emu_site site, const char *format, ...)
     __attribute__((noreturn, format(printf, 2, 3)));
 
 /* ---- synchronisation ---- */
 
-enum qd_emu_kind {
-    QD_EMU_KIND_SYNCWARP,
-    QD_EMU_KIND_SHUFFLE,
-    QD_EMU_KIND_VOTE,
-    QD_EMU_KIND_MMA,
-    QD_EMU_KIND_LDMATRIX,
-    QD_EMU_KIND_BARRIER,
-    QD_EMU_KIND_SPIN,
-};
-
-/* What the lanes of one collective brought: args[l] is lane l's, for the lanes in mask. */
-struct qd_emu_lanes {
-    uint32_t mask;
-    void *args[QD_EMU_WARP_SIZE];
-};
-
-/* Meets the lanes in `mask`; the last to come runs `execute` (may be NULL) for all of them. An error when the
- * caller is not in its mask, when a lane in it has exited, or when lanes meet with other masks, kinds or
- * sites. */
-void qd_emu_collective(uint32_t mask, enum qd_emu_kind kind, void *arg,
-                       void (*execute)(struct qd_emu_lanes *lanes), struct qd_emu_site site);
-
 void qd_emu_syncwarp(uint32_t mask, struct qd_emu_site site);
 
-enum qd_emu_shuffle_mode {
-    QD_EMU_SHUFFLE_INDEX,
-    QD_EMU_SHUFFLE_UP,
-    QD_EMU_SHUFFLE_DOWN,
-    QD_EMU_SHUFFLE_XOR,
-};
+enum qd_emu_shuffle_mode { QD_EMU_SHUFFLE_INDEX, QD_EMU_SHUFFLE_UP, QD_EMU_SHUFFLE_XOR };
 /* What a shuffle gives that reads a lane outside its mask. */
 #define QD_EMU_POISON 0xdeadbeefdeadbeefull
 /* The lane that lane `self` reads by mode, `by` and `width` (a power of two up to 32): itself, and false,
@@ -161,10 +131,6 @@ uint32_t qd_emu_shared_address(const void *p);
  */
 void *qd_emu_shared_pointer(uint32_t address, size_t bytes, size_t align, const char *what,
                             struct qd_emu_site site);
-/* The same check for a generic pointer; true when it points into the block's shared memory at all. */
-bool qd_emu_shared_check(const void *p, size_t bytes, size_t align, const char *what,
-                         struct qd_emu_site site);
-
 /* cp.async of 16 bytes: the first src_bytes from src, zeros after. When they arrive is the mode's business.
  */
 void qd_emu_async_copy(uint32_t dst, const void *src, uint32_t src_bytes, struct qd_emu_site site);

@@ -45,7 +45,7 @@ struct mma_matrices {
     row_f32 b[MMA_K], d[MMA_M];
 };
 
-static void gather(const struct qd_emu_lanes *lanes, struct mma_matrices *m)
+static void gather(const struct lanes *lanes, struct mma_matrices *m)
 {
     for (int l = 0; l < QD_EMU_WARP_SIZE; l++) {
         const struct mma *from = lanes->args[l];
@@ -62,7 +62,7 @@ static void gather(const struct qd_emu_lanes *lanes, struct mma_matrices *m)
     }
 }
 
-static void scatter(const struct mma_matrices *m, const struct qd_emu_lanes *lanes)
+static void scatter(const struct mma_matrices *m, const struct lanes *lanes)
 {
     for (int l = 0; l < QD_EMU_WARP_SIZE; l++) {
         const struct mma *to = lanes->args[l];
@@ -90,7 +90,7 @@ static void multiply_f64(struct mma_matrices *m)
     }
 }
 
-static void execute_mma(struct qd_emu_lanes *lanes)
+static void execute_mma(struct lanes *lanes)
 {
     struct run *run = qd_emu_worker->run;
     struct mma_matrices m;
@@ -107,7 +107,7 @@ void qd_emu_mma_m16n8k16_bf16(float d[4], const uint32_t a[4], const uint32_t b[
 {
     whole_warp("mma", site);
     struct mma registers = {d, a, b};
-    qd_emu_collective(FULL_WARP, QD_EMU_KIND_MMA, &registers, execute_mma, site);
+    qd_emu_collective(FULL_WARP, "mma", &registers, execute_mma, site);
 }
 
 /* ---- ldmatrix.sync.aligned.m8n8.x{1,2,4}[.trans].shared.b16 ---- */
@@ -119,7 +119,7 @@ struct ldmatrix {
     bool transposed;
 };
 
-static void execute_ldmatrix(struct qd_emu_lanes *lanes)
+static void execute_ldmatrix(struct lanes *lanes)
 {
     for (int l = 0; l < QD_EMU_WARP_SIZE; l++) {
         const struct ldmatrix *to = lanes->args[l];
@@ -143,7 +143,7 @@ void qd_emu_ldmatrix(uint32_t *registers, unsigned n_matrices, bool transposed, 
         m.row = qd_emu_shared_pointer(row, ROW_BYTES, ROW_BYTES, "ldmatrix", site);
         qd_emu_touch_read(m.row, ROW_BYTES);
     }
-    qd_emu_collective(FULL_WARP, QD_EMU_KIND_LDMATRIX, &m, execute_ldmatrix, site);
+    qd_emu_collective(FULL_WARP, "ldmatrix", &m, execute_ldmatrix, site);
 }
 
 /* ---- one thread's ---- */

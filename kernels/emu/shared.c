@@ -120,16 +120,13 @@ void *qd_emu_shared_dynamic(void)
     return b->arena + b->objects[0].offset;
 }
 
-static bool in_arena(const struct block *b, const void *p)
-{
-    return (const char *)p >= b->arena && (const char *)p < b->arena + ARENA_BYTES;
-}
-
 uint32_t qd_emu_shared_address(const void *p)
 {
     const struct block *b = current_thread()->block;
-    if (!in_arena(b, p)) qd_emu_fail((struct qd_emu_site){0}, "%p is no pointer to shared memory", p);
-    return ADDRESS_TAG + (uint32_t)((const char *)p - b->arena);
+    const size_t offset = (size_t)((const char *)p - b->arena);
+    if (offset >= ARENA_BYTES)
+        qd_emu_fail((struct qd_emu_site){0}, "%p is no pointer to shared memory", p);
+    return ADDRESS_TAG + (uint32_t)offset;
 }
 
 void *qd_emu_shared_pointer(uint32_t address, size_t bytes, size_t align, const char *what,
@@ -147,11 +144,4 @@ void *qd_emu_shared_pointer(uint32_t address, size_t bytes, size_t align, const 
     qd_emu_fail(
         site, "%s: %zu bytes at shared address %08x lie in no shared object (dynamic memory: %08x, %u bytes)",
         what, bytes, address, ADDRESS_TAG + b->objects[0].offset, b->objects[0].bytes);
-}
-
-bool qd_emu_shared_check(const void *p, size_t bytes, size_t align, const char *what, struct qd_emu_site site)
-{
-    if (!in_arena(current_thread()->block, p)) return false;
-    qd_emu_shared_pointer(qd_emu_shared_address(p), bytes, align, what, site);
-    return true;
 }

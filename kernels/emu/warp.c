@@ -1,9 +1,11 @@
 #include "kernels/emu/block.h"
 
+static const char syncwarp[] = "__syncwarp";
+
 /* The warp's pending collective that shares lanes with `mask`; NULL when there is none. */
-static struct pending *find_pending(struct warp *w, uint32_t mask)
+static const struct pending *find_pending(const struct warp *w, uint32_t mask)
 {
-    for (unsigned i = 0; i < w->n_pending; i++)
+    for (unsigned i = 0; i < QD_EMU_WARP_SIZE; i++)
         if (w->pending[i].lanes.mask & mask) return &w->pending[i];
     return NULL;
 }
@@ -24,54 +26,42 @@ static void check_mask(const struct thread *t, uint32_t mask, struct qd_emu_site
                     mask & w->existing & ~w->alive);
 }
 
-static struct pending *join_pending(struct warp *w, uint32_t mask, enum qd_emu_kind kind,
-                                    struct qd_emu_site site)
+static struct pending *join_pending(struct warp *w, uint32_t mask, const char *what, struct qd_emu_site site)
 {
-    struct pending *p = find_pending(w, mask);
-    if (p == NULL) {
-        p = &w->pending[w->n_pending++];
-        p->lanes.mask = mask;
-        p->arrived = 0;
-        p->turn = w->n_met++;
-        p->kind = kind;
-        p->site = site;
-    } else if (p->kind != kind || p->lanes.mask != mask || !same_site(p->site, site)) {
+    struct pending *p = &w->pending[__builtin_ctz(mask)];
+    if (p->lanes.mask == mask && p->what == what && same_site(p->site, site)) return p;
+    const struct pending *other = find_pending(w, mask);
+    if (other != NULL)
         qd_emu_fail(site,
                     "divergent warp collective: mask %08x here, but lanes %08x wait at %s:%d with mask %08x",
-                    mask, p->arrived, p->site.file ? p->site.file : "?", p->site.line, p->lanes.mask);
-    }
+                    mask, other->arrived, other->site.file ? other->site.file : "?", other->site.line,
+                    other->lanes.mask);
+    p->lanes.mask = mask;
+    p->arrived = 0;
+    p->turn = w->n_met++;
+    p->what = what;
+    p->site = site;
     return p;
 }
 
-/* Field by field: a call of memcpy would look to ThreadSanitizer like an access of the CUDA thread. */
-static void move_pending(struct pending *to, const struct pending *from)
-{
-    to->lanes.mask = from->lanes.mask;
-    for (int l = 0; l < QD_EMU_WARP_SIZE; l++) to->lanes.args[l] = from->lanes.args[l];
-    to->arrived = from->arrived;
-    to->turn = from->turn;
-    to->kind = from->kind;
-    to->site = from->site;
-}
-
-void qd_emu_collective(uint32_t mask, enum qd_emu_kind kind, void *arg,
-                       void (*execute)(struct qd_emu_lanes *lanes), struct qd_emu_site site)
+void qd_emu_collective(uint32_t mask, const char *what, void *arg, void (*execute)(struct lanes *lanes),
+                       struct qd_emu_site site)
 {
     struct thread *t = current_thread();
     struct warp *w = t->warp;
     check_mask(t, mask, site);
     mask &= w->existing;
-    struct pending *p = join_pending(w, mask, kind, site);
-    void *order = kind == QD_EMU_KIND_SYNCWARP ? warp_order(t->block, w->index, p->turn) : NULL;
+    struct pending *p = join_pending(w, mask, what, site);
+    void *order = what == syncwarp ? warp_order(t->block, w->index, p->turn) : NULL;
     if (order) qd_emu_order_before(order);
     p->arrived |= 1u << t->self.lane;
     p->lanes.args[t->self.lane] = arg;
     if (p->arrived != mask) {
-        qd_emu_wait(kind, site);
+        qd_emu_wait(what, site);
     } else {
         if (execute) execute(&p->lanes);
+        p->lanes.mask = 0;
         make_runnable(t->block, w->index, mask);
-        if (p != &w->pending[--w->n_pending]) move_pending(p, &w->pending[w->n_pending]);
         qd_emu_maybe_switch();
     }
     if (order) qd_emu_order_after(order);
@@ -87,7 +77,7 @@ void qd_emu_warp_exit(struct thread *t)
 
 void qd_emu_syncwarp(uint32_t mask, struct qd_emu_site site)
 {
-    qd_emu_collective(mask, QD_EMU_KIND_SYNCWARP, NULL, NULL, site);
+    qd_emu_collective(mask, syncwarp, NULL, NULL, site);
 }
 
 struct shuffle {
@@ -100,26 +90,15 @@ bool qd_emu_shuffle_source(enum qd_emu_shuffle_mode mode, uint32_t self, uint32_
                            uint32_t *source)
 {
     const uint32_t first = self & ~(width - 1), last = first + width - 1;
-    *source = self;
-    switch (mode) {
-    case QD_EMU_SHUFFLE_INDEX: *source = first + (by & (width - 1)); return true;
-    case QD_EMU_SHUFFLE_UP:
-        if (by > self - first) return false;
-        *source = self - by;
-        return true;
-    case QD_EMU_SHUFFLE_DOWN:
-        if (self + by > last) return false;
-        *source = self + by;
-        return true;
-    case QD_EMU_SHUFFLE_XOR:
-        if ((self ^ by) > last) return false;
-        *source = self ^ by;
-        return true;
-    }
-    return false;
+    const uint32_t lane = mode == QD_EMU_SHUFFLE_INDEX ? first + (by & (width - 1))
+                          : mode == QD_EMU_SHUFFLE_UP  ? self - by
+                                                       : self ^ by;
+    const bool is_inside = lane <= last && (mode != QD_EMU_SHUFFLE_UP || lane >= first);
+    *source = is_inside ? lane : self;
+    return is_inside;
 }
 
-static void execute_shuffle(struct qd_emu_lanes *lanes)
+static void execute_shuffle(struct lanes *lanes)
 {
     for (uint32_t left = lanes->mask; left; left &= left - 1) {
         unsigned l = (unsigned)__builtin_ctz(left);
@@ -137,7 +116,7 @@ uint64_t qd_emu_shuffle(uint32_t mask, enum qd_emu_shuffle_mode mode, uint64_t v
     if (width == 0 || width > QD_EMU_WARP_SIZE || (width & (width - 1)))
         qd_emu_fail(site, "shuffle of width %u", width);
     struct shuffle s = {.value = value, .lane = lane, .width = width, .mode = mode};
-    qd_emu_collective(mask, QD_EMU_KIND_SHUFFLE, &s, execute_shuffle, site);
+    qd_emu_collective(mask, "a shuffle", &s, execute_shuffle, site);
     return *(volatile uint64_t *)&s.result; /* another fiber wrote it */
 }
 
@@ -146,7 +125,7 @@ struct vote {
     bool predicate;
 };
 
-static void execute_vote(struct qd_emu_lanes *lanes)
+static void execute_vote(struct lanes *lanes)
 {
     uint32_t result = 0;
     for (uint32_t left = lanes->mask; left; left &= left - 1) {
@@ -160,6 +139,6 @@ static void execute_vote(struct qd_emu_lanes *lanes)
 uint32_t qd_emu_ballot(uint32_t mask, bool predicate, struct qd_emu_site site)
 {
     struct vote v = {.predicate = predicate};
-    qd_emu_collective(mask, QD_EMU_KIND_VOTE, &v, execute_vote, site);
+    qd_emu_collective(mask, "a vote", &v, execute_vote, site);
     return *(volatile uint32_t *)&v.result;
 }

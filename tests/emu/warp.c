@@ -26,20 +26,19 @@ static void shuffles_sum_a_warp(void **state)
 static void shuffles_stay_in_their_width(void **state)
 {
     (void)state;
-    uint32_t out[4 * WARP];
+    uint32_t out[3 * WARP];
     struct emu_args args = {.out = out, .n = 8};
     set_schedule(0);
     assert_runs("shuffles", 1, WARP, &args);
-    static const uint32_t want[][5] = {
-        {8, 13, 8, 11, 14}, {11, 13, 8, 14, 13}, {13, 13, 10, 13, 11}, {31, 29, 28, 31, 25}, {0, 5, 0, 3, 6}};
+    static const uint32_t want[][4] = {
+        {8, 13, 8, 14}, {11, 13, 8, 13}, {13, 13, 10, 11}, {31, 29, 28, 25}, {0, 5, 0, 6}};
     for (size_t i = 0; i < sizeof want / sizeof *want; i++)
-        for (int k = 0; k < 4; k++) assert_int_equal(out[4 * want[i][0] + (uint32_t)k], want[i][k + 1]);
+        for (int k = 0; k < 3; k++) assert_int_equal(out[3 * want[i][0] + (uint32_t)k], want[i][k + 1]);
     args.n = 32;
     assert_runs("shuffles", 1, WARP, &args);
-    assert_int_equal(out[4 * 11], 5);
-    assert_int_equal(out[4 * 30 + 2], 30);
-    assert_int_equal(out[4 * 2 + 1], 2);
-    assert_int_equal(out[4 * 31 + 3], 25);
+    assert_int_equal(out[3 * 11], 5);
+    assert_int_equal(out[3 * 2 + 1], 2);
+    assert_int_equal(out[3 * 31 + 2], 25);
 }
 
 static void a_lane_outside_the_mask_reads_as_poison(void **state)
@@ -61,7 +60,7 @@ static void halves_of_a_warp_vote_apart(void **state)
         set_schedule(seed);
         assert_runs("votes", 1, WARP, &args);
         for (int i = 0; i < WARP; i++)
-            assert_int_equal(out[i], i < 16 ? 0x9249u | 1u << 17 : 0x49240000u | 1u << 14);
+            assert_int_equal(out[i], i < 16 ? 0x9249u : 0x49240000u);
     }
 }
 

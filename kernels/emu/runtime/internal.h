@@ -11,7 +11,7 @@
 #include "kernels/base/status.h"
 #include "kernels/emu/devices.h"
 #include "kernels/emu/emu.h"
-#include "kernels/emu/shim/host_api.h"
+#include "kernels/emu/shim/cuda_runtime.h"
 
 enum {
     QD_EMU_MAX_ARGS = 64,
