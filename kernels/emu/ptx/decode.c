@@ -42,13 +42,12 @@ static bool is_named(const struct form *f, const char *opcode)
     return *name == *opcode;
 }
 
-/* A statement on its way to an instruction. */
+/* A statement on its way to an instruction. What registers it may name is ptxas's business. */
 struct matching {
     struct qd_ptx_loader *l;
     const struct qd_ptx_statement *s;
     const struct form *form;
     const struct qd_ptx_token *token; /* next */
-    bool may_be_wider;                /* registers than their types */
     bool is_address;                  /* the next value is an address's base */
     bool is_refused;                  /* for good: no other form will do */
     struct qd_ptx_instruction i;
@@ -63,21 +62,6 @@ static bool refuse(struct matching *m, const char *token, const char *why)
 
 /* ---- values ---- */
 
-/* The plan of a register, with its type; 0 when the name is none. */
-static uint16_t find_register(const struct qd_ptx_loader *l, const char *name,
-                              const struct qd_ptx_type **type)
-{
-    for (const struct qd_ptx_registers *r = l->registers; r < l->registers + l->n_registers; r++) {
-        const size_t length = strlen(r->prefix);
-        uint64_t index;
-        if (strncmp(name, r->prefix, length) != 0 || !qd_ptx_to_integer(name + length, &index)) continue;
-        if (index >= r->n) continue;
-        *type = r->type;
-        return (uint16_t)(r->first + index);
-    }
-    return 0;
-}
-
 static uint16_t find_plan(struct qd_ptx_loader *l, enum qd_ptx_plan_kind kind, uint64_t value)
 {
     for (size_t i = l->n_plans; i-- > 0 && l->plans[i].kind != QD_PTX_PLAN_REGISTER;)
@@ -85,78 +69,44 @@ static uint16_t find_plan(struct qd_ptx_loader *l, enum qd_ptx_plan_kind kind, u
     return qd_ptx_add_plan(l, kind, value);
 }
 
-/* The plan of what another name stands for; 0 when it is nothing. `bytes`: of its value. */
-static uint16_t find_name(struct qd_ptx_loader *l, const char *name, unsigned *bytes)
+/* The plan of what a name stands for; 0 when it is nothing. */
+static uint16_t find_name(struct qd_ptx_loader *l, const char *name)
 {
     static const char *const specials[] = {QD_PTX_SPECIAL_NAMES};
-    *bytes = sizeof(uint32_t);
+    for (const struct qd_ptx_registers *r = l->registers; r < l->registers + l->n_registers; r++) {
+        const size_t length = strlen(r->prefix);
+        uint64_t index;
+        if (strncmp(name, r->prefix, length) == 0 && qd_ptx_to_integer(name + length, &index) && index < r->n)
+            return (uint16_t)(r->first + index);
+    }
     for (unsigned i = 0; i < sizeof specials / sizeof *specials; i++)
         if (is_same(name, specials[i])) return find_plan(l, QD_PTX_PLAN_SPECIAL, i);
     for (const struct qd_ptx_shared *object = l->module->shared; object != NULL; object = object->next)
         if (is_same(name, object->name)) return find_plan(l, QD_PTX_PLAN_SHARED, (uintptr_t)object);
-    *bytes = sizeof(uint64_t);
     for (unsigned i = 0; i < l->entry->n_params; i++)
         if (is_same(name, l->param_names[i])) return find_plan(l, QD_PTX_PLAN_PARAM, i);
     return 0;
 }
 
-/* Signed and unsigned are the same to a register, and bits are anything but a predicate. */
-static bool is_compatible(const struct qd_ptx_type *declared, const struct qd_ptx_type *used,
-                          bool may_be_wider)
-{
-    if (declared->bytes != used->bytes && !(may_be_wider && declared->bytes > used->bytes)) return false;
-    if (declared->class == used->class) return true;
-    return declared->class != QD_PTX_CLASS_PREDICATE && used->class != QD_PTX_CLASS_PREDICATE &&
-           (declared->class == QD_PTX_CLASS_BITS || used->class == QD_PTX_CLASS_BITS);
-}
-
-static bool match_name(struct matching *m, const char *name, const struct qd_ptx_type *type, uint16_t *plan)
-{
-    const struct qd_ptx_type *declared;
-    *plan = find_register(m->l, name, &declared);
-    if (*plan != 0)
-        return is_compatible(declared, type, m->may_be_wider && !m->is_address) ||
-               refuse(m, name, "is a register of another type");
-    unsigned bytes;
-    *plan = find_name(m->l, name, &bytes);
-    if (*plan == 0) return refuse(m, name, "is not declared");
-    return (bytes == type->bytes && type->class != QD_PTX_CLASS_FLOAT) || refuse(m, name, "has another type");
-}
-
-/* 0f followed by the 8 hexadecimal digits of a float's bits. */
-static bool to_float(const char *text, uint64_t *bits)
+/* A number, or 0f followed by the 8 hexadecimal digits of a float's bits. */
+static bool to_constant(const char *text, uint64_t *bits)
 {
     char *end;
-    if (strncasecmp(text, "0f", 2) != 0) return false;
+    if (strncasecmp(text, "0f", 2) != 0) return qd_ptx_to_integer(text, bits);
     *bits = strtoull(text + 2, &end, 16);
     return end == text + 2 + 8 && *end == '\0';
 }
 
-static bool match_constant(struct matching *m, const char *token, const struct qd_ptx_type *type,
-                           uint16_t *plan)
-{
-    uint64_t bits;
-    const bool is_float = to_float(token, &bits);
-    if (!is_float && !qd_ptx_to_integer(token, &bits)) return false;
-    if (is_float != (type->class == QD_PTX_CLASS_FLOAT))
-        return refuse(m, token, "is a constant of another type");
-    const unsigned unused = 64u - 8u * type->bytes;
-    if (type->class == QD_PTX_CLASS_PREDICATE
-            ? bits + 1 > 2 /* -1 is true, too */
-            : bits << unused >> unused != bits && (uint64_t)((int64_t)(bits << unused) >> unused) != bits)
-        return refuse(m, token, "is out of its type's range");
-    *plan = find_plan(m->l, QD_PTX_PLAN_CONSTANT, type->class == QD_PTX_CLASS_PREDICATE ? bits != 0 : bits);
-    return true;
-}
-
 static bool match_value(struct matching *m, const char *token, const struct qd_ptx_type *type)
 {
-    uint16_t plan = 0;
-    if (isdigit((unsigned char)*token) || *token == '-') {
-        if (!match_constant(m, token, type, &plan)) return false;
-    } else if (strchr("{}[]|,+;", *token) != NULL || !match_name(m, token, type, &plan)) {
-        return false;
-    }
+    uint64_t bits;
+    uint16_t plan;
+    if (strchr("{}[]|,+;", *token) != NULL) return false;
+    if (to_constant(token, &bits))
+        plan = find_plan(m->l, QD_PTX_PLAN_CONSTANT, is_same(type->name, "pred") ? bits != 0 : bits);
+    else
+        plan = find_name(m->l, token);
+    if (plan == 0) return refuse(m, token, "is not declared");
     m->i.operand[m->i.n_operands++] = plan;
     if (m->is_address) {
         m->i.space = type->bytes == sizeof(uint32_t) ? QD_PTX_SHARED : QD_PTX_GLOBAL;
@@ -210,7 +160,6 @@ static bool end_written(struct matching *m)
     for (unsigned o = 0; o < m->i.n_written; o++)
         if (m->l->plans[m->i.operand[o]].kind != QD_PTX_PLAN_REGISTER)
             return refuse(m, m->s->tokens->text, "cannot be written");
-    if (strncmp(m->form->name, "cvt_", 4) == 0) m->may_be_wider = true;
     return true;
 }
 
@@ -234,11 +183,12 @@ static bool match_operands(struct matching *m)
 /* Whether the statement has the form's operands; it is the form's instruction then. */
 static bool match(struct matching *m)
 {
-    const struct qd_ptx_type *predicate = qd_ptx_find_type("pred");
     m->i = (struct qd_ptx_instruction){.op = m->form->op, .line = m->s->line, .wanted = m->s->wanted};
     m->token = m->s->tokens;
-    if (m->s->guard != NULL && !match_name(m, m->s->guard, predicate, &m->i.guard)) return false;
-    m->may_be_wider = m->form->op == QD_PTX_OP_LOAD || m->form->op == QD_PTX_OP_STORE;
+    if (m->s->guard != NULL) {
+        m->i.guard = find_name(m->l, m->s->guard);
+        if (m->i.guard == 0) return refuse(m, m->s->guard, "is not declared");
+    }
     if (!match_operands(m)) return false;
     if (strncmp(m->form->name, "ld.param.", 9) == 0) m->i.space = QD_PTX_PARAM;
     return true;

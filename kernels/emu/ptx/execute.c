@@ -178,14 +178,6 @@ static void load_weight(const struct state *s, const struct qd_ptx_instruction *
     s->r[i->operand[3]].u32 = v.w;
 }
 
-/* Two halves of `bits` bits each, the lower one first. */
-static void pack(const struct state *s, const struct qd_ptx_instruction *i, unsigned bits)
-{
-    const uint64_t mask = (UINT64_C(1) << bits) - 1;
-    const uint64_t low = s->r[i->operand[1]].u64 & mask, high = s->r[i->operand[2]].u64 & mask;
-    s->r[i->operand[0]].u64 = low | high << bits;
-}
-
 /* ---- a thread ---- */
 
 static uint32_t special(uint64_t index)
@@ -213,8 +205,8 @@ static void execute_other(const struct state *s, const struct qd_ptx_instruction
     const uint16_t *o = i->operand;
     const struct qd_emu_site site = site_of(s, i);
     switch (i->op) {
-    case QD_PTX_OP_PACK_16: pack(s, i, 16); break;
-    case QD_PTX_OP_PACK_32: pack(s, i, 32); break;
+    case QD_PTX_OP_PACK_16: r[o[0]].b32 = r[o[1]].b16 | (uint32_t)r[o[2]].b16 << 16; break;
+    case QD_PTX_OP_PACK_32: r[o[0]].b64 = r[o[1]].b32 | (uint64_t)r[o[2]].b32 << 32; break;
     case QD_PTX_OP_UNPACK_32:
         r[o[1]].u64 = r[o[2]].u64 >> 32;
         r[o[0]].u64 = r[o[2]].u32;

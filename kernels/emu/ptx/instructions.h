@@ -2,8 +2,8 @@
  * decoder's table and the executor's cases. In names of the first lists `_` stands for `.`.
  *
  *     X(name, result, a, value)          types as in PTX; `value` is written in C with a, b, c of those
- * types, X(name, result, a, b, value)       and is truncated to the result's; a source of cvt may lie in a
- * wider X(name, result, a, b, c, value)    register
+ *     X(name, result, a, b, value)       types, and is truncated to the result's
+ *     X(name, result, a, b, c, value)
  */
 #ifndef QD_KERNELS_EMU_PTX_INSTRUCTIONS_H
 #define QD_KERNELS_EMU_PTX_INSTRUCTIONS_H

@@ -120,10 +120,8 @@ struct qd_ptx_statement {
     const struct qd_ptx_token *tokens; /* of the operands, up to a ; */
 };
 
-enum qd_ptx_class { QD_PTX_CLASS_BITS, QD_PTX_CLASS_INTEGER, QD_PTX_CLASS_FLOAT, QD_PTX_CLASS_PREDICATE };
 struct qd_ptx_type {
     const char *name;
-    enum qd_ptx_class class;
     uint8_t bytes;
     bool is_signed;
 };
@@ -131,7 +129,6 @@ struct qd_ptx_type {
 /* `.reg .b32 %r<9>` */
 struct qd_ptx_registers {
     const char *prefix;
-    const struct qd_ptx_type *type;
     size_t first, n; /* plans */
 };
 

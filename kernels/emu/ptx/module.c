@@ -101,17 +101,6 @@ static void destroy(struct qd_ptx_module *m)
     free(m);
 }
 
-static bool check_names(const struct qd_ptx_module *m, char *err, size_t errlen)
-{
-    for (const struct qd_ptx_entry *e = m->entries; e != NULL; e = e->next) {
-        const struct qd_ptx_entry *other = find_entry(e->name);
-        if (other == NULL) continue;
-        qd_fail(QD_ERR_INPUT, err, errlen, "%s: entry %s is in %s, too", m->path, e->name, other->file);
-        return false;
-    }
-    return true;
-}
-
 /* The whole file, which has no NUL; NULL with a text. */
 static char *read_file(const char *path, char *err, size_t errlen)
 {
@@ -136,7 +125,7 @@ int qd_emu_ptx_load(const char *path, char *err, size_t errlen)
     QD_ASSERT(m != NULL);
     m->path = strdup(path);
     QD_ASSERT(m->path != NULL);
-    const bool done = qd_ptx_parse(m, text, err, errlen) && check_names(m, err, errlen);
+    const bool done = qd_ptx_parse(m, text, err, errlen);
     free(text);
     if (!done) {
         destroy(m);

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FIRST_CAPACITY = 16, MAX_ALIGN = 16 /* of parameters and of dynamic shared memory */ };
+enum { FIRST_CAPACITY = 16 };
 
 /* ---- what the loader's parts share ---- */
 
@@ -33,13 +33,9 @@ void *qd_ptx_grow(void *array, size_t n, size_t item_bytes)
 const struct qd_ptx_type *qd_ptx_find_type(const char *name)
 {
     static const struct qd_ptx_type types[] = {
-        {"u8", QD_PTX_CLASS_INTEGER, 1, false},     {"b8", QD_PTX_CLASS_BITS, 1, false},
-        {"u16", QD_PTX_CLASS_INTEGER, 2, false},    {"s16", QD_PTX_CLASS_INTEGER, 2, true},
-        {"b16", QD_PTX_CLASS_BITS, 2, false},       {"u32", QD_PTX_CLASS_INTEGER, 4, false},
-        {"s32", QD_PTX_CLASS_INTEGER, 4, true},     {"b32", QD_PTX_CLASS_BITS, 4, false},
-        {"u64", QD_PTX_CLASS_INTEGER, 8, false},    {"s64", QD_PTX_CLASS_INTEGER, 8, true},
-        {"b64", QD_PTX_CLASS_BITS, 8, false},       {"f32", QD_PTX_CLASS_FLOAT, 4, false},
-        {"pred", QD_PTX_CLASS_PREDICATE, 1, false},
+        {"u8", 1, false},  {"b8", 1, false},  {"u16", 2, false},  {"s16", 2, true},  {"b16", 2, false},
+        {"u32", 4, false}, {"s32", 4, true},  {"b32", 4, false},  {"f32", 4, false}, {"u64", 8, false},
+        {"s64", 8, true},  {"b64", 8, false}, {"pred", 1, false},
     };
     for (const struct qd_ptx_type *t = types; t < types + sizeof types / sizeof *types; t++)
         if (strcmp(name, t->name) == 0) return t;
@@ -160,30 +156,22 @@ static bool take_variable(struct qd_ptx_loader *l, const char **name, uint32_t *
     uint64_t number = 0, n = 1;
     if (accept(l, ".align") && !take_number(l, &number)) return false;
     if (!take_type(l, &type) || !take_word(l, name)) return false;
-    *align = number > 0 ? (uint32_t)number : type->bytes;
     if (accept(l, "[")) {
         n = 0;
         if (!is(l, "]") && !take_number(l, &n)) return false;
         if (!expect(l, "]")) return false;
     }
-    if (n > QD_EMU_MAX_SHARED_BYTES) return refuse_token(l, "a smaller array");
+    *align = number > 0 ? (uint32_t)number : type->bytes;
     *bytes = (uint32_t)n * type->bytes;
     return true;
 }
 
-static bool parse_shared(struct qd_ptx_loader *l, bool is_extern)
+static bool parse_shared(struct qd_ptx_loader *l)
 {
-    struct qd_ptx_shared object = {.next = l->module->shared}, *kept;
-    const unsigned line = l->token->line;
+    struct qd_ptx_shared object = {.next = l->module->shared};
     if (!take_variable(l, &object.name, &object.align, &object.bytes) || !expect(l, ";")) return false;
-    if ((object.bytes == 0) != is_extern)
-        return qd_ptx_refuse(l, line, "shared memory is extern with [], or neither");
-    if (is_extern && object.align > MAX_ALIGN)
-        return qd_ptx_refuse(l, line, "dynamic shared memory aligned to %u bytes, at most %d are promised",
-                             object.align, MAX_ALIGN);
-    kept = qd_ptx_grow(NULL, 0, sizeof *kept);
-    *kept = object;
-    l->module->shared = kept;
+    l->module->shared = qd_ptx_grow(NULL, 0, sizeof object);
+    *l->module->shared = object;
     return true;
 }
 
@@ -191,8 +179,9 @@ static bool parse_shared(struct qd_ptx_loader *l, bool is_extern)
 static bool parse_registers(struct qd_ptx_loader *l)
 {
     struct qd_ptx_registers r = {.first = l->n_plans};
+    const struct qd_ptx_type *type; /* of no use: the instructions say how they take it */
     uint64_t n;
-    if (!take_type(l, &r.type) || !take_word(l, &r.prefix)) return false;
+    if (!take_type(l, &type) || !take_word(l, &r.prefix)) return false;
     if (!expect(l, "<") || !take_number(l, &n) || !expect(l, ">") || !expect(l, ";")) return false;
     if (n > UINT16_MAX - l->n_plans) return refuse_token(l, "fewer registers");
     r.n = n;
@@ -242,12 +231,11 @@ static bool parse_params(struct qd_ptx_loader *l)
     if (!expect(l, "(")) return false;
     if (accept(l, ")")) return true;
     do {
-        uint32_t align, *bytes = &e->param_bytes[e->n_params];
-        if (e->n_params == QD_PTX_MAX_PARAMS) return refuse_token(l, "at most 64 parameters");
-        if (!expect(l, ".param") || !take_variable(l, &l->param_names[e->n_params++], &align, bytes))
+        uint32_t align;
+        const unsigned n = e->n_params++;
+        if (n == QD_PTX_MAX_PARAMS) return refuse_token(l, "at most 64 parameters");
+        if (!expect(l, ".param") || !take_variable(l, &l->param_names[n], &align, &e->param_bytes[n]))
             return false;
-        if (*bytes == 0 || align > MAX_ALIGN)
-            return refuse_token(l, "a parameter of known size, aligned to at most 16");
     } while (accept(l, ","));
     return expect(l, ")");
 }
@@ -275,7 +263,7 @@ static bool parse_body(struct qd_ptx_loader *l)
         if (accept(l, ".reg"))
             done = parse_registers(l);
         else if (accept(l, ".shared"))
-            done = parse_shared(l, false);
+            done = parse_shared(l);
         else if (accept(l, ".pragma"))
             l->token++, done = expect(l, ";");
         else
@@ -312,8 +300,8 @@ static bool parse_declaration(struct qd_ptx_loader *l)
     const unsigned line = l->token->line;
     if (accept(l, ".entry")) return parse_entry(l);
     if (accept(l, ".visible")) return is(l, ".entry") || refuse_token(l, ".entry");
-    if (accept(l, ".extern")) return expect(l, ".shared") && parse_shared(l, true);
-    if (accept(l, ".shared")) return parse_shared(l, false);
+    if (accept(l, ".extern")) return expect(l, ".shared") && parse_shared(l);
+    if (accept(l, ".shared")) return parse_shared(l);
     if (!is(l, ".version") && !is(l, ".target") && !is(l, ".address_size")) return refuse_declaration(l);
     while (l->token->line == line && !is_end(l)) l->token++;
     return true;

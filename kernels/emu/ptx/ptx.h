@@ -17,8 +17,7 @@
 extern "C" {
 #endif
 
-/* 0, or -1 with a text; the modules loaded before stay. An entry that another module has as well is an error.
- */
+/* 0, or -1 with a text; the modules loaded before stay. */
 int qd_emu_ptx_load(const char *path, char *err, size_t errlen);
 void qd_emu_ptx_unload_all(void);
 
