@@ -304,7 +304,8 @@ qd_status qd_group_wait(qd_group_t *group, struct qd_group_result *result, char 
     while (launched && slot->n_done < group->config.tp && group->failure == QD_OK)
         pthread_cond_wait(&group->changed, &group->mutex);
     qd_status st = QD_OK;
-    if (group->failure != QD_OK) {
+    bool done = launched && slot->n_done == group->config.tp; /* perhaps before another step failed */
+    if (group->failure != QD_OK && !done) {
         st = qd_fail(QD_ERR_RANK, err, errlen, "%s", group->text);
     } else if (!launched) {
         st = qd_fail(QD_ERR_ARGUMENT, err, errlen, "no step is in flight");

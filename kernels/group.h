@@ -56,8 +56,8 @@ qd_status qd_group_open(const struct qd_group_config *config, qd_group_t **out, 
  * QD_ERR_FULL otherwise. */
 qd_status qd_group_launch(qd_group_t *group, const struct qd_step *step, char *err, size_t errlen);
 
-/* Waits for the oldest launched step. QD_ERR_RANK when a rank failed: err names rank, phase and reason; the
- * group is then dead and only close is allowed. */
+/* Waits for the oldest launched step. QD_ERR_RANK when a rank failed in it or before: err names rank, phase
+ * and reason; the group is then dead and only close is allowed. */
 qd_status qd_group_wait(qd_group_t *group, struct qd_group_result *result, char *err, size_t errlen);
 
 /* Joins and releases everything, also after a failure. Accepts NULL. */

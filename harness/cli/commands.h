@@ -7,6 +7,7 @@
 extern const struct qd_command qd_command_run;
 extern const struct qd_command qd_command_sweep;
 extern const struct qd_command qd_command_report;
+extern const struct qd_command qd_command_sched;
 extern const struct qd_command qd_command_generate;
 extern const struct qd_command qd_command_eval;
 extern const struct qd_command qd_command_tokenize;

@@ -9,7 +9,7 @@
 #include "kernels/device.h"
 
 static const struct qd_command *const commands[] = {
-    &qd_command_run,  &qd_command_sweep,    &qd_command_report, &qd_command_generate,
+    &qd_command_run,  &qd_command_sweep,    &qd_command_report, &qd_command_sched, &qd_command_generate,
     &qd_command_eval, &qd_command_tokenize, &qd_command_doctor,
 };
 

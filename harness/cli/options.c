@@ -49,6 +49,9 @@ static const struct option_row option_rows[] = {
     {"threads", NULL, QD_GROUP_PARALLEL, OPTION_INT, AT(threads), 0, 1024, NULL, "N",
      "cores of the process, divided over all ranks", "all cores"},
 
+    {"router", NULL, QD_GROUP_PARALLEL, OPTION_TEXT, AT(router), 0, 0, "round-robin|least-loaded|vllm|vllm-0.9.1",
+     NULL, "which replica a request goes to", NULL},
+
     {"max-num-batched-tokens", "budget", QD_GROUP_ENGINE, OPTION_INT, AT(budget), 1, 1 << 20, NULL, "N",
      "token budget of a step, per replica", "2048"},
     {"max-num-seqs", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(max_num_seqs), 1, 1 << 16, NULL, "N",
@@ -69,6 +72,8 @@ static const struct option_row option_rows[] = {
      "a request's bits do not depend on its batch (cuda, emu; cpu: always)", NULL},
     {"enable-prefix-caching", NULL, QD_GROUP_ENGINE, OPTION_FLAG, AT(enable_prefix_caching), 0, 0, NULL, NULL,
      "share KV pages of equal beginnings between requests", NULL},
+    {"async-scheduling", NULL, QD_GROUP_ENGINE, OPTION_FLAG, AT(async_scheduling), 0, 0, NULL, NULL,
+     "schedule the next step while the device runs one", NULL},
     {"long-prefill-token-threshold", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(long_prefill_token_threshold), 0,
      1 << 24, NULL, "N", "the most tokens of one request in a step; 0: no limit but the budget", NULL},
     {"null-step-us", NULL, QD_GROUP_ENGINE, OPTION_REAL, AT(null_step_us), 0, 1e9, NULL, "US",
@@ -150,6 +155,12 @@ static const struct option_row option_rows[] = {
     {"dry-run", NULL, QD_GROUP_DRY_RUN, OPTION_FLAG, AT(dry_run), 0, 0, NULL, NULL,
      "check and print what would run, then stop", NULL},
 
+    {"running", NULL, QD_GROUP_SCHED, OPTION_TEXT, AT(running), 0, 0, NULL, "LIST", "requests that decode", NULL},
+    {"waiting", NULL, QD_GROUP_SCHED, OPTION_TEXT, AT(waiting), 0, 0, NULL, "LIST",
+     "requests that stand in line meanwhile", NULL},
+    {"steps", NULL, QD_GROUP_SCHED, OPTION_INT, AT(steps), 1, 1 << 20, NULL, "N",
+     "measured steps a row, after as many to warm up", NULL},
+
     {"matrix", NULL, QD_GROUP_REPORT, OPTION_TEXT, AT(matrix), 0, 0, NULL, "tp=1,2;dp=1,2;budget=64,256",
      "the cells that were to be measured", "inferred"},
 };
@@ -164,6 +175,7 @@ static const struct qd_options option_defaults = {
     .numerics = "fused",
     .tp = 1,
     .dp = 1,
+    .router = "round-robin",
     .memory_utilization = 0.9,
     .top_p = 1.0,
     .dataset_name = "random",
@@ -174,6 +186,9 @@ static const struct qd_options option_defaults = {
     .results = "results",
     .repeats = 3,
     .cell_timeout = 3600,
+    .running = "1,16,64,256,1024,4096",
+    .waiting = "0",
+    .steps = 1000,
 };
 
 static const struct option_row *find_row(unsigned groups, const char *name, size_t len)

@@ -38,6 +38,7 @@ enum qd_option_group {
     QD_GROUP_TOKENIZE = 1 << 11,
     QD_GROUP_CHAT = 1 << 12,
     QD_GROUP_DRY_RUN = 1 << 13,
+    QD_GROUP_SCHED = 1 << 14,
 };
 
 enum { QD_MAX_OPTIONS = 96 };
@@ -64,11 +65,12 @@ struct qd_options {
     /* parallel */
     int64_t tp, dp;
     int64_t threads; /* 0: all cores */
+    const char *router; /* qd_router_policy_name */
     /* engine; 0: the default of the device */
     int64_t budget, max_num_seqs, max_model_len, num_gpu_blocks, kv_cache_bytes, memory_limit;
     double memory_utilization;
     double null_step_us;
-    bool enforce_eager, batch_invariant, enable_prefix_caching;
+    bool enforce_eager, batch_invariant, enable_prefix_caching, async_scheduling;
     int64_t long_prefill_token_threshold;
     /* sampling */
     double temperature, top_p;
@@ -102,6 +104,9 @@ struct qd_options {
     int64_t repeats, cell_timeout;
     bool resume;
     bool dry_run;
+    /* sched */
+    const char *running, *waiting; /* lists and ranges */
+    int64_t steps;
     /* report */
     const char *matrix;
     int n_given;

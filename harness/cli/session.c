@@ -31,6 +31,13 @@ const char *qd_session_isa(const struct qd_options *options)
     return qd_cpu_isa_select(options->cpu_isa, &kernels, why, sizeof why) == QD_OK ? kernels->isa : NULL;
 }
 
+static enum qd_router_policy router_of(const char *name)
+{
+    enum qd_router_policy policy = QD_ROUTER_ROUND_ROBIN;
+    while (strcmp(name, qd_router_policy_name(policy)) != 0) policy++; /* one of the option's choices */
+    return policy;
+}
+
 struct qd_instance_options qd_session_instance_options(const struct qd_options *options)
 {
     return (struct qd_instance_options){
@@ -53,6 +60,8 @@ struct qd_instance_options qd_session_instance_options(const struct qd_options *
         .enforce_eager = options->enforce_eager,
         .batch_invariant = options->batch_invariant,
         .prefix_caching = options->enable_prefix_caching,
+        .router = router_of(options->router),
+        .async_scheduling = options->async_scheduling,
         .long_prefill_token_threshold = options->long_prefill_token_threshold,
         .null_step_ns = (int64_t)(options->null_step_us * 1e3),
         .max_requests = 16,

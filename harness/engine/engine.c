@@ -6,7 +6,7 @@
 
 #include "harness/engine/events.h"
 #include "harness/engine/replica.h"
-#include "harness/engine/router.h"
+#include "kernels/base/clock.h"
 
 /* Events that clients may leave unread before replicas wait for them. */
 enum { MIN_EVENTS = 4096, MAX_EVENTS = 1 << 18, STEPS_OF_EVENTS = 64 };
@@ -24,7 +24,10 @@ struct qd_engine {
     qd_replica_t **replicas; /* [dp] */
 
     pthread_mutex_t submit_mutex; /* ids, and the order in which replicas see them */
-    struct chain *chains;         /* [dp] scratch of one submission */
+    struct qd_router router;
+    struct chain *chains;          /* [dp] scratch of one submission */
+    struct qd_replica_load *loads; /* [dp] likewise */
+    atomic_int *n_in_flight;       /* [dp] submitted, end not yet read */
     uint64_t next_id;
     atomic_size_t n_held; /* requests alive, or ended with their end unread */
 };
@@ -64,6 +67,7 @@ static qd_status open_replicas(struct qd_engine *engine, char *err, size_t errle
         .n_eos = config->executes ? config->n_eos : 0,
         .eos_ids = engine->eos_ids,
         .max_requests = config->max_requests,
+        .async_scheduling = config->async_scheduling,
         .events = &engine->events,
     };
     for (int i = 0; i < config->dp; i++) {
@@ -80,7 +84,11 @@ static qd_status allocate(struct qd_engine *engine, char *err, size_t errlen)
     engine->eos_ids = calloc((size_t)config->n_eos + 1, sizeof *engine->eos_ids);
     engine->replicas = calloc((size_t)config->dp, sizeof(qd_replica_t *));
     engine->chains = calloc((size_t)config->dp, sizeof *engine->chains);
-    if (engine->eos_ids == NULL || engine->replicas == NULL || engine->chains == NULL)
+    engine->loads = calloc((size_t)config->dp, sizeof *engine->loads);
+    engine->n_in_flight = calloc((size_t)config->dp, sizeof *engine->n_in_flight);
+    if (engine->eos_ids == NULL || engine->replicas == NULL || engine->chains == NULL ||
+        engine->loads == NULL || engine->n_in_flight == NULL ||
+        qd_router_init(&engine->router, config->router, config->dp) != QD_OK)
         return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for an engine of %d replicas", config->dp);
     if (config->n_eos > 0)
         memcpy(engine->eos_ids, config->eos_ids, (size_t)config->n_eos * sizeof *engine->eos_ids);
@@ -120,6 +128,9 @@ void qd_engine_close(qd_engine_t *engine)
     }
     qd_events_free(&engine->events);
     pthread_mutex_destroy(&engine->submit_mutex);
+    qd_router_free(&engine->router);
+    free(engine->n_in_flight);
+    free(engine->loads);
     free(engine->chains);
     free(engine->replicas);
     free(engine->eos_ids);
@@ -156,16 +167,29 @@ static bool all_dead(const struct qd_engine *engine)
     return true;
 }
 
+/* Replicas go on meanwhile: policies that look at load are no function of the inputs in real time. */
+static int pick_replica(struct qd_engine *engine, int64_t now_ns)
+{
+    for (int i = 0; i < engine->config.dp; i++) {
+        engine->loads[i] = qd_replica_get_load(engine->replicas[i]);
+        engine->loads[i].n_in_flight = atomic_load(&engine->n_in_flight[i]);
+    }
+    return qd_router_pick(&engine->router, engine->loads, now_ns);
+}
+
 /* Gives ids in order and hands each replica its part at once. */
 static void route(struct qd_engine *engine, struct qd_live_request *first, uint64_t *ids)
 {
     int dp = engine->config.dp;
+    int64_t now_ns = qd_clock_now_ns();
     memset(engine->chains, 0, (size_t)dp * sizeof *engine->chains);
     for (struct qd_live_request *request = first, *next; request != NULL; request = next) {
         next = request->next;
         request->next = NULL;
         request->sched.id = *ids++ = engine->next_id++;
-        struct chain *chain = &engine->chains[qd_router_pick(engine->config.router, request->sched.id, dp)];
+        int replica = pick_replica(engine, now_ns);
+        struct chain *chain = &engine->chains[replica];
+        atomic_fetch_add(&engine->n_in_flight[replica], 1);
         if (chain->last != NULL)
             chain->last->next = request;
         else
@@ -214,7 +238,11 @@ void qd_engine_abort(qd_engine_t *engine, uint64_t id)
 size_t qd_engine_poll_events(qd_engine_t *engine, struct qd_event *events, size_t max, int64_t timeout_ns)
 {
     size_t n = qd_events_poll(&engine->events, events, max, timeout_ns), n_ended = 0;
-    for (size_t i = 0; i < n; i++) n_ended += events[i].finish != QD_FINISH_NONE;
+    for (size_t i = 0; i < n; i++) {
+        if (events[i].finish == QD_FINISH_NONE) continue;
+        atomic_fetch_sub(&engine->n_in_flight[events[i].replica], 1);
+        n_ended++;
+    }
     if (n_ended > 0) atomic_fetch_sub(&engine->n_held, n_ended);
     return n;
 }

@@ -10,11 +10,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "harness/engine/router.h"
 #include "kernels/group.h"
 
 typedef struct qd_engine qd_engine_t;
-
-enum qd_router { QD_ROUTER_ROUND_ROBIN = 0 };
 
 struct qd_engine_config {
     int dp;                         /* replicas */
@@ -26,9 +25,10 @@ struct qd_engine_config {
     int32_t vocab_size;
     int32_t long_prefill_token_threshold; /* 0: none */
     bool prefix_caching;
+    bool async_scheduling; /* a step is scheduled while the one before runs */
     int32_t n_eos;
     const int32_t *eos_ids; /* [n_eos], copied */
-    enum qd_router router;
+    enum qd_router_policy router;
     bool executes;       /* false on null: no EOS, virtual arrivals later */
     size_t max_requests; /* room reserved before timing starts: requests alive or unpolled at once */
 };

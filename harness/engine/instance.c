@@ -67,9 +67,10 @@ static qd_status open_engine(const struct qd_instance_options *o, qd_instance_t 
         .vocab_size = (int32_t)plan->config.vocab_size,
         .long_prefill_token_threshold = (int32_t)o->long_prefill_token_threshold,
         .prefix_caching = o->prefix_caching,
+        .async_scheduling = o->async_scheduling,
         .n_eos = plan->config.n_eos,
         .eos_ids = plan->config.eos_ids,
-        .router = QD_ROUTER_ROUND_ROBIN,
+        .router = o->router,
         .executes = plan->ops->executes,
         .max_requests = o->max_requests,
     };

@@ -24,8 +24,9 @@ struct qd_instance_options {
     size_t memory_limit;      /* --memory-limit */
     double memory_utilization; /* (0, 1], always given */
     bool enforce_eager, batch_invariant; /* as in qd_device_config */
-    bool prefix_caching;                 /* as in qd_engine_config, as the next */
+    bool prefix_caching, async_scheduling; /* as in qd_engine_config, as the next */
     int64_t long_prefill_token_threshold;
+    enum qd_router_policy router;
     int64_t null_step_ns;
     int32_t max_logit_rows;   /* more than max_num_seqs: for eval */
     size_t max_requests;      /* alive or unpolled at once */

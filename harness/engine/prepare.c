@@ -22,8 +22,11 @@ static void fill_tokens(const struct qd_sched_entry *entry, int32_t first, struc
     const struct qd_live_request *request = qd_live_request_of(entry->request);
     int32_t *position = qd_step_position(step) + first;
     int64_t *slot_mapping = qd_step_slot_mapping(step) + first;
-    memcpy(qd_step_token_source(step) + first, request->tokens + entry->begin,
-           (size_t)entry->n_tokens * sizeof(int32_t));
+    int32_t *source = qd_step_token_source(step) + first;
+    int32_t n_sampled = qd_sched_n_sampled(&request->sched) - entry->begin; /* what comes after is still to be sampled */
+    if (n_sampled > entry->n_tokens) n_sampled = entry->n_tokens;
+    memcpy(source, request->tokens + entry->begin, (size_t)n_sampled * sizeof *source);
+    for (int32_t i = n_sampled; i < entry->n_tokens; i++) source[i] = -(request->sched.slot + 1);
     for (int32_t i = 0; i < entry->n_tokens; i++) {
         int32_t at = entry->begin + i;
         position[i] = at;
@@ -36,7 +39,7 @@ static struct qd_sampling sampling_of(const struct qd_live_request *request)
 {
     struct qd_sampling sampling = request->sampling;
     sampling.slot = request->sched.slot;
-    sampling.output_index = (uint64_t)(request->sched.n_known - request->sched.n_prompt);
+    sampling.output_index = (uint64_t)(request->sched.n_known - 1 - request->sched.n_prompt);
     return sampling;
 }
 

@@ -9,7 +9,7 @@
 #include "harness/engine/prepare.h"
 #include "kernels/base/clock.h"
 
-enum { MIN_OUTBOX = 64 };
+enum { MIN_OUTBOX = 64, MAX_FLIGHTS = 2 };
 
 struct qd_replica {
     struct qd_replica_config config;
@@ -23,33 +23,53 @@ struct qd_replica {
     struct qd_step *step;    /* qd_step_capacity(limits) bytes */
     struct qd_event *outbox; /* [outbox_room] events of this step */
     size_t n_outbox, outbox_room;
-    struct qd_live_request *ended; /* chain of requests whose last event is in the outbox */
+    struct qd_live_request *ended;  /* chain of requests whose last event is in the outbox */
+    struct qd_live_request *landed; /* chain of those that had ended before, now out of every step */
+    struct qd_schedule flights[MAX_FLIGHTS]; /* launched steps, the oldest first */
+    int n_flights, max_flights;
+
+    atomic_int n_waiting, n_running, n_used_blocks; /* for routers */
 
     struct qd_replica_stats stats; /* written by the thread, read by others while it is parked */
     int64_t wall_begin_ns;
+    int64_t stamp_ns; /* end of the last segment, where the next begins */
 
     char failure[QD_ERR_LEN]; /* written once, before `dead` */
     atomic_bool dead;
 };
 
+/* What readers of the events may free: ended requests that no launched step names. The others follow when they have
+ * landed. */
+static struct qd_live_request *take_retired(struct qd_replica *replica)
+{
+    struct qd_live_request *retired = replica->landed;
+    for (struct qd_live_request *request = replica->ended, *next; request != NULL; request = next) {
+        next = request->next;
+        if (request->n_in_flight > 0) continue;
+        request->next = retired;
+        retired = request;
+    }
+    replica->ended = replica->landed = NULL;
+    return retired;
+}
+
 /* Hands out the events so far, all with one time stamp. Ended requests leave the table first: from then on no
- * abort can find them, and whoever reads the events may free them. */
+ * abort can find them. */
 static void flush_outbox(struct qd_replica *replica)
 {
-    if (replica->n_outbox == 0) return;
+    if (replica->n_outbox == 0 && replica->landed == NULL) return;
     if (replica->ended != NULL) qd_inbox_forget(&replica->inbox, replica->ended);
     int64_t now_ns = qd_clock_now_ns();
     for (size_t i = 0; i < replica->n_outbox; i++) replica->outbox[i].time_ns = now_ns;
-    qd_events_push(replica->config.events, replica->outbox, replica->n_outbox, replica->ended);
+    qd_events_push(replica->config.events, replica->outbox, replica->n_outbox, take_retired(replica));
     replica->n_outbox = 0;
-    replica->ended = NULL;
 }
 
 /* token -1: an end without a token. */
 static void emit(struct qd_replica *replica, struct qd_live_request *request, int32_t token,
                  enum qd_finish finish)
 {
-    int32_t n_output = request->sched.n_known - request->sched.n_prompt;
+    int32_t n_output = qd_sched_n_sampled(&request->sched) - request->sched.n_prompt;
     if (replica->n_outbox == replica->outbox_room) flush_outbox(replica);
     replica->outbox[replica->n_outbox++] = (struct qd_event){
         .request = request->sched.id,
@@ -63,9 +83,18 @@ static void emit(struct qd_replica *replica, struct qd_live_request *request, in
     };
     if (finish == QD_FINISH_NONE) return;
     qd_scheduler_remove(replica->scheduler, &request->sched);
+    request->has_ended = true;
     request->next = replica->ended;
     replica->ended = request;
     replica->stats.n_finished++;
+}
+
+/* Every boundary is one stamp that ends a segment and begins the next. */
+static void end_segment(struct qd_replica *replica, int64_t *segment_ns)
+{
+    int64_t now_ns = qd_clock_now_ns();
+    *segment_ns += now_ns - replica->stamp_ns;
+    replica->stamp_ns = now_ns;
 }
 
 static void apply_commands(struct qd_replica *replica, const struct qd_commands *commands)
@@ -100,6 +129,12 @@ static qd_status die(struct qd_replica *replica, qd_status st, const char *err)
     return st;
 }
 
+static int32_t used_blocks(const struct qd_replica *replica)
+{
+    const struct qd_kv_pool *pool = qd_scheduler_pool(replica->scheduler);
+    return qd_kv_pool_capacity(pool->n_blocks) - pool->n_free;
+}
+
 /* What the schedule says about tokens: computed for the first time or again, prompt or output. */
 static void count_schedule(struct qd_replica *replica, const struct qd_schedule *schedule, int64_t now_ns)
 {
@@ -125,8 +160,7 @@ static void count_schedule(struct qd_replica *replica, const struct qd_schedule 
     }
     int32_t n_running = qd_scheduler_n_running(replica->scheduler);
     int32_t n_waiting = qd_scheduler_n_waiting(replica->scheduler);
-    const struct qd_kv_pool *pool = qd_scheduler_pool(replica->scheduler);
-    int32_t n_used = qd_kv_pool_capacity(pool->n_blocks) - pool->n_free;
+    int32_t n_used = used_blocks(replica);
     stats->n_steps++;
     stats->n_preemptions += (uint64_t)schedule->n_preempted;
     stats->n_query_tokens += (uint64_t)schedule->n_query_tokens;
@@ -145,14 +179,14 @@ static bool contains(const int32_t *ids, int32_t n, int32_t id)
 }
 
 /* Whether the request ends with the token it just got. A stop wins over a length that is reached with it, as
- * in vLLM; max_tokens was cut to max_model_len at submission. */
+ * in vLLM; max_known was cut to max_model_len at submission. */
 static enum qd_finish finish_of(const struct qd_replica *replica, const struct qd_live_request *request,
                                 int32_t token)
 {
     if (!request->ignore_eos && contains(replica->config.eos_ids, replica->config.n_eos, token))
         return QD_FINISH_STOP;
     if (contains(request->stop_ids, request->n_stop_ids, token)) return QD_FINISH_STOP;
-    if (request->sched.n_known - request->sched.n_prompt == request->max_tokens) return QD_FINISH_LENGTH;
+    if (qd_sched_n_sampled(&request->sched) == request->sched.max_known) return QD_FINISH_LENGTH;
     return QD_FINISH_NONE;
 }
 
@@ -171,72 +205,131 @@ static qd_status check_result(const struct qd_replica *replica, const struct qd_
     return QD_OK;
 }
 
+/* The oldest launched step ends. */
+static struct qd_schedule take_flight(struct qd_replica *replica)
+{
+    struct qd_schedule oldest = replica->flights[0];
+    replica->flights[0] = replica->flights[1];
+    replica->n_flights--;
+    return oldest;
+}
+
+/* A step that named the request has ended. False when the request had ended before: its token is dropped. */
+static bool land(struct qd_replica *replica, struct qd_live_request *request)
+{
+    request->n_in_flight--;
+    if (!request->has_ended) return true;
+    if (request->n_in_flight == 0) {
+        request->next = replica->landed;
+        replica->landed = request;
+    }
+    return false;
+}
+
 static void deliver(struct qd_replica *replica, const struct qd_schedule *schedule, const int32_t *ids)
 {
     for (int32_t i = 0, row = 0; i < schedule->n_entries; i++) {
-        if (!schedule->entries[i].samples) continue;
         struct qd_live_request *request = qd_live_request_of(schedule->entries[i].request);
+        bool is_wanted = land(replica, request);
+        if (!schedule->entries[i].samples) continue;
         int32_t token = ids[row++];
-        request->tokens[request->sched.n_known] = token;
+        if (!is_wanted) continue;
+        request->tokens[qd_sched_n_sampled(&request->sched)] = token;
         qd_scheduler_token(replica->scheduler, &request->sched);
         emit(replica, request, token, finish_of(replica, request, token));
     }
     flush_outbox(replica);
 }
 
-/* One step; begin_ns is when its scheduling began. Every boundary is one stamp that ends a segment and begins
- * the next. */
-static qd_status run_step(struct qd_replica *replica, int64_t begin_ns)
+/* Nothing of the launched steps will come any more. */
+static void drop_flights(struct qd_replica *replica)
 {
-    struct qd_replica_stats *stats = &replica->stats;
-    struct qd_group_result result;
-    struct qd_schedule schedule;
-    char err[QD_ERR_LEN] = "";
-    qd_status st;
+    while (replica->n_flights > 0) {
+        struct qd_schedule schedule = take_flight(replica);
+        for (int32_t i = 0; i < schedule.n_entries; i++)
+            land(replica, qd_live_request_of(schedule.entries[i].request));
+    }
+    flush_outbox(replica);
+}
 
-    qd_scheduler_step(replica->scheduler, &schedule);
-    QD_ASSERT(schedule.n_entries > 0); /* submission refuses what could never run */
-    int64_t scheduled_ns = qd_clock_now_ns();
-    count_schedule(replica, &schedule, scheduled_ns);
-    st = qd_prepare_step(&schedule, &replica->limits, replica->step);
+static qd_status launch_step(struct qd_replica *replica, const struct qd_schedule *schedule)
+{
+    char err[QD_ERR_LEN] = "";
+    count_schedule(replica, schedule, replica->stamp_ns);
+    qd_status st = qd_prepare_step(schedule, &replica->limits, replica->step);
     if (st != QD_OK) return die(replica, st, "the schedule exceeds the step buffer");
-    int64_t prepared_ns = qd_clock_now_ns();
+    end_segment(replica, &replica->stats.prepare_ns);
     st = qd_group_launch(replica->config.group, replica->step, err, sizeof err);
     if (st != QD_OK) return die(replica, st, err);
-    int64_t launched_ns = qd_clock_now_ns();
-    st = qd_group_wait(replica->config.group, &result, err, sizeof err);
-    if (st == QD_OK) st = check_result(replica, &schedule, &result, err, sizeof err);
-    if (st != QD_OK) return die(replica, st, err);
-    int64_t waited_ns = qd_clock_now_ns();
-    deliver(replica, &schedule, result.ids);
-    int64_t end_ns = qd_clock_now_ns();
-
-    stats->schedule_ns += scheduled_ns - begin_ns;
-    stats->prepare_ns += prepared_ns - scheduled_ns;
-    stats->launch_ns += launched_ns - prepared_ns;
-    stats->wait_ns += waited_ns - launched_ns;
-    stats->output_ns += end_ns - waited_ns;
+    for (int32_t i = 0; i < schedule->n_entries; i++)
+        qd_live_request_of(schedule->entries[i].request)->n_in_flight++;
+    replica->flights[replica->n_flights++] = *schedule;
+    end_segment(replica, &replica->stats.launch_ns);
     return QD_OK;
+}
+
+static qd_status finish_step(struct qd_replica *replica)
+{
+    struct qd_group_result result;
+    char err[QD_ERR_LEN] = "";
+    qd_status st = qd_group_wait(replica->config.group, &result, err, sizeof err);
+    if (st == QD_OK) st = check_result(replica, &replica->flights[0], &result, err, sizeof err);
+    if (st != QD_OK) return die(replica, st, err);
+    end_segment(replica, &replica->stats.wait_ns);
+    struct qd_schedule schedule = take_flight(replica);
+    deliver(replica, &schedule, result.ids);
+    end_segment(replica, &replica->stats.output_ns);
+    return QD_OK;
+}
+
+/* Launches a step, if there is something to run. Then waits for the oldest, unless another may be launched before. */
+static qd_status run_step(struct qd_replica *replica)
+{
+    struct qd_schedule schedule;
+    qd_scheduler_step(replica->scheduler, &schedule);
+    end_segment(replica, &replica->stats.schedule_ns);
+    if (schedule.n_entries > 0) {
+        QD_TRY(launch_step(replica, &schedule));
+        if (replica->n_flights < replica->max_flights) return QD_OK;
+    }
+    QD_ASSERT(replica->n_flights > 0); /* submission refuses what could never run */
+    return finish_step(replica);
+}
+
+static void publish_load(struct qd_replica *replica)
+{
+    atomic_store_explicit(&replica->n_waiting, qd_scheduler_n_waiting(replica->scheduler), memory_order_relaxed);
+    atomic_store_explicit(&replica->n_running, qd_scheduler_n_running(replica->scheduler), memory_order_relaxed);
+    atomic_store_explicit(&replica->n_used_blocks, used_blocks(replica), memory_order_relaxed);
+}
+
+static bool has_work(const struct qd_replica *replica)
+{
+    return replica->n_flights > 0 || qd_scheduler_oldest(replica->scheduler) != NULL;
 }
 
 static void *replica_main(void *arg)
 {
     struct qd_replica *replica = arg;
     struct qd_commands commands;
+    replica->stamp_ns = qd_clock_now_ns();
     for (;;) {
-        bool idle = qd_scheduler_oldest(replica->scheduler) == NULL;
-        int64_t begin_ns = qd_clock_now_ns();
-        if (!qd_inbox_take(&replica->inbox, idle, &commands)) break;
-        if (commands.idle_ns > 0) begin_ns = qd_clock_now_ns();
+        if (!qd_inbox_take(&replica->inbox, !has_work(replica), &commands)) break;
+        if (commands.idle_ns > 0) replica->stamp_ns = qd_clock_now_ns();
         replica->stats.idle_ns += commands.idle_ns;
         apply_commands(replica, &commands);
         bool dead = atomic_load(&replica->dead);
-        if (!dead && qd_scheduler_oldest(replica->scheduler) != NULL)
-            dead = run_step(replica, begin_ns) != QD_OK;
+        if (!dead && has_work(replica))
+            dead = run_step(replica) != QD_OK;
         else
-            replica->stats.schedule_ns += qd_clock_now_ns() - begin_ns;
-        if (dead) end_all_with_error(replica);
+            end_segment(replica, &replica->stats.schedule_ns);
+        if (dead) {
+            drop_flights(replica);
+            end_all_with_error(replica);
+        }
+        publish_load(replica);
     }
+    drop_flights(replica);
     return NULL;
 }
 
@@ -265,6 +358,7 @@ qd_status qd_replica_open(const struct qd_replica_config *config, qd_replica_t *
         return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for replica %d", config->index);
     replica->config = *config;
     replica->limits = qd_prepare_limits(&config->scheduler);
+    replica->max_flights = config->async_scheduling ? MAX_FLIGHTS : 1;
     atomic_init(&replica->dead, false);
     replica->wall_begin_ns = qd_clock_now_ns();
     qd_status st = allocate(replica, err, errlen);
@@ -313,6 +407,17 @@ void qd_replica_submit(qd_replica_t *replica, struct qd_live_request *first, str
 bool qd_replica_abort(qd_replica_t *replica, uint64_t id)
 {
     return qd_inbox_abort(&replica->inbox, id);
+}
+
+struct qd_replica_load qd_replica_get_load(const qd_replica_t *replica)
+{
+    int32_t capacity = qd_kv_pool_capacity(replica->config.scheduler.n_kv_blocks);
+    return (struct qd_replica_load){
+        .n_waiting = atomic_load_explicit(&replica->n_waiting, memory_order_relaxed),
+        .n_running = atomic_load_explicit(&replica->n_running, memory_order_relaxed),
+        .kv_share = (double)atomic_load_explicit(&replica->n_used_blocks, memory_order_relaxed) / capacity,
+        .is_dead = atomic_load(&replica->dead),
+    };
 }
 
 const char *qd_replica_failure(const qd_replica_t *replica)

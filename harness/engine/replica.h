@@ -5,6 +5,7 @@
 #define QD_HARNESS_ENGINE_REPLICA_H
 
 #include "harness/engine/events.h"
+#include "harness/engine/router.h"
 #include "harness/engine/scheduler.h"
 
 typedef struct qd_replica qd_replica_t;
@@ -17,6 +18,7 @@ struct qd_replica_config {
     int32_t n_eos;
     const int32_t *eos_ids; /* [n_eos], borrowed; n_eos is 0 where nothing executes */
     size_t max_requests;
+    bool async_scheduling;
     struct qd_events *events; /* borrowed */
 };
 
@@ -40,6 +42,9 @@ bool qd_replica_abort(qd_replica_t *replica, uint64_t id);
 /* Why it died, or NULL; the text lives as long as the replica. A dead replica ends every request it has or
  * gets with QD_FINISH_ERROR. */
 const char *qd_replica_failure(const qd_replica_t *replica);
+
+/* As of the end of its last step; n_in_flight is not known here. */
+struct qd_replica_load qd_replica_get_load(const qd_replica_t *replica);
 
 /* Both wait until the replica has nothing to do. */
 struct qd_replica_stats qd_replica_get_stats(qd_replica_t *replica);

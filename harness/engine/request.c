@@ -63,12 +63,13 @@ qd_status qd_live_request_create(const struct qd_request *request, const struct 
                                           ((size_t)n_tokens + (size_t)n_pages) * sizeof(int32_t));
     if (live == NULL)
         return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for a request of %d tokens", n_tokens);
-    *live = (struct qd_live_request){.max_tokens = max_tokens, .ignore_eos = request->ignore_eos};
+    *live = (struct qd_live_request){.ignore_eos = request->ignore_eos};
     struct qd_block_hash *hashes = (struct qd_block_hash *)(live + 1);
     live->tokens = (int32_t *)(hashes + n_hashes);
     memcpy(live->tokens, request->prompt, (size_t)request->n_prompt * sizeof(int32_t));
     live->sched = (struct qd_sched_request){.n_prompt = request->n_prompt,
                                             .n_known = request->n_prompt,
+                                            .max_known = n_tokens,
                                             .slot = -1,
                                             .blocks = live->tokens + n_tokens,
                                             .tokens = live->tokens,

@@ -15,13 +15,14 @@ enum qd_abort_state { QD_ABORT_NONE = 0, QD_ABORT_QUEUED, QD_ABORT_TAKEN };
 struct qd_live_request {
     struct qd_sched_request sched; /* first, so that a scheduled request is a live request */
     int32_t *tokens;               /* [n_prompt + max_tokens] prompt, then what was sampled */
-    int32_t max_tokens;            /* cut to max_model_len */
     int32_t n_computed_once;     /* positions that some step has computed; more than sched.n_computed after a
                                   * preemption */
     int64_t scheduled_ns;        /* first time in a schedule; 0: not yet */
     int32_t n_hit_tokens;        /* computed already when it was first admitted */
     struct qd_sampling sampling; /* slot and output_index are filled in per step */
     bool ignore_eos;
+    bool has_ended;      /* its last event is made: what steps still sample for it is nobody's */
+    int32_t n_in_flight; /* launched steps that name it */
     int32_t n_stop_ids;
     int32_t stop_ids[QD_MAX_STOP_IDS];
 

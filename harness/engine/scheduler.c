@@ -15,7 +15,8 @@ struct qd_scheduler {
     struct qd_kv_pool pool;
     struct request_list running;    /* admission order */
     struct request_list waiting;    /* arrival order, preempted requests in front */
-    struct qd_sched_entry *entries; /* [max_num_seqs] */
+    struct qd_sched_entry *entries; /* [2][max_num_seqs], taken in turn */
+    uint32_t turn;
     int32_t *free_slots;            /* [n_free_slots] a stack */
     int32_t n_free_slots;
 };
@@ -77,7 +78,7 @@ qd_status qd_scheduler_create(const struct qd_scheduler_config *config, qd_sched
     if (scheduler == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "scheduler: out of memory");
     scheduler->config = *config;
     size_t n_seqs = (size_t)config->max_num_seqs;
-    scheduler->entries = calloc(n_seqs, sizeof *scheduler->entries);
+    scheduler->entries = calloc(2 * n_seqs, sizeof *scheduler->entries);
     scheduler->free_slots = calloc(n_seqs, sizeof *scheduler->free_slots);
     if (scheduler->entries == NULL || scheduler->free_slots == NULL ||
         qd_kv_pool_init(&scheduler->pool, config->n_kv_blocks, config->prefix_caching) != QD_OK) {
@@ -154,6 +155,8 @@ static int32_t wanted(const struct qd_scheduler *scheduler, const struct qd_sche
                       int32_t budget)
 {
     int32_t n = request->n_known - request->n_computed;
+    /* The last token of all needs no K and V. */
+    if (request->max_known > 0) n = min_i32(n, request->max_known - 1 - request->n_computed);
     int32_t threshold = scheduler->config.long_prefill_token_threshold;
     if (threshold > 0) n = min_i32(n, threshold);
     n = min_i32(n, budget);
@@ -177,11 +180,11 @@ static void append(struct qd_scheduler *scheduler, struct qd_schedule *out, stru
     int32_t begin = request->n_computed;
     request->n_computed += n_tokens;
     label_full_pages(scheduler, request);
-    out->entries[out->n_entries++] =
-        (struct qd_sched_entry){.request = request,
-                                .begin = begin,
-                                .n_tokens = n_tokens,
-                                .samples = request->n_computed == request->n_known};
+    int32_t samples = request->n_computed == request->n_known;
+    out->entries[out->n_entries++] = (struct qd_sched_entry){
+        .request = request, .begin = begin, .n_tokens = n_tokens, .samples = samples};
+    request->n_known += samples;
+    request->n_pending += samples;
     out->n_tokens += n_tokens;
     out->n_blocks += request->n_blocks;
 }
@@ -271,14 +274,15 @@ static void schedule_waiting(struct qd_scheduler *scheduler, struct qd_schedule 
 
 void qd_scheduler_step(qd_scheduler_t *scheduler, struct qd_schedule *out)
 {
-    *out = (struct qd_schedule){.entries = scheduler->entries};
+    size_t first = scheduler->turn++ % 2 * (size_t)scheduler->config.max_num_seqs;
+    *out = (struct qd_schedule){.entries = scheduler->entries + first};
     schedule_running(scheduler, out);
     if (out->n_preempted == 0) schedule_waiting(scheduler, out);
 }
 
 void qd_sched_request_hash(struct qd_sched_request *request)
 {
-    for (; request->n_hashes < request->n_known / QD_KV_BLOCK_SIZE; request->n_hashes++) {
+    for (; request->n_hashes < qd_sched_n_sampled(request) / QD_KV_BLOCK_SIZE; request->n_hashes++) {
         const struct qd_block_hash first = {{0, 0}};
         request->hashes[request->n_hashes] =
             qd_block_hash_next(request->n_hashes > 0 ? request->hashes[request->n_hashes - 1] : first,
@@ -288,8 +292,8 @@ void qd_sched_request_hash(struct qd_sched_request *request)
 
 void qd_scheduler_token(qd_scheduler_t *scheduler, struct qd_sched_request *request)
 {
-    QD_ASSERT(request->place == QD_SCHED_RUNNING && request->n_computed == request->n_known);
-    request->n_known++;
+    QD_ASSERT(request->place != QD_SCHED_NOWHERE && request->n_pending > 0);
+    request->n_pending--;
     if (scheduler->config.prefix_caching) qd_sched_request_hash(request);
 }
 

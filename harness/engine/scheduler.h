@@ -15,13 +15,15 @@ enum qd_sched_place { QD_SCHED_NOWHERE = 0, QD_SCHED_WAITING, QD_SCHED_RUNNING }
 struct qd_sched_request {
     uint64_t id;
     int32_t n_prompt;   /* prompt tokens */
-    int32_t n_known;    /* prompt + sampled tokens */
+    int32_t n_known;    /* prompt + sampled tokens, and those that scheduled steps are going to sample */
+    int32_t n_pending;  /* of n_known: not sampled yet */
     int32_t n_computed; /* tokens whose K and V are in the pool (advanced when scheduled) */
+    int32_t max_known;  /* n_known at which it ends at the latest; 0: its end is not foreseen */
     int32_t n_preemptions;
     int32_t slot;     /* in [0, max_num_seqs) while running, else -1 */
     int32_t n_blocks; /* pages held */
     int32_t *blocks;  /* [n_blocks], room for the longest the request can become */
-    const int32_t *tokens;        /* [n_known]; only read with prefix caching */
+    const int32_t *tokens;        /* [n_known - n_pending]; only read with prefix caching */
     struct qd_block_hash *hashes; /* [n_hashes] of its full pages, room as blocks; only with prefix caching */
     int32_t n_hashes;
     int32_t n_labelled; /* pages held whose hash the pool knows */
@@ -73,17 +75,24 @@ void qd_scheduler_add(qd_scheduler_t *scheduler, struct qd_sched_request *reques
 /* Takes a request out, wherever it is, and frees its pages. */
 void qd_scheduler_remove(qd_scheduler_t *scheduler, struct qd_sched_request *request);
 
-/* Fills the next step; n_computed of every scheduled request advances at once. Running requests come first,
+/* Fills the next step; n_computed of every scheduled request advances at once, and n_known of those that are sampled, so
+ * that the step after may be scheduled before their tokens are there. Running requests come first,
  * in admission order, then those admitted now. An empty schedule means that nothing can run. The entries are
- * valid until the next call. Costs O(1) per request touched and per page taken or given back; never
+ * valid until the next call but one. Costs O(1) per request touched and per page taken or given back; never
  * allocates. */
 void qd_scheduler_step(qd_scheduler_t *scheduler, struct qd_schedule *out);
+
+/* Tokens of the request whose ids are there. */
+static inline int32_t qd_sched_n_sampled(const struct qd_sched_request *request)
+{
+    return request->n_known - request->n_pending;
+}
 
 /* Hashes the full pages of known tokens that have no hash yet: once before add where there is a prompt, so that the
  * scheduler's thread need not. */
 void qd_sched_request_hash(struct qd_sched_request *request);
 
-/* A token was sampled for the running request (n_known grows by one); it is in `tokens` already. */
+/* The oldest pending token of the request was sampled; it is in `tokens` already. The request may wait again by now. */
 void qd_scheduler_token(qd_scheduler_t *scheduler, struct qd_sched_request *request);
 
 /* The first running request, else the first waiting one, else NULL. */

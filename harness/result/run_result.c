@@ -146,6 +146,7 @@ static void put_configuration(cJSON *o, const struct qd_run_result *run, bool *o
     qd_json_put_int(engine, "max_model_len", run->max_model_len, ok);
     qd_json_put_int(engine, "n_kv_blocks", run->n_kv_blocks, ok);
     qd_json_put_bool(engine, "prefix_caching", run->prefix_caching, ok);
+    qd_json_put_bool(engine, "async_scheduling", run->async_scheduling, ok);
     qd_json_put_int(engine, "long_prefill_token_threshold", run->long_prefill_token_threshold, ok);
     cJSON *warmup = qd_json_put_object(o, "warmup", ok);
     qd_json_put_int(warmup, "num_warmups", run->num_warmups, ok);

@@ -38,7 +38,7 @@ struct qd_run_result {
     int tp, dp, n_threads;
     const char *router;
     int64_t max_num_batched_tokens, max_num_seqs, max_model_len, n_kv_blocks;
-    bool prefix_caching;
+    bool prefix_caching, async_scheduling;
     int64_t long_prefill_token_threshold; /* 0: none */
 
     /* the measurement */

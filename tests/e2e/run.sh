@@ -47,6 +47,17 @@ equal_beginnings_are_computed_once() {
     done
 }
 
+a_router_is_chosen_by_name() {
+    for router in round-robin least-loaded vllm vllm-0.9.1; do
+        exits 0 "$QDYNO" run --model "$TINY" --device null --dp 3 --num-prompts 30 --router $router --async-scheduling \
+            --result-dir "$TMP/run"
+        result "$TMP/run"
+        equal $router "$("$JSON" "$TMP/run/result.json" qdyno/engine/router)"
+        equal true "$("$JSON" "$TMP/run/result.json" qdyno/engine/async_scheduling)"
+    done
+    refuses 2 '"sticky" is none of round-robin' "$QDYNO" run --model "$TINY" --router sticky
+}
+
 dummy_weights_need_no_files() {
     exits 0 "$QDYNO" run --model micro --load-format dummy --num-prompts 3 --input-len 9 --output-len 3 --result-dir "$TMP/run"
     result "$TMP/run"
@@ -168,6 +179,7 @@ check random_prompts_in_a_burst
 check prompts_of_a_file_in_a_closed_loop
 check dummy_weights_need_no_files
 check equal_beginnings_are_computed_once
+check a_router_is_chosen_by_name
 check the_null_device_only_schedules
 check json_goes_to_stdout_alone
 check names_of_result_files

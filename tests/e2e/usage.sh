@@ -33,6 +33,8 @@ nothing_and_unknown_words_are_refused() {
 
 bad_values_are_refused() {
     refuses 2 '--model is missing' "$QDYNO" run
+    refuses 2 '--running: "0" is no number from 1' "$QDYNO" sched --running 4,0
+    refuses 2 '--waiting: ' "$QDYNO" sched --waiting 9-1
     refuses 2 '--max-num-batched-tokens: "12x" is not a number' "$QDYNO" run --model "$TINY" --budget 12x
     refuses 2 '--max-num-batched-tokens: 0 is outside' "$QDYNO" run --model "$TINY" --budget 0
     refuses 2 '--temperature: -1 is outside' "$QDYNO" generate --model "$TINY" --temperature -1
@@ -57,7 +59,8 @@ full_disk_is_noticed() {
     echo '{"prompts": [[1, 2]]}' >"$TMP/tokens.json"
     for words in --help "doctor" "tokenize --model $TINY" "generate --model $TINY --prompt a --max-tokens 2" \
         "eval --model $TINY --tokens $TMP/tokens.json" "report bench/baselines/published-qwen3-8b/benchmark_results_summary.csv" \
-        "run --model $TINY --device null --num-prompts 2 --json -"; do
+        "run --model $TINY --device null --num-prompts 2 --json -" \
+        "sched --running 4 --steps 10"; do
         status=0
         # shellcheck disable=SC2086 # words of a command line
         "$QDYNO" $words </dev/null >/dev/full 2>"$ERR" || status=$?

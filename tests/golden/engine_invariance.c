@@ -26,6 +26,7 @@ struct variation {
     int dp, n_threads;
     size_t n_at_once; /* 0: all in the same step */
     int64_t threshold; /* long_prefill_token_threshold */
+    bool async;
     bool prefix_caching; /* the same requests were served before */
 };
 
@@ -56,6 +57,10 @@ static const struct variation variations[] = {
     {"prefix caching, budget 17", .budget = 17, .n_at_once = 3, .prefix_caching = true},
     {"prefix caching, tiny pool", .budget = 64, .n_kv_blocks = TINY_POOL, .prefix_caching = true},
     {"prefix caching, DP 2", .budget = 64, .dp = 2, .prefix_caching = true},
+    {"async", .budget = 64, .async = true},
+    {"async, budget 17, DP 2", .budget = 17, .dp = 2, .n_at_once = 3, .async = true},
+    {"async, prefix caching, tiny pool",
+     .budget = 64, .n_kv_blocks = TINY_POOL, .prefix_caching = true, .async = true},
     {"long prefill threshold", .budget = 64, .threshold = 19},
 };
 enum { N_VARIATIONS = sizeof variations / sizeof *variations };
@@ -97,6 +102,7 @@ static struct qd_instance_options options_of(const struct variation *v, const ch
     options.max_num_batched_tokens = v->budget;
     options.max_num_seqs = v->seqs;
     options.prefix_caching = v->prefix_caching;
+    options.async_scheduling = v->async;
     options.long_prefill_token_threshold = v->threshold;
     if (v->n_kv_blocks > 0) options.n_kv_blocks = v->n_kv_blocks;
     return options;

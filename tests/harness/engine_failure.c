@@ -15,10 +15,9 @@ static void make_batch(struct qd_request *batch, int32_t (*prompts)[4], int32_t 
     for (int i = 0; i < N; i++) batch[i] = fake_request(prompts[i], 4, LEN, (uint64_t)i, vocab_size);
 }
 
-static void the_other_replica_goes_on(void **state)
+static void check_the_other_replica(bool async)
 {
-    (void)state;
-    struct fake_engine fake = {.config = {.dp = 2}};
+    struct fake_engine fake = {.config = {.dp = 2, .async_scheduling = async}};
     int32_t prompts[N][4];
     uint64_t ids[N];
     struct qd_request batch[N];
@@ -47,6 +46,13 @@ static void the_other_replica_goes_on(void **state)
     assert_int_equal(qd_engine_stats(fake.engine, 1).n_finished, N);
     fake_engine_close(&fake);
     replies_free(replies);
+}
+
+static void the_other_replica_goes_on(void **state)
+{
+    (void)state;
+    check_the_other_replica(false);
+    check_the_other_replica(true);
 }
 
 static void only_replica_fails(struct fake_engine *fake)
@@ -103,7 +109,7 @@ static void closing_a_busy_engine_drops_what_is_left(void **state)
 {
     (void)state;
     for (int dp = 1; dp <= FAKE_MAX_DP; dp++) {
-        struct fake_engine fake = {.config = {.dp = dp}};
+        struct fake_engine fake = {.config = {.dp = dp, .async_scheduling = dp % 2 == 0}};
         int32_t prompts[N][4];
         uint64_t ids[N];
         struct qd_request batch[N];

@@ -67,15 +67,19 @@ static void storm(struct fake_engine *fake)
     for (int i = 0; i < N_CLIENTS; i++) pthread_join(clients[i].thread, NULL);
     assert_int_equal(n_failed, 0);
     uint64_t n_finished = 0, n_aborted = 0;
+    int n_on[FAKE_MAX_DP] = {0};
     for (int r = 0; r < fake->config.dp; r++) n_finished += qd_engine_stats(fake->engine, r).n_finished;
     assert_int_equal(n_finished, N_CLIENTS * N_EACH);
     for (int i = 0; i < N_CLIENTS * N_EACH; i++) {
         assert_int_equal(replies[i].n_finishes, 1);
-        assert_int_equal(replies[i].replica, i % fake->config.dp);
+        if (fake->config.router == QD_ROUTER_ROUND_ROBIN) assert_int_equal(replies[i].replica, i % fake->config.dp);
+        assert_in_range(replies[i].replica, 0, fake->config.dp - 1);
+        n_on[replies[i].replica]++;
         n_aborted += replies[i].finish == QD_FINISH_ABORT;
         if (replies[i].finish != QD_FINISH_ABORT) assert_int_equal(replies[i].finish, QD_FINISH_LENGTH);
     }
     assert_true(n_aborted > 0);
+    for (int r = 0; r < fake->config.dp; r++) assert_true(n_on[r] > N_CLIENTS * N_EACH / 20);
     fake_engine_close(fake);
     replies_free(replies);
 }
@@ -84,7 +88,8 @@ static void clients_storm_an_engine_that_does_nothing(void **state)
 {
     (void)state;
     for (int dp = 1; dp <= FAKE_MAX_DP; dp++) {
-        struct fake_engine fake = {.null_device = true, .config = {.dp = dp, .n_kv_blocks = 9}};
+        struct fake_engine fake = {.null_device = true,
+                                   .config = {.dp = dp, .n_kv_blocks = 9, .async_scheduling = dp % 2 == 0}};
         storm(&fake);
     }
 }
@@ -92,8 +97,16 @@ static void clients_storm_an_engine_that_does_nothing(void **state)
 static void clients_storm_an_engine_that_checks_every_step(void **state)
 {
     (void)state;
-    struct fake_engine fake = {.config = {.dp = 3, .n_kv_blocks = 9}};
-    storm(&fake);
+    for (int async = 0; async <= 1; async++) {
+        struct fake_engine fake = {
+            .config = {.dp = 3, .n_kv_blocks = 9, .prefix_caching = async, .async_scheduling = async}};
+        storm(&fake);
+    }
+    for (int router = QD_ROUTER_LEAST_LOADED; router <= QD_ROUTER_VLLM; router++) {
+        struct fake_engine fake = {
+            .config = {.dp = 3, .n_kv_blocks = 9, .router = (enum qd_router_policy)router}};
+        storm(&fake);
+    }
 }
 
 static void thousands_wait_in_line(void **state)

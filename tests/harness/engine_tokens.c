@@ -19,12 +19,13 @@ static void make_workload(struct workload *w, int32_t vocab_size)
 }
 
 /* Runs the workload and checks every token; returns the engine's preemptions. */
-static uint64_t run_workload(int dp, int32_t budget, int32_t n_seqs, int32_t n_kv_blocks)
+static uint64_t run_in_mode(bool async, int dp, int32_t budget, int32_t n_seqs, int32_t n_kv_blocks)
 {
     struct workload w;
     struct fake_engine fake = {
         .config = {
-            .dp = dp, .max_num_batched_tokens = budget, .max_num_seqs = n_seqs, .n_kv_blocks = n_kv_blocks}};
+            .dp = dp, .max_num_batched_tokens = budget, .max_num_seqs = n_seqs, .n_kv_blocks = n_kv_blocks,
+            .async_scheduling = async}};
     char err[QD_ERR_LEN] = "";
     fake_engine_open(&fake, NULL);
     make_workload(&w, fake.config.vocab_size);
@@ -66,6 +67,14 @@ static uint64_t run_workload(int dp, int32_t budget, int32_t n_seqs, int32_t n_k
     return n_preemptions;
 }
 
+/* Both ways of scheduling; the preemptions of the one that had fewer. */
+static uint64_t run_workload(int dp, int32_t budget, int32_t n_seqs, int32_t n_kv_blocks)
+{
+    uint64_t sync = run_in_mode(false, dp, budget, n_seqs, n_kv_blocks);
+    uint64_t async = run_in_mode(true, dp, budget, n_seqs, n_kv_blocks);
+    return sync < async ? sync : async;
+}
+
 static void tokens_do_not_depend_on_batching(void **state)
 {
     (void)state;
@@ -105,8 +114,7 @@ static void set_eos(struct fake_engine *fake)
 
 static void stop_ids_end_a_request_and_are_delivered(void **state)
 {
-    (void)state;
-    struct fake_engine fake = {0};
+    struct fake_engine fake = {.config = {.async_scheduling = *(bool *)*state}};
     int32_t prompt[5];
     fake_engine_open(&fake, NULL);
     struct qd_request request = fake_request(prompt, 5, 12, 77, fake.config.vocab_size);
@@ -136,8 +144,7 @@ static void stop_ids_end_a_request_and_are_delivered(void **state)
 
 static void eos_ends_a_request_unless_ignored(void **state)
 {
-    (void)state;
-    struct fake_engine fake = {0};
+    struct fake_engine fake = {.config = {.async_scheduling = *(bool *)*state}};
     int32_t prompt[5];
     /* The third token of this request becomes the EOS id. */
     struct qd_request request = fake_request(prompt, 5, 12, 77, 97);
@@ -177,8 +184,7 @@ static void a_device_that_does_not_execute_has_no_eos(void **state)
 
 static void output_is_cut_at_max_model_len(void **state)
 {
-    (void)state;
-    struct fake_engine fake = {0};
+    struct fake_engine fake = {.config = {.async_scheduling = *(bool *)*state}};
     int32_t prompt[63];
     fake_engine_open(&fake, NULL);
     struct qd_request request = fake_request(prompt, 50, 1000000, 5, fake.config.vocab_size);
@@ -194,15 +200,18 @@ static void output_is_cut_at_max_model_len(void **state)
     replies_free(reply);
 }
 
+static bool modes[] = {false, true};
+#define BOTH_MODES(test) {#test, test, NULL, NULL, &modes[0]}, {#test " (async)", test, NULL, NULL, &modes[1]}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tokens_do_not_depend_on_batching),
         cmocka_unit_test(tokens_survive_preemption),
-        cmocka_unit_test(stop_ids_end_a_request_and_are_delivered),
-        cmocka_unit_test(eos_ends_a_request_unless_ignored),
+        BOTH_MODES(stop_ids_end_a_request_and_are_delivered),
+        BOTH_MODES(eos_ends_a_request_unless_ignored),
         cmocka_unit_test(a_device_that_does_not_execute_has_no_eos),
-        cmocka_unit_test(output_is_cut_at_max_model_len),
+        BOTH_MODES(output_is_cut_at_max_model_len),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

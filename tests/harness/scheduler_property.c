@@ -35,12 +35,13 @@ struct random_case {
     qd_scheduler_t *scheduler;
     struct simulated requests[MAX_REQUESTS];
     int n_requests, n_ended;
+    bool async; /* tokens of a step are there only after the next was scheduled */
     uint64_t memory[MAX_POOL][QD_KV_BLOCK_SIZE];
 };
 
 /* What the cases came to, all together. */
 struct reached {
-    uint64_t n_preemptions, n_hit_tokens, n_rehit_tokens, n_cut_by_threshold;
+    uint64_t n_preemptions, n_hit_tokens, n_rehit_tokens, n_cut_by_threshold, n_late;
 };
 
 static int32_t draw(struct random_case *c, int32_t low, int32_t high)
@@ -74,6 +75,7 @@ static void make_case(struct random_case *c, uint64_t key)
     c->config.max_model_len = draw(c, 2, MAX_LEN);
     int32_t longest = pages_of(c->config.max_model_len);
     c->config.n_kv_blocks = 1 + longest + draw(c, 0, 2 * longest);
+    c->async = draw(c, 0, 1) == 0;
     c->config.prefix_caching = draw(c, 0, 1) == 0;
     c->config.long_prefill_token_threshold = draw(c, 0, 2) == 0 ? draw(c, 1, 40) : 0;
     c->n_requests = draw(c, 1, MAX_REQUESTS);
@@ -92,6 +94,7 @@ static void make_case(struct random_case *c, uint64_t key)
         fill_tokens(c, request);
         if (c->config.prefix_caching) qd_sched_request_hash(&request->sched);
         request->max_tokens = draw(c, 1, c->config.max_model_len - n_prompt);
+        if (c->async) request->sched.max_known = n_prompt + request->max_tokens;
         if (draw(c, 0, 2) == 0) arrival += draw(c, 0, 12);
         request->arrival_step = arrival;
     }
@@ -177,7 +180,8 @@ static void check_schedule(struct random_case *c, const struct qd_schedule *sche
         else
             n_hits += entry->begin;
         assert_int_equal(request->sched.n_computed, entry->begin + entry->n_tokens);
-        assert_int_equal(entry->samples, request->sched.n_computed == request->sched.n_known);
+        assert_int_equal(entry->samples, request->sched.n_computed == before[id].n_known);
+        assert_int_equal(request->sched.n_known, before[id].n_known + entry->samples);
         request->ran = true;
         for (int j = 0; j < id; j++) assert_true(c->requests[j].ran || c->requests[j].ended);
         n_tokens += entry->n_tokens;
@@ -201,9 +205,25 @@ static void count(const struct random_case *c, const struct qd_schedule *schedul
                                                                             c->config.long_prefill_token_threshold;
 }
 
+/* Tokens of a step, but for requests that have ended since it was scheduled. Now and then one is an end. */
+static void deliver(struct random_case *c, const struct qd_schedule *schedule, struct reached *reached)
+{
+    for (int32_t i = 0; i < schedule->n_entries; i++) {
+        struct simulated *request = (struct simulated *)schedule->entries[i].request;
+        if (!schedule->entries[i].samples) continue;
+        reached->n_late += request->ended;
+        if (request->ended) continue;
+        qd_scheduler_token(c->scheduler, &request->sched);
+        if (qd_sched_n_sampled(&request->sched) == request->sched.n_prompt + request->max_tokens ||
+            draw(c, 0, 20) == 0)
+            end_request(c, request);
+    }
+}
+
 static void run_case(uint64_t key, struct reached *reached)
 {
     struct random_case c;
+    struct qd_schedule launched = {0}; /* in async mode: its tokens are not there yet */
     char err[QD_ERR_LEN] = "";
     make_case(&c, key);
     ASSERT_OK(qd_scheduler_create(&c.config, &c.scheduler, err, sizeof err), err);
@@ -228,13 +248,11 @@ static void run_case(uint64_t key, struct reached *reached)
         count(&c, &schedule, reached);
         /* The oldest running request is never a victim while it is not alone, so every step moves somebody.
          */
-        assert_int_equal(schedule.n_entries > 0, any_alive);
-        for (int32_t i = 0; i < schedule.n_entries; i++) {
-            struct simulated *request = (struct simulated *)schedule.entries[i].request;
-            if (!schedule.entries[i].samples) continue;
-            qd_scheduler_token(c.scheduler, &request->sched);
-            if (request->sched.n_known == request->sched.n_prompt + request->max_tokens)
-                end_request(&c, request);
+        assert_int_equal(schedule.n_entries + launched.n_entries > 0, any_alive || launched.n_entries > 0);
+        if (!c.async) deliver(&c, &schedule, reached);
+        if (c.async) {
+            deliver(&c, &launched, reached);
+            launched = schedule;
         }
         /* Now and then a client gives one up, wherever it is. */
         struct simulated *unlucky = &c.requests[draw(&c, 0, c.n_requests - 1)];
@@ -252,7 +270,7 @@ static void random_workloads_keep_every_promise(void **state)
     /* The cases do reach what they are for. */
     assert_true(reached.n_preemptions > N_CASES / 10);
     assert_true(reached.n_hit_tokens > N_CASES && reached.n_rehit_tokens > N_CASES / 10);
-    assert_true(reached.n_cut_by_threshold > N_CASES / 10);
+    assert_true(reached.n_cut_by_threshold > N_CASES / 10 && reached.n_late > N_CASES / 10);
 }
 
 int main(void)

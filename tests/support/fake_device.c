@@ -10,6 +10,7 @@ struct rank_state {
     int64_t n_steps;
     int32_t *token, *position; /* [n_kv_blocks * 16] what each place of the pool holds */
     int32_t *sequence;         /* [max sequence] scratch */
+    int32_t *sampled;          /* [max_seqs] by slot */
 };
 
 static uint64_t mix(uint64_t hash, uint64_t value)
@@ -54,6 +55,7 @@ static void rank_close(void *state)
     free(rank->token);
     free(rank->position);
     free(rank->sequence);
+    free(rank->sampled);
     free(rank);
 }
 
@@ -70,6 +72,7 @@ static qd_status rank_open(void *user, int rank, struct qd_device device, void *
     s->token = calloc(n_places, sizeof(int32_t));
     s->position = calloc(n_places, sizeof(int32_t));
     s->sequence = calloc(n_places, sizeof(int32_t));
+    s->sampled = calloc((size_t)fake->limits.max_seqs, sizeof(int32_t));
     *state = s;
     return QD_OK;
 }
@@ -102,7 +105,8 @@ static qd_status rank_step(void *state, const struct qd_step *step, struct qd_st
     QD_TRY(qd_step_validate(step, step->used_bytes, fake->n_kv_blocks, fake->vocab_size,
                             fake->limits.max_seqs, err, errlen));
     for (int32_t t = 0; t < step->n_tokens; t++) {
-        rank->token[qd_step_slot_mapping(step)[t]] = qd_step_token_source(step)[t];
+        int32_t source = qd_step_token_source(step)[t];
+        rank->token[qd_step_slot_mapping(step)[t]] = source >= 0 ? source : rank->sampled[-(source + 1)];
         rank->position[qd_step_slot_mapping(step)[t]] = qd_step_position(step)[t];
     }
     for (int32_t seq = 0, row = 0; seq < step->n_seqs; seq++) {
@@ -113,7 +117,7 @@ static qd_status rank_step(void *state, const struct qd_step *step, struct qd_st
             qd_step_logit_row(step)[row] != qd_step_cu_seqlens_q(step)[seq + 1] - 1)
             continue;
         const struct qd_sampling *sampling = &qd_step_sampling(step)[row];
-        out->ids[row++] = index == fake->bad_step
+        rank->sampled[sampling->slot] = out->ids[row++] = index == fake->bad_step
                               ? fake->vocab_size
                               : fake_next_id(rank->sequence, qd_step_kv_len(step)[seq], sampling->seed,
                                              sampling->output_index, fake->vocab_size);
