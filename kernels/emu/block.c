@@ -4,6 +4,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "kernels/base/status.h"
+
 __thread struct qd_emu_thread *qd_emu_self;
 __thread struct worker *qd_emu_worker;
 
@@ -148,12 +150,12 @@ static bool make_stacks(struct block *b, unsigned n)
 struct block *qd_emu_block_create(struct worker *worker)
 {
     struct block *b = calloc(1, sizeof *b);
-    if (b == NULL) return NULL;
+    QD_ASSERT(b != NULL);
     b->threads = calloc(QD_EMU_MAX_THREADS, sizeof *b->threads);
+    QD_ASSERT(b->threads != NULL);
     b->guard_stacks = worker->n_resident == 0;
-    if (b->threads && qd_emu_shared_create(b)) return b;
-    qd_emu_block_destroy(b);
-    return NULL;
+    qd_emu_shared_create(b);
+    return b;
 }
 
 void qd_emu_block_destroy(struct block *b)

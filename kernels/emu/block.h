@@ -114,7 +114,6 @@ struct run {
     struct worker *worker;
     struct qd_emu_counters counters;
     uint64_t n_blocks, n_started; /* of the grid */
-    uint64_t stride, first;       /* block order: (first + i * stride) mod n_blocks */
     uint64_t progress;            /* events not yet told to the process */
     bool failed;
     char error[ERROR_BYTES];
@@ -206,7 +205,7 @@ void qd_emu_barriers_exit(struct thread *thread);
 /* shared.c */
 /* Bytes that a block of the launch may have. */
 size_t qd_emu_shared_limit_of(const struct qd_emu_launch *launch);
-bool qd_emu_shared_create(struct block *block);
+void qd_emu_shared_create(struct block *block);
 void qd_emu_shared_destroy(struct block *block);
 void qd_emu_shared_start(struct block *block, size_t dynamic_bytes);
 /* Fails the run when bytes between objects were written. */

@@ -2,6 +2,8 @@
 
 #include <sys/mman.h>
 
+#include "kernels/base/status.h"
+
 /* The arena: a guard page, the objects with RED_BYTES between them, a guard page. All bytes are 0xff at a
  * block's start, which reads as NaN; those between objects must still be at its end. */
 enum {
@@ -15,19 +17,18 @@ _Static_assert(ARENA_BYTES >=
                    QD_EMU_MAX_SHARED_BYTES + MAX_SHARED_OBJECTS * (RED_BYTES + ALIGN_MAX) + BASE_ODD,
                "every allowed set of objects fits");
 
-bool qd_emu_shared_create(struct block *b)
+void qd_emu_shared_create(struct block *b)
 {
     size_t total = ARENA_BYTES + 2 * PAGE_BYTES;
     char *base = mmap(NULL, total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (base == MAP_FAILED) return false;
+    QD_ASSERT(base != MAP_FAILED);
     b->arena = base + PAGE_BYTES;
     b->arena_used = ARENA_BYTES;
-    return mprotect(b->arena, ARENA_BYTES, PROT_READ | PROT_WRITE) == 0;
+    QD_ASSERT(mprotect(b->arena, ARENA_BYTES, PROT_READ | PROT_WRITE) == 0);
 }
 
 void qd_emu_shared_destroy(struct block *b)
 {
-    if (b->arena == NULL) return;
     qd_emu_show(b->arena, ARENA_BYTES);
     munmap(b->arena - PAGE_BYTES, ARENA_BYTES + 2 * PAGE_BYTES);
 }

@@ -28,29 +28,23 @@
 extern "C" {
 #endif
 
-/* X(name, value) */
-#define QD_EMU_CUDA_ERRORS(X)                                                                                \
-    X(cudaSuccess, 0)                                                                                        \
-    X(cudaErrorInvalidValue, 1)                                                                              \
-    X(cudaErrorMemoryAllocation, 2)                                                                          \
-    X(cudaErrorInvalidConfiguration, 9)                                                                      \
-    X(cudaErrorInvalidDeviceFunction, 98)                                                                    \
-    X(cudaErrorNoDevice, 100)                                                                                \
-    X(cudaErrorInvalidDevice, 101)                                                                           \
-    X(cudaErrorInvalidResourceHandle, 400)                                                                   \
-    X(cudaErrorIllegalState, 401)                                                                            \
-    X(cudaErrorNotReady, 600)                                                                                \
-    X(cudaErrorPeerAccessAlreadyEnabled, 704)                                                                \
-    X(cudaErrorPeerAccessNotEnabled, 705)                                                                    \
-    X(cudaErrorLaunchFailure, 719)                                                                           \
-    X(cudaErrorStreamCaptureUnsupported, 900)                                                                \
-    X(cudaErrorStreamCaptureInvalidated, 901)                                                                \
-    X(cudaErrorStreamCaptureWrongThread, 908)
-
 typedef enum cudaError {
-#define QD_EMU_CUDA_ERROR_ENUM(name, value) name = value,
-    QD_EMU_CUDA_ERRORS(QD_EMU_CUDA_ERROR_ENUM)
-#undef QD_EMU_CUDA_ERROR_ENUM
+    cudaSuccess = 0,
+    cudaErrorInvalidValue = 1,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorInvalidConfiguration = 9,
+    cudaErrorInvalidDeviceFunction = 98,
+    cudaErrorNoDevice = 100,
+    cudaErrorInvalidDevice = 101,
+    cudaErrorInvalidResourceHandle = 400,
+    cudaErrorIllegalState = 401,
+    cudaErrorNotReady = 600,
+    cudaErrorPeerAccessAlreadyEnabled = 704,
+    cudaErrorPeerAccessNotEnabled = 705,
+    cudaErrorLaunchFailure = 719,
+    cudaErrorStreamCaptureUnsupported = 900,
+    cudaErrorStreamCaptureInvalidated = 901,
+    cudaErrorStreamCaptureWrongThread = 908,
 } cudaError_t;
 
 typedef struct CUstream_st *cudaStream_t;
