@@ -16,13 +16,11 @@ enum {
     QD_EMU_N_SMS = 8, /* what cudaDeviceProp::multiProcessorCount says */
 };
 
-/* 0 .. QD_EMU_MAX_DEVICES GPUs from now on. 0, or -1 when the number is out of range or a GPU is in use
- * (memory, streams or a worker thread exist: qd_emu_shutdown first). */
+/* 0 .. QD_EMU_MAX_DEVICES GPUs from now on; none may be in use. 0, or -1 when the number is out of range. */
 int qd_emu_set_device_count(int n);
 
 /* Shared memory that a block of each GPU may have, static and dynamic together: 48 KiB .. 163 KiB, which is
- * the default (sm_80; sm_86 and sm_89 have 99 KiB); 0: the default. 0, or -1 when it is out of range or a GPU
- * is in use. */
+ * the default (sm_80; sm_86 and sm_89 have 99 KiB); 0: the default. 0, or -1 when it is out of range. */
 int qd_emu_set_shared_limit(size_t bytes);
 
 /* Memory of each GPU; 0: half of the machine's, which is the default. */

@@ -87,7 +87,7 @@ static void peer_access_is_enabled_once(void **state)
     OK(cudaDeviceEnablePeerAccess(1, 0));
     REFUSED(cudaDeviceEnablePeerAccess(1, 0), cudaErrorPeerAccessAlreadyEnabled, "GPU 0 already has access");
     REFUSED(cudaDeviceEnablePeerAccess(0, 0), cudaErrorInvalidDevice, "its own peer");
-    REFUSED(cudaDeviceEnablePeerAccess(2, 1), cudaErrorInvalidValue, "flags 1");
+    REFUSED(cudaDeviceEnablePeerAccess(2, 1), cudaErrorInvalidDevice, "or flags");
     REFUSED(cudaDeviceEnablePeerAccess(8, 0), cudaErrorInvalidDevice, "GPU 8 of 8");
     qd_emu_shutdown(); /* forgets it */
     OK(cudaDeviceEnablePeerAccess(1, 0));

@@ -183,14 +183,10 @@ static void shutdown_frees_what_is_left(void **state)
     OK(cudaSetDevice(2));
     OK(cudaMalloc(&p, 100));
     OK(cudaMallocHost(&host, 50));
-    assert_int_equal(qd_emu_set_device_count(1), -1);
+    OK(cudaStreamCreateWithFlags(&stream, cudaStreamDefault)); /* for LeakSanitizer to find */
     qd_emu_shutdown();
     REFUSED(cudaFree(p), cudaErrorInvalidValue, "or was freed");
     REFUSED(cudaFreeHost(host), cudaErrorInvalidValue, "or was freed");
-    OK(cudaStreamCreateWithFlags(&stream, cudaStreamDefault));
-    assert_int_equal(qd_emu_set_device_count(1), -1);
-    qd_emu_shutdown();
-    assert_int_equal(qd_emu_set_device_count(1), 0);
 }
 
 int main(void)

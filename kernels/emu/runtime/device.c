@@ -60,19 +60,12 @@ cudaError_t qd_emu_current(struct qd_emu_device **device)
     QD_EMU_TRY(check_device(current));
     *device = &qd_emu_runtime.devices[current];
     (*device)->legacy.device = *device;
-    return qd_emu_known_failure(*device);
+    return qd_emu_failure(*device);
 }
 
-cudaError_t qd_emu_failure(struct qd_emu_device *device)
+cudaError_t qd_emu_failure(const struct qd_emu_device *device)
 {
-    if (!device->has_failed) return cudaSuccess;
-    device->is_failure_known = true;
-    return qd_emu_refuse(cudaErrorLaunchFailure, "%s", device->failure);
-}
-
-cudaError_t qd_emu_known_failure(struct qd_emu_device *device)
-{
-    return device->is_failure_known ? qd_emu_failure(device) : cudaSuccess;
+    return device->has_failed ? qd_emu_refuse(cudaErrorLaunchFailure, "%s", device->failure) : cudaSuccess;
 }
 
 cudaError_t cudaGetDeviceCount(int *count)
@@ -148,8 +141,8 @@ cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags)
     struct qd_emu_device *device;
     QD_EMU_TRY(qd_emu_current(&device));
     QD_EMU_TRY(check_device(peer));
-    if (flags != 0) return qd_emu_refuse(cudaErrorInvalidValue, "peer access with flags %u", flags);
-    if (peer == current) return qd_emu_refuse(cudaErrorInvalidDevice, "GPU %d as its own peer", peer);
+    if (flags != 0 || peer == current)
+        return qd_emu_refuse(cudaErrorInvalidDevice, "GPU %d as its own peer, or flags", peer);
     if (device->peers[peer])
         return qd_emu_refuse(cudaErrorPeerAccessAlreadyEnabled, "GPU %d already has access to GPU %d",
                              current, peer);
@@ -170,18 +163,10 @@ cudaError_t cudaDeviceSynchronize(void)
 
 /* ---- the whole ---- */
 
-static bool is_used(void)
-{
-    bool found = qd_emu_runtime.allocations != NULL;
-    for (int d = 0; d < QD_EMU_MAX_DEVICES; d++)
-        found |= qd_emu_runtime.devices[d].has_thread || qd_emu_runtime.devices[d].legacy.next != NULL;
-    return found;
-}
-
 int qd_emu_set_device_count(int n)
 {
     QD_EMU_ENTER();
-    if (n < 0 || n > QD_EMU_MAX_DEVICES || is_used()) return -1;
+    if (n < 0 || n > QD_EMU_MAX_DEVICES) return -1;
     qd_emu_runtime.n_devices = n;
     return 0;
 }
@@ -190,7 +175,7 @@ int qd_emu_set_shared_limit(size_t bytes)
 {
     QD_EMU_ENTER();
     if (bytes == 0) bytes = QD_EMU_MAX_SHARED_BYTES;
-    if (bytes < QD_EMU_DEFAULT_SHARED_BYTES || bytes > QD_EMU_MAX_SHARED_BYTES || is_used()) return -1;
+    if (bytes < QD_EMU_DEFAULT_SHARED_BYTES || bytes > QD_EMU_MAX_SHARED_BYTES) return -1;
     qd_emu_runtime.shared_bytes = bytes;
     return 0;
 }

@@ -45,7 +45,7 @@ struct qd_emu_work {
         } launch;
         struct {
             void *dst;
-            const void *src; /* NULL: the payload */
+            const void *src;
             size_t bytes;
         } copy;
         struct {
@@ -76,7 +76,6 @@ struct CUstream_st {
     struct qd_emu_device *device;
     struct qd_emu_queue work;   /* the first one is being done, or waits */
     bool is_blocking;           /* takes turns with the legacy stream */
-    bool is_destroyed;          /* by the caller; freed when its work is done */
     struct CUgraph_st *capture; /* what the capture has so far; NULL when not capturing */
     bool is_capture_broken;
 };
@@ -98,7 +97,7 @@ struct qd_emu_device {
     uint64_t n_draws;          /* random numbers drawn for schedules */
     size_t used_bytes;
     bool peers[QD_EMU_MAX_DEVICES]; /* whose memory it may access */
-    bool has_failed, is_failure_known;
+    bool has_failed;
     char failure[QD_ERR_LEN];
 };
 
@@ -150,13 +149,11 @@ static inline void qd_emu_leave(pthread_mutex_t *const *lock)
 
 /* Makes `error` this thread's last error, with a text; returns it. */
 cudaError_t qd_emu_refuse(cudaError_t error, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* The calling thread's current GPU, ready for work: its failure, once known, is the error of every call. */
+/* The calling thread's current GPU, ready for work: its failure is the error of every call. */
 cudaError_t qd_emu_current(struct qd_emu_device **device);
 int qd_emu_index(const struct qd_emu_device *device);
-/* The GPU's failure, from now on known; cudaSuccess when it has none. */
-cudaError_t qd_emu_failure(struct qd_emu_device *device);
-/* The same, but cudaSuccess when nobody was told yet. */
-cudaError_t qd_emu_known_failure(struct qd_emu_device *device);
+/* The GPU's failure; cudaSuccess when it has none. */
+cudaError_t qd_emu_failure(const struct qd_emu_device *device);
 
 /* ---- memory.c ---- */
 

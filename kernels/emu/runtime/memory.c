@@ -202,15 +202,12 @@ static cudaError_t copy(const char *call, void *dst, const void *src, size_t byt
         return qd_emu_refuse(cudaErrorInvalidValue, "%s: direction %d from %s to %s memory", call, (int)kind,
                              from_device ? "device" : "host", to_device ? "device" : "host");
     if (to == NULL || from == NULL) QD_EMU_TRY(qd_emu_forbid(stream, "a copy of pageable host memory"));
-    /* As in CUDA: pageable memory is done with on return, and a copy within or between GPUs waits for
-     * nothing. Staged: the source is read before the call returns. */
-    const bool must_wait = to == NULL || (!is_async && !(to_device && from_device));
-    const bool is_staged = from == NULL && !must_wait;
-    struct qd_emu_work *work = qd_emu_work_create(QD_EMU_WORK_COPY, is_staged ? bytes : 0);
+    /* Pageable memory is done with on return, and a copy within or between GPUs waits for nothing. */
+    const bool must_wait = to == NULL || from == NULL || (!is_async && !(to_device && from_device));
+    struct qd_emu_work *work = qd_emu_work_create(QD_EMU_WORK_COPY, 0);
     work->as.copy.dst = dst;
-    work->as.copy.src = is_staged ? NULL : src;
+    work->as.copy.src = src;
     work->as.copy.bytes = bytes;
-    if (is_staged) memcpy(work->payload, src, bytes);
     qd_emu_issue(stream, work);
     return must_wait ? qd_emu_wait_for(stream->device, stream) : cudaSuccess;
 }

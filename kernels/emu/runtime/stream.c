@@ -16,8 +16,7 @@ struct CUevent_st {
     struct qd_emu_device *device;
     unsigned n_pending; /* recordings issued and not reached */
     bool has_timing, is_recorded;
-    bool is_destroyed; /* by the caller; freed when nothing is pending */
-    int64_t time_ns;   /* when the latest recording was reached */
+    int64_t time_ns; /* when the latest recording was reached */
 };
 
 /* ---- queues ---- */
@@ -107,20 +106,11 @@ static int execute(const struct qd_emu_work *work, char *err, size_t errlen)
 {
     switch (work->kind) {
     case QD_EMU_WORK_KERNEL: return qd_emu_run_launch(work, err, errlen);
-    case QD_EMU_WORK_COPY:
-        memcpy(work->as.copy.dst, work->as.copy.src != NULL ? work->as.copy.src : work->payload,
-               work->as.copy.bytes);
-        break;
+    case QD_EMU_WORK_COPY: memcpy(work->as.copy.dst, work->as.copy.src, work->as.copy.bytes); break;
     case QD_EMU_WORK_FILL: memset(work->as.fill.dst, work->as.fill.value, work->as.fill.bytes); break;
     case QD_EMU_WORK_RECORD: break;
     }
     return 0;
-}
-
-static void reach(struct CUevent_st *event)
-{
-    event->time_ns = qd_clock_now_ns();
-    if (--event->n_pending == 0 && event->is_destroyed) free(event);
 }
 
 /* Does the stream's first work; the lock is free meanwhile. After a failure only events still count. */
@@ -128,7 +118,8 @@ static void do_first(struct qd_emu_device *device, struct CUstream_st *stream, c
 {
     const struct qd_emu_work *work = stream->work.first;
     if (work->kind == QD_EMU_WORK_RECORD) {
-        reach(work->as.event);
+        work->as.event->time_ns = qd_clock_now_ns();
+        work->as.event->n_pending--;
     } else if (!device->has_failed) {
         struct timespec late = {0};
         if (mode->schedule == QD_EMU_SCHEDULE_RANDOM && draw(device, mode->seed) % LATE_ONE_IN == 0)
@@ -141,7 +132,6 @@ static void do_first(struct qd_emu_device *device, struct CUstream_st *stream, c
         device->has_failed = has_failed;
     }
     free(qd_emu_pop(&stream->work));
-    if (stream->work.first == NULL && stream->is_destroyed) qd_emu_stream_release(stream);
     pthread_cond_broadcast(&device->changed);
 }
 
@@ -196,7 +186,7 @@ cudaError_t qd_emu_find_stream(cudaStream_t handle, const char *call, struct CUs
     if (handle->is_capture_broken)
         return qd_emu_refuse(cudaErrorStreamCaptureInvalidated, "%s in a capture that was broken before",
                              call);
-    return qd_emu_known_failure(handle->device);
+    return qd_emu_failure(handle->device);
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *handle, unsigned flags)
@@ -204,8 +194,6 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *handle, unsigned flags)
     QD_EMU_ENTER();
     struct qd_emu_device *device;
     QD_EMU_TRY(qd_emu_current(&device));
-    if (flags != cudaStreamDefault && flags != cudaStreamNonBlocking)
-        return qd_emu_refuse(cudaErrorInvalidValue, "a stream with flags %#x", flags);
     struct CUstream_st *stream = calloc(1, sizeof *stream);
     QD_ASSERT(stream != NULL);
     stream->device = device;
@@ -225,14 +213,14 @@ void qd_emu_stream_release(struct CUstream_st *stream)
     free(stream);
 }
 
+/* Waits for the stream's work, for which CUDA waits behind the caller's back. */
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
     QD_EMU_ENTER();
     QD_EMU_TRY(qd_emu_forbid(stream, "cudaStreamDestroy"));
-    struct qd_emu_device *device = stream->device;
-    stream->is_destroyed = true;
-    if (stream->work.first == NULL) qd_emu_stream_release(stream);
-    return qd_emu_known_failure(device);
+    const cudaError_t failure = qd_emu_wait_for(stream->device, stream);
+    qd_emu_stream_release(stream);
+    return failure;
 }
 
 /* What synchronising or querying a stream needs: not capturing, and not called by a thread that captures. */
@@ -268,21 +256,11 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *handle, unsigned flags)
     QD_EMU_ENTER();
     struct qd_emu_device *device;
     QD_EMU_TRY(qd_emu_current(&device));
-    if ((flags & ~(unsigned)(cudaEventBlockingSync | cudaEventDisableTiming)) != 0)
-        return qd_emu_refuse(cudaErrorInvalidValue, "an event with flags %#x", flags);
     struct CUevent_st *event = calloc(1, sizeof *event);
     QD_ASSERT(event != NULL);
     event->device = device;
     event->has_timing = (flags & cudaEventDisableTiming) == 0;
     *handle = event;
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventDestroy(cudaEvent_t event)
-{
-    QD_EMU_ENTER();
-    event->is_destroyed = true;
-    if (event->n_pending == 0) free(event);
     return cudaSuccess;
 }
 
@@ -318,12 +296,25 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
     return qd_emu_failure(event->device);
 }
 
+static cudaError_t wait_until_reached(const struct CUevent_st *event)
+{
+    while (event->n_pending > 0) pthread_cond_wait(&event->device->changed, &qd_emu_runtime.lock);
+    return qd_emu_failure(event->device);
+}
+
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
     QD_EMU_ENTER();
     QD_EMU_TRY(qd_emu_forbid(qd_emu_own_capture, "cudaEventSynchronize"));
-    while (event->n_pending > 0) pthread_cond_wait(&event->device->changed, &qd_emu_runtime.lock);
-    return qd_emu_failure(event->device);
+    return wait_until_reached(event);
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+    QD_EMU_ENTER();
+    const cudaError_t failure = wait_until_reached(event);
+    free(event);
+    return failure;
 }
 
 static cudaError_t check_time(const struct CUevent_st *event)

@@ -11,11 +11,11 @@
  * - one stream a capture and one capture a thread; a capture takes no event and no graph;
  * - while a thread captures it may neither use the legacy stream nor wait for other streams;
  * - a capture refuses a kernel that its GPU has not loaded, which the first launch does.
+ * - copies of pageable memory have happened on return, and destroying a stream or an event waits for it.
  * Whatever a capture forbids is cudaErrorStreamCaptureUnsupported; CUDA has several codes for it.
- *
  * The text of the last refusal, or of the kernel that failed, is what cudaGetErrorString returns for that
- * error on that thread, until the next. A kernel's failure is reported by the next call that waits for its
- * device and by every call after that until qd_emu_shutdown (devices.h); work issued after it is dropped.
+ * error on that thread, until the next. A kernel's failure is the error of every call for its device from
+ * then on until qd_emu_shutdown (devices.h); work issued after it is dropped.
  */
 #ifndef QD_KERNELS_EMU_SHIM_CUDA_RUNTIME_H
 #define QD_KERNELS_EMU_SHIM_CUDA_RUNTIME_H
