@@ -49,14 +49,12 @@ struct matching {
     const struct form *form;
     const struct qd_ptx_token *token; /* next */
     bool is_address;                  /* the next value is an address's base */
-    bool is_refused;                  /* for good: no other form will do */
     struct qd_ptx_instruction i;
 };
 
 /* The token cannot be what the form wants there; false. */
 static bool refuse(struct matching *m, const char *token, const char *why)
 {
-    m->is_refused = true;
     return qd_ptx_refuse(m->l, m->s->line, "%s: `%s` %s", m->s->opcode, token, why);
 }
 
@@ -141,7 +139,6 @@ static bool match_word(struct matching *m, const char *word)
     if (is_same(word, "label")) {
         l->branches = qd_ptx_grow(l->branches, l->n_branches, sizeof *l->branches);
         l->branches[l->n_branches++] = (struct qd_ptx_place){token, l->entry->n_code, m->s->line};
-        l->block++;
     } else if (is_same(word, "number")) {
         if (!qd_ptx_to_integer(token, &number) || number > INT32_MAX) return false;
         m->i.offset = (int32_t)number;
@@ -198,18 +195,17 @@ bool qd_ptx_decode(struct qd_ptx_loader *l, const struct qd_ptx_statement *s)
 {
     struct qd_ptx_entry *e = l->entry;
     const char *why = "the instruction is not supported";
-    if (l->n_plans > UINT16_MAX - QD_PTX_MAX_OPERANDS)
-        return qd_ptx_refuse(l, s->line, "too many registers and constants");
+    if (l->n_plans > QD_PTX_MAX_SLOTS)
+        return qd_ptx_refuse(l, s->line, "more than %d registers and constants", QD_PTX_MAX_SLOTS);
     for (const struct form *f = forms; f < forms + N_FORMS; f++) {
         if (!is_named(f, s->opcode)) continue;
         struct matching m = {.l = l, .s = s, .form = f};
         if (match(&m)) {
-            qd_ptx_note_uses(l, &m.i);
             e->code = qd_ptx_grow(e->code, e->n_code, sizeof *e->code);
             e->code[e->n_code++] = m.i;
             return true;
         }
-        if (m.is_refused) return false;
+        if (l->is_refused) return false; /* for good: no other form will do */
         why = "not with such operands";
     }
     return qd_ptx_refuse(l, s->line, "%s: %s", s->opcode, why);

@@ -1,8 +1,6 @@
-/* What the parts of the PTX front end know of each other.
- *
- *     parse.c   text -> declarations and statements       decode.c    statement -> instruction
- *     slots.c   registers -> places in a thread's memory  execute.c   instructions, one CUDA thread at a time
- *     module.c  loaded modules; which kernel is which entry
+/* What the parts of the PTX front end know of each other: parse.c makes declarations and statements of a
+ * text, decode.c an instruction of a statement; execute.c runs instructions, one CUDA thread at a time;
+ * module.c has the loaded modules and knows which kernel is which entry.
  */
 #ifndef QD_KERNELS_EMU_PTX_INTERNAL_H
 #define QD_KERNELS_EMU_PTX_INTERNAL_H
@@ -29,7 +27,7 @@ enum qd_ptx_op {
 enum {
     QD_PTX_MAX_OPERANDS = 14, /* mma's registers */
     QD_PTX_MAX_PARAMS = 64,
-    QD_PTX_MAX_SLOTS = 2048, /* 16 KiB of a thread's stack */
+    QD_PTX_MAX_SLOTS = 12288, /* 96 KiB of a thread's stack */
 };
 
 /* A register, constant or address of a thread: read and written as the instruction's type. */
@@ -129,7 +127,8 @@ struct qd_ptx_type {
 /* `.reg .b32 %r<9>` */
 struct qd_ptx_registers {
     const char *prefix;
-    size_t first, n; /* plans */
+    size_t first; /* plan */
+    uint64_t n;
 };
 
 struct qd_ptx_place { /* a label, or an instruction that names one */
@@ -138,14 +137,10 @@ struct qd_ptx_place { /* a label, or an instruction that names one */
     unsigned line;
 };
 
-/* What has a value while its entry is loaded; slots.c decides where it will be. */
+/* A slot while its entry is loaded. */
 struct qd_ptx_plan {
     enum qd_ptx_plan_kind kind;
-    uint64_t value;  /* at a thread's start, or see above */
-    unsigned block;  /* run of instructions without branches where it is used; 0: nowhere yet */
-    bool is_shared;  /* used in that block only, and written first: its slot is another's before and after */
-    size_t last_use; /* instruction */
-    uint16_t slot;   /* 0: none now */
+    uint64_t value; /* at a thread's start, or see above */
 };
 
 struct qd_ptx_loader {
@@ -153,6 +148,7 @@ struct qd_ptx_loader {
     const struct qd_ptx_token *token; /* next */
     char *err;
     size_t errlen;
+    bool is_refused; /* the reason is in err */
 
     /* Of the entry that is being loaded. */
     struct qd_ptx_entry *entry;
@@ -161,11 +157,12 @@ struct qd_ptx_loader {
     size_t n_registers;
     struct qd_ptx_place *labels, *branches;
     size_t n_labels, n_branches;
-    struct qd_ptx_plan *plans; /* [n_plans]; plan 0 is nobody's */
+    struct qd_ptx_plan *plans; /* [n_plans], by slot; slot 0 is nobody's */
     size_t n_plans;
-    unsigned block;
 };
 
+/* The slot of a new plan. */
+uint16_t qd_ptx_add_plan(struct qd_ptx_loader *l, enum qd_ptx_plan_kind kind, uint64_t value);
 /* Writes "FILE:LINE: text" into err; false. */
 bool qd_ptx_refuse(struct qd_ptx_loader *l, unsigned line, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -181,11 +178,6 @@ bool qd_ptx_to_integer(const char *text, uint64_t *value);
 bool qd_ptx_parse(struct qd_ptx_module *module, const char *text, char *err, size_t errlen);
 /* decode.c: appends the statement's instruction to the entry. */
 bool qd_ptx_decode(struct qd_ptx_loader *l, const struct qd_ptx_statement *s);
-/* slots.c: a new plan; which ones an instruction uses; a slot for every plan of the finished entry. */
-uint16_t qd_ptx_add_plan(struct qd_ptx_loader *l, enum qd_ptx_plan_kind kind, uint64_t value);
-void qd_ptx_note_uses(struct qd_ptx_loader *l, const struct qd_ptx_instruction *i);
-bool qd_ptx_assign_slots(struct qd_ptx_loader *l);
-
 /* ---- running ---- */
 
 /* execute.c: struct qd_emu_launch's call; kernel is a struct qd_ptx_entry. */

@@ -19,6 +19,7 @@ bool qd_ptx_refuse(struct qd_ptx_loader *l, unsigned line, const char *format, .
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     qd_fail(QD_ERR_UNSUPPORTED, l->err, l->errlen, "%s:%u: %s", l->module->path, line, text);
+    l->is_refused = true;
     return false;
 }
 
@@ -40,6 +41,13 @@ const struct qd_ptx_type *qd_ptx_find_type(const char *name)
     for (const struct qd_ptx_type *t = types; t < types + sizeof types / sizeof *types; t++)
         if (strcmp(name, t->name) == 0) return t;
     return NULL;
+}
+
+uint16_t qd_ptx_add_plan(struct qd_ptx_loader *l, enum qd_ptx_plan_kind kind, uint64_t value)
+{
+    l->plans = qd_ptx_grow(l->plans, l->n_plans, sizeof *l->plans);
+    l->plans[l->n_plans] = (struct qd_ptx_plan){kind, value};
+    return (uint16_t)l->n_plans++;
 }
 
 bool qd_ptx_to_integer(const char *text, uint64_t *value)
@@ -91,75 +99,48 @@ static struct qd_ptx_token *split(const char *at, char *words)
     }
 }
 
+/* What follows returns false at a token that does not belong there. */
+
 static bool is(const struct qd_ptx_loader *l, const char *string)
 {
     return strcmp(l->token->text, string) == 0;
 }
 
-static bool is_end(const struct qd_ptx_loader *l)
-{
-    return is(l, "");
-}
-
 /* Steps over the token when it is this one. */
-static bool accept(struct qd_ptx_loader *l, const char *string)
+static bool take(struct qd_ptx_loader *l, const char *string)
 {
     const bool found = is(l, string);
     l->token += found;
     return found;
 }
 
-static bool refuse_token(struct qd_ptx_loader *l, const char *wanted)
-{
-    if (is_end(l)) return qd_ptx_refuse(l, l->token->line, "%s expected at the end", wanted);
-    return qd_ptx_refuse(l, l->token->line, "%s expected, not `%s`", wanted, l->token->text);
-}
-
-static bool refuse_declaration(struct qd_ptx_loader *l)
-{
-    return qd_ptx_refuse(l, l->token->line, "%s is not supported", l->token->text);
-}
-
-static bool expect(struct qd_ptx_loader *l, const char *string)
-{
-    return accept(l, string) || refuse_token(l, string);
-}
-
 static bool take_word(struct qd_ptx_loader *l, const char **word)
 {
-    if (!is_word(*l->token->text)) return refuse_token(l, "a name");
+    if (!is_word(*l->token->text)) return false;
     *word = l->token++->text;
     return true;
 }
 
 static bool take_number(struct qd_ptx_loader *l, uint64_t *value)
 {
-    if (!qd_ptx_to_integer(l->token->text, value)) return refuse_token(l, "a number");
-    l->token++;
-    return true;
+    const bool found = qd_ptx_to_integer(l->token->text, value);
+    l->token += found;
+    return found;
 }
 
 /* ---- declarations ---- */
 
-static bool take_type(struct qd_ptx_loader *l, const struct qd_ptx_type **type)
-{
-    *type = *l->token->text == '.' ? qd_ptx_find_type(l->token->text + 1) : NULL;
-    if (*type == NULL) return refuse_token(l, "a type");
-    l->token++;
-    return true;
-}
-
 /* [.align N] TYPE NAME [ [N] ]: a parameter or an object in shared memory, `bytes` in all; NAME[] has 0. */
 static bool take_variable(struct qd_ptx_loader *l, const char **name, uint32_t *align, uint32_t *bytes)
 {
-    const struct qd_ptx_type *type;
+    const char *word;
     uint64_t number = 0, n = 1;
-    if (accept(l, ".align") && !take_number(l, &number)) return false;
-    if (!take_type(l, &type) || !take_word(l, name)) return false;
-    if (accept(l, "[")) {
-        n = 0;
-        if (!is(l, "]") && !take_number(l, &n)) return false;
-        if (!expect(l, "]")) return false;
+    if (take(l, ".align") && !take_number(l, &number)) return false;
+    const struct qd_ptx_type *type = take_word(l, &word) ? qd_ptx_find_type(word + 1) : NULL;
+    if (type == NULL || !take_word(l, name)) return false;
+    if (take(l, "[")) {
+        if (!take_number(l, &n)) n = 0;
+        if (!take(l, "]")) return false;
     }
     *align = number > 0 ? (uint32_t)number : type->bytes;
     *bytes = (uint32_t)n * type->bytes;
@@ -169,23 +150,23 @@ static bool take_variable(struct qd_ptx_loader *l, const char **name, uint32_t *
 static bool parse_shared(struct qd_ptx_loader *l)
 {
     struct qd_ptx_shared object = {.next = l->module->shared};
-    if (!take_variable(l, &object.name, &object.align, &object.bytes) || !expect(l, ";")) return false;
+    if (!take_variable(l, &object.name, &object.align, &object.bytes) || !take(l, ";")) return false;
     l->module->shared = qd_ptx_grow(NULL, 0, sizeof object);
     *l->module->shared = object;
     return true;
 }
 
-/* TYPE NAME<N>; for NAME0 .. NAME(N-1). */
+/* TYPE NAME<N>; for NAME0 .. NAME(N-1). Instructions say themselves how they take a register. */
 static bool parse_registers(struct qd_ptx_loader *l)
 {
     struct qd_ptx_registers r = {.first = l->n_plans};
-    const struct qd_ptx_type *type; /* of no use: the instructions say how they take it */
-    uint64_t n;
-    if (!take_type(l, &type) || !take_word(l, &r.prefix)) return false;
-    if (!expect(l, "<") || !take_number(l, &n) || !expect(l, ">") || !expect(l, ";")) return false;
-    if (n > UINT16_MAX - l->n_plans) return refuse_token(l, "fewer registers");
-    r.n = n;
-    for (size_t i = 0; i < n; i++) qd_ptx_add_plan(l, QD_PTX_PLAN_REGISTER, QD_EMU_POISON);
+    const char *type;
+    if (!take_word(l, &type) || !take_word(l, &r.prefix) || !take(l, "<") || !take_number(l, &r.n) ||
+        !take(l, ">") || !take(l, ";"))
+        return false;
+    if (r.n > QD_PTX_MAX_SLOTS - l->n_plans)
+        return qd_ptx_refuse(l, l->token->line, "more than %d registers and constants", QD_PTX_MAX_SLOTS);
+    for (size_t i = 0; i < r.n; i++) qd_ptx_add_plan(l, QD_PTX_PLAN_REGISTER, QD_EMU_POISON);
     l->registers = qd_ptx_grow(l->registers, l->n_registers, sizeof *l->registers);
     l->registers[l->n_registers++] = r;
     return true;
@@ -196,20 +177,19 @@ static bool parse_registers(struct qd_ptx_loader *l)
 static bool parse_statement(struct qd_ptx_loader *l)
 {
     struct qd_ptx_statement s = {.line = l->token->line};
-    if (accept(l, "@")) {
-        s.wanted = !accept(l, "!");
+    if (take(l, "@")) {
+        s.wanted = !take(l, "!");
         if (!take_word(l, &s.guard)) return false;
     }
     if (!take_word(l, &s.opcode)) return false;
-    if (s.guard == NULL && accept(l, ":")) {
+    if (s.guard == NULL && take(l, ":")) {
         l->labels = qd_ptx_grow(l->labels, l->n_labels, sizeof *l->labels);
         l->labels[l->n_labels++] = (struct qd_ptx_place){s.opcode, l->entry->n_code, s.line};
-        l->block++;
         return true;
     }
     s.tokens = l->token;
-    while (!is(l, ";") && !is_end(l)) l->token++;
-    return expect(l, ";") && qd_ptx_decode(l, &s);
+    while (!is(l, ";") && !is(l, "")) l->token++;
+    return take(l, ";") && qd_ptx_decode(l, &s);
 }
 
 static bool resolve_branches(struct qd_ptx_loader *l)
@@ -228,29 +208,29 @@ static bool resolve_branches(struct qd_ptx_loader *l)
 static bool parse_params(struct qd_ptx_loader *l)
 {
     struct qd_ptx_entry *e = l->entry;
-    if (!expect(l, "(")) return false;
-    if (accept(l, ")")) return true;
+    if (!take(l, "(")) return false;
+    if (take(l, ")")) return true;
     do {
         uint32_t align;
         const unsigned n = e->n_params++;
-        if (n == QD_PTX_MAX_PARAMS) return refuse_token(l, "at most 64 parameters");
-        if (!expect(l, ".param") || !take_variable(l, &l->param_names[n], &align, &e->param_bytes[n]))
+        if (n == QD_PTX_MAX_PARAMS || !take(l, ".param") ||
+            !take_variable(l, &l->param_names[n], &align, &e->param_bytes[n]))
             return false;
-    } while (accept(l, ","));
-    return expect(l, ")");
+    } while (take(l, ","));
+    return take(l, ")");
 }
 
 /* What stands between parameters and body. */
 static bool parse_limits(struct qd_ptx_loader *l)
 {
-    while (!accept(l, "{")) {
+    while (!take(l, "{")) {
         uint64_t product = 1, number;
-        const bool is_threads = accept(l, ".maxntid");
-        if (!is_threads && !accept(l, ".minnctapersm")) return refuse_token(l, "a limit of threads, or {");
+        const bool is_threads = take(l, ".maxntid");
+        if (!is_threads && !take(l, ".minnctapersm")) return false;
         do {
             if (!take_number(l, &number)) return false;
             product *= number;
-        } while (accept(l, ","));
+        } while (take(l, ","));
         if (is_threads) l->entry->max_threads = (unsigned)product;
     }
     return true;
@@ -259,17 +239,33 @@ static bool parse_limits(struct qd_ptx_loader *l)
 static bool parse_body(struct qd_ptx_loader *l)
 {
     bool done = true;
-    while (done && !accept(l, "}")) {
-        if (accept(l, ".reg"))
+    while (done && !take(l, "}")) {
+        if (take(l, ".reg"))
             done = parse_registers(l);
-        else if (accept(l, ".shared"))
+        else if (take(l, ".shared"))
             done = parse_shared(l);
-        else if (accept(l, ".pragma"))
-            l->token++, done = expect(l, ";");
+        else if (take(l, ".pragma"))
+            l->token++, done = take(l, ";");
         else
-            done = *l->token->text == '.' ? refuse_declaration(l) : parse_statement(l);
+            done = *l->token->text != '.' && parse_statement(l);
     }
     return done;
+}
+
+/* What a thread starts with. */
+static void finish_slots(struct qd_ptx_loader *l)
+{
+    struct qd_ptx_entry *e = l->entry;
+    e->n_slots = l->n_plans;
+    e->initial = calloc(e->n_slots, sizeof *e->initial);
+    QD_ASSERT(e->initial != NULL);
+    for (size_t n = 0; n < e->n_slots; n++) {
+        const struct qd_ptx_plan *p = &l->plans[n];
+        e->initial[n].u64 = p->value;
+        if (p->kind <= QD_PTX_PLAN_CONSTANT) continue;
+        e->bindings = qd_ptx_grow(e->bindings, e->n_bindings, sizeof *e->bindings);
+        e->bindings[e->n_bindings++] = (struct qd_ptx_binding){p->kind, (uint16_t)n, p->value};
+    }
 }
 
 static bool parse_entry(struct qd_ptx_loader *l)
@@ -279,31 +275,24 @@ static bool parse_entry(struct qd_ptx_loader *l)
     e->next = l->module->entries;
     e->file = l->module->path;
     l->module->entries = l->entry = e;
-    l->registers = NULL, l->labels = l->branches = NULL, l->plans = NULL;
     l->n_registers = l->n_labels = l->n_branches = l->n_plans = 0;
-    l->block = 1;
     qd_ptx_add_plan(l, QD_PTX_PLAN_REGISTER, 0);
-    bool done = take_word(l, &e->name) && parse_params(l) && parse_limits(l) && parse_body(l);
+    if (!take_word(l, &e->name) || !parse_params(l) || !parse_limits(l) || !parse_body(l)) return false;
     /* A jump to the end lands on a return of its own. */
     static const struct qd_ptx_token nothing = {";", 0};
     const struct qd_ptx_statement end = {.line = l->token->line, .opcode = "ret", .tokens = &nothing};
-    done = done && qd_ptx_decode(l, &end) && resolve_branches(l) && qd_ptx_assign_slots(l);
-    free(l->registers);
-    free(l->labels);
-    free(l->branches);
-    free(l->plans);
-    return done;
+    if (!qd_ptx_decode(l, &end) || !resolve_branches(l)) return false;
+    finish_slots(l);
+    return true;
 }
 
 static bool parse_declaration(struct qd_ptx_loader *l)
 {
     const unsigned line = l->token->line;
-    if (accept(l, ".entry")) return parse_entry(l);
-    if (accept(l, ".visible")) return is(l, ".entry") || refuse_token(l, ".entry");
-    if (accept(l, ".extern")) return expect(l, ".shared") && parse_shared(l);
-    if (accept(l, ".shared")) return parse_shared(l);
-    if (!is(l, ".version") && !is(l, ".target") && !is(l, ".address_size")) return refuse_declaration(l);
-    while (l->token->line == line && !is_end(l)) l->token++;
+    if (take(l, ".visible") || is(l, ".entry")) return take(l, ".entry") && parse_entry(l);
+    if (take(l, ".extern") || is(l, ".shared")) return take(l, ".shared") && parse_shared(l);
+    if (!is(l, ".version") && !is(l, ".target") && !is(l, ".address_size")) return false;
+    while (l->token->line == line && !is(l, "")) l->token++;
     return true;
 }
 
@@ -314,7 +303,14 @@ bool qd_ptx_parse(struct qd_ptx_module *module, const char *text, char *err, siz
     struct qd_ptx_token *tokens = split(text, module->words);
     struct qd_ptx_loader l = {.module = module, .token = tokens, .err = err, .errlen = errlen};
     bool done = true;
-    while (done && !is_end(&l)) done = parse_declaration(&l);
+    while (done && !is(&l, "")) done = parse_declaration(&l);
+    if (!done && !l.is_refused)
+        qd_ptx_refuse(&l, l.token->line, "%s%s is not understood", is(&l, "") ? "the end" : "",
+                      l.token->text);
+    free(l.registers);
+    free(l.labels);
+    free(l.branches);
+    free(l.plans);
     free(tokens);
     return done;
 }
