@@ -10,8 +10,12 @@ static void store_16(void *dst, uint64_t low, uint64_t high)
     ((volatile uint64_t *)dst)[1] = high;
 }
 
-static void move_bytes(struct async_copy *c)
+/* The copy's bytes arrive now: the source is read now, too. */
+static void arrive(struct async_copy *c)
 {
+    if (c->dst == NULL) return;
+    qd_emu_touch_read(c->src, c->src_bytes);
+    qd_emu_touch_write(c->dst, COPY_BYTES);
     uint64_t words[2] = {0, 0};
     if (c->src_bytes == COPY_BYTES) {
         words[0] = ((const uint64_t *)c->src)[0], words[1] = ((const uint64_t *)c->src)[1];
@@ -20,15 +24,6 @@ static void move_bytes(struct async_copy *c)
             words[i / 8] |= (uint64_t)((const unsigned char *)c->src)[i] << i % 8 * 8;
     }
     store_16(c->dst, words[0], words[1]);
-}
-
-/* The copy's bytes arrive now: the source is read now, too. */
-static void arrive(struct async_copy *c)
-{
-    if (c->dst == NULL) return;
-    qd_emu_touch_read(c->src, c->src_bytes);
-    qd_emu_touch_write(c->dst, COPY_BYTES);
-    move_bytes(c);
     c->dst = NULL;
 }
 
@@ -53,9 +48,7 @@ void qd_emu_async_copy(uint32_t dst, const void *src, uint32_t src_bytes, struct
     qd_emu_touch_read(src, src_bytes);
     qd_emu_touch_write(to, COPY_BYTES);
     struct async_copy *c = &q->copies[q->n_copies++];
-    c->dst = to;
-    c->src = src;
-    c->src_bytes = src_bytes;
+    *c = (struct async_copy){to, src, src_bytes};
     if (t->block->run->mode.arrival == QD_EMU_ARRIVAL_EAGER)
         arrive(c);
     else

@@ -58,34 +58,34 @@ static bool arrive(unsigned id, unsigned n_threads, struct qd_emu_site site)
     return r->arrived == r->expected;
 }
 
-void qd_emu_barrier_sync(unsigned id, unsigned n_threads, struct qd_emu_site site)
+static void meet(unsigned id, unsigned n_threads, bool must_wait, struct qd_emu_site site)
 {
     struct thread *t = current_thread();
     struct block *b = t->block;
-    bool last = arrive(id, n_threads, site);
+    const bool is_last = arrive(id, n_threads, site);
     struct barrier *r = &b->barriers[id];
     void *order = barrier_order(b, id, r->turn);
     qd_emu_order_before(order);
-    if (last) {
+    if (is_last) {
         check_whole_warps(b, r, id, site);
         complete(b, r);
-        qd_emu_maybe_switch();
-    } else {
+        if (must_wait) qd_emu_maybe_switch();
+    } else if (must_wait) {
         r->waiting[t->warp->index] |= 1u << t->self.lane;
         t->barrier = id;
         qd_emu_wait(qd_emu_barrier_name, site);
     }
-    qd_emu_order_after(order);
+    if (must_wait) qd_emu_order_after(order);
+}
+
+void qd_emu_barrier_sync(unsigned id, unsigned n_threads, struct qd_emu_site site)
+{
+    meet(id, n_threads, true, site);
 }
 
 void qd_emu_barrier_arrive(unsigned id, unsigned n_threads, struct qd_emu_site site)
 {
-    struct block *b = current_thread()->block;
-    bool last = arrive(id, n_threads, site);
-    qd_emu_order_before(barrier_order(b, id, b->barriers[id].turn));
-    if (!last) return;
-    check_whole_warps(b, &b->barriers[id], id, site);
-    complete(b, &b->barriers[id]);
+    meet(id, n_threads, false, site);
 }
 
 void qd_emu_barriers_exit(struct thread *t)

@@ -7,21 +7,12 @@
 enum { MMA_M = 16, MMA_N = 8, MMA_K = 16, ROW_ELEMENTS = 8, ROW_BYTES = 16 };
 static const uint32_t FULL_WARP = ~0u;
 
+/* A bf16 is the upper half of one. */
 static float float_of(uint32_t bits)
 {
     float x;
     memcpy(&x, &bits, sizeof x);
     return x;
-}
-
-static float low_of(uint32_t pair)
-{
-    return float_of(pair << 16);
-}
-
-static float high_of(uint32_t pair)
-{
-    return float_of(pair & 0xffff0000u);
 }
 
 static void whole_warp(const char *what, struct qd_emu_site site)
@@ -51,13 +42,13 @@ static void gather(const struct lanes *lanes, struct mma_matrices *m)
         const struct mma *from = lanes->args[l];
         int g = l / 4, c = l % 4 * 2;
         for (int i = 0; i < 4; i++) {
-            m->a[g + i % 2 * 8][c + i / 2 * 8] = low_of(from->a[i]);
-            m->a[g + i % 2 * 8][c + i / 2 * 8 + 1] = high_of(from->a[i]);
+            m->a[g + i % 2 * 8][c + i / 2 * 8] = float_of(from->a[i] << 16);
+            m->a[g + i % 2 * 8][c + i / 2 * 8 + 1] = float_of(from->a[i] & 0xffff0000u);
             m->d[g + i / 2 * 8][c + i % 2] = from->d[i];
         }
         for (int i = 0; i < 2; i++) {
-            m->b[c + i * 8][g] = low_of(from->b[i]);
-            m->b[c + i * 8 + 1][g] = high_of(from->b[i]);
+            m->b[c + i * 8][g] = float_of(from->b[i] << 16);
+            m->b[c + i * 8 + 1][g] = float_of(from->b[i] & 0xffff0000u);
         }
     }
 }

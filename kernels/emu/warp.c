@@ -120,25 +120,19 @@ uint64_t qd_emu_shuffle(uint32_t mask, enum qd_emu_shuffle_mode mode, uint64_t v
     return *(volatile uint64_t *)&s.result; /* another fiber wrote it */
 }
 
-struct vote {
-    uint32_t result;
-    bool predicate;
-};
-
+/* A lane brings its predicate and takes the result away in the same place. */
 static void execute_vote(struct lanes *lanes)
 {
     uint32_t result = 0;
-    for (uint32_t left = lanes->mask; left; left &= left - 1) {
-        unsigned l = (unsigned)__builtin_ctz(left);
-        if (((const struct vote *)lanes->args[l])->predicate) result |= 1u << l;
-    }
     for (uint32_t left = lanes->mask; left; left &= left - 1)
-        ((struct vote *)lanes->args[__builtin_ctz(left)])->result = result;
+        if (*(const uint32_t *)lanes->args[__builtin_ctz(left)]) result |= left & -left;
+    for (uint32_t left = lanes->mask; left; left &= left - 1)
+        *(uint32_t *)lanes->args[__builtin_ctz(left)] = result;
 }
 
 uint32_t qd_emu_ballot(uint32_t mask, bool predicate, struct qd_emu_site site)
 {
-    struct vote v = {.predicate = predicate};
-    qd_emu_collective(mask, "a vote", &v, execute_vote, site);
-    return *(volatile uint32_t *)&v.result;
+    uint32_t vote = predicate;
+    qd_emu_collective(mask, "a vote", &vote, execute_vote, site);
+    return *(volatile uint32_t *)&vote;
 }
