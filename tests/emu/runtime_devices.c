@@ -50,12 +50,10 @@ static void gpus_describe_themselves(void **state)
         enum cudaDeviceAttr attribute;
         int value;
     } attributes[] = {
-        {cudaDevAttrMaxSharedMemoryPerBlock, 49152},
         {cudaDevAttrMultiProcessorCount, QD_EMU_N_SMS},
         {cudaDevAttrL2CacheSize, 41943040},
         {cudaDevAttrComputeCapabilityMajor, 8},
         {cudaDevAttrComputeCapabilityMinor, 0},
-        {cudaDevAttrMaxSharedMemoryPerMultiprocessor, 167936},
         {cudaDevAttrMaxSharedMemoryPerBlockOptin, 166912},
     };
     struct cudaDeviceProp prop;
@@ -63,7 +61,9 @@ static void gpus_describe_themselves(void **state)
     OK(cudaGetDeviceProperties(&prop, 3));
     ASSERT_CONTAINS(prop.name, "emulated");
     assert_int_equal(prop.major * 10 + prop.minor, 80);
+    assert_int_equal(prop.sharedMemPerBlock, 49152);
     assert_int_equal(prop.sharedMemPerBlockOptin, 166912);
+    assert_int_equal(prop.sharedMemPerMultiprocessor, 167936);
     assert_int_equal(prop.pciBusID, 3);
     assert_int_equal(prop.multiProcessorCount, QD_EMU_N_SMS);
     for (size_t i = 0; i < sizeof attributes / sizeof attributes[0]; i++) {

@@ -28,10 +28,6 @@ static const struct form forms[] = {
 #define TERNARY(name, r, a, b, c, value) {#name, #r "=" #a "," #b "," #c, QD_PTX_OP_##name},
 #define OTHER(op, name, operands)        {name, operands, QD_PTX_OP_##op},
     QD_PTX_UNARY(UNARY) QD_PTX_BINARY(BINARY) QD_PTX_TERNARY(TERNARY) QD_PTX_OTHER(OTHER) QD_PTX_ACCESS(OTHER)
-#undef UNARY
-#undef BINARY
-#undef TERNARY
-#undef OTHER
 };
 enum { N_FORMS = sizeof forms / sizeof *forms };
 

@@ -113,12 +113,10 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attr, int dev
     struct cudaDeviceProp prop;
     QD_EMU_TRY(cudaGetDeviceProperties(&prop, device));
     switch (attr) {
-    case cudaDevAttrMaxSharedMemoryPerBlock: *value = (int)prop.sharedMemPerBlock; break;
     case cudaDevAttrMultiProcessorCount: *value = prop.multiProcessorCount; break;
     case cudaDevAttrL2CacheSize: *value = prop.l2CacheSize; break;
     case cudaDevAttrComputeCapabilityMajor: *value = prop.major; break;
     case cudaDevAttrComputeCapabilityMinor: *value = prop.minor; break;
-    case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = (int)prop.sharedMemPerMultiprocessor; break;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = (int)prop.sharedMemPerBlockOptin; break;
     default:
         return qd_emu_refuse(cudaErrorInvalidValue, "the emulator has no device attribute %d", (int)attr);

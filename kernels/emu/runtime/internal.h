@@ -29,8 +29,7 @@ enum {
 
 enum qd_emu_work_kind {
     QD_EMU_WORK_KERNEL,
-    QD_EMU_WORK_COPY,
-    QD_EMU_WORK_FILL,
+    QD_EMU_WORK_MEMORY, /* a copy or a fill */
     QD_EMU_WORK_RECORD, /* of an event */
 };
 
@@ -45,14 +44,10 @@ struct qd_emu_work {
         } launch;
         struct {
             void *dst;
-            const void *src;
-            size_t bytes;
-        } copy;
-        struct {
-            void *dst;
+            const void *src; /* NULL: a fill with value */
             int value;
             size_t bytes;
-        } fill;
+        } memory;
         struct CUevent_st *event;
     } as;
     size_t payload_bytes;

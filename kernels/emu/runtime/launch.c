@@ -92,17 +92,6 @@ int qd_emu_run_launch(const struct qd_emu_work *work, char *err, size_t errlen)
     return qd_emu_run_grid(&launch, err, errlen);
 }
 
-/* A GPU loads a kernel when it is first launched, which may allocate and wait. */
-static cudaError_t load(struct qd_emu_kernel *kernel, struct CUstream_st *stream)
-{
-    bool *is_loaded = &kernel->is_loaded[qd_emu_index(stream->device)];
-    char call[sizeof kernel->name + 32];
-    snprintf(call, sizeof call, "the first launch of %s", kernel->name);
-    if (!*is_loaded) QD_EMU_TRY(qd_emu_forbid(stream, call));
-    *is_loaded = true;
-    return cudaSuccess;
-}
-
 static cudaError_t check_limits(const struct qd_emu_kernel *kernel, const struct qd_emu_launch *launch)
 {
     /* What was asked for under a larger limit of the GPU does not count. */
@@ -154,7 +143,9 @@ cudaError_t cudaLaunchKernel(const void *symbol, dim3 grid, dim3 block, void **a
         .device = qd_emu_index(device),
     };
     QD_EMU_TRY(check_limits(kernel, &shape));
-    QD_EMU_TRY(load(kernel, stream));
+    /* A GPU loads a kernel when it is first launched, which may allocate and wait. */
+    if (!kernel->is_loaded[shape.device]) QD_EMU_TRY(qd_emu_forbid(stream, "the first launch of a kernel"));
+    kernel->is_loaded[shape.device] = true;
     struct qd_emu_work *work = qd_emu_work_create(QD_EMU_WORK_KERNEL, kernel->args_bytes);
     work->as.launch.kernel = kernel;
     work->as.launch.shape = shape;

@@ -186,6 +186,16 @@ static cudaError_t check_side(const struct CUstream_st *stream, const char *call
     return qd_emu_check_access(stream->device, a, call, name);
 }
 
+static void issue(struct CUstream_st *stream, void *dst, const void *src, int value, size_t bytes)
+{
+    struct qd_emu_work *work = qd_emu_work_create(QD_EMU_WORK_MEMORY, 0);
+    work->as.memory.dst = dst;
+    work->as.memory.src = src;
+    work->as.memory.value = value;
+    work->as.memory.bytes = bytes;
+    qd_emu_issue(stream, work);
+}
+
 static cudaError_t copy(const char *call, void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind,
                         cudaStream_t handle, bool is_async)
 {
@@ -204,11 +214,7 @@ static cudaError_t copy(const char *call, void *dst, const void *src, size_t byt
     if (to == NULL || from == NULL) QD_EMU_TRY(qd_emu_forbid(stream, "a copy of pageable host memory"));
     /* Pageable memory is done with on return, and a copy within or between GPUs waits for nothing. */
     const bool must_wait = to == NULL || from == NULL || (!is_async && !(to_device && from_device));
-    struct qd_emu_work *work = qd_emu_work_create(QD_EMU_WORK_COPY, 0);
-    work->as.copy.dst = dst;
-    work->as.copy.src = src;
-    work->as.copy.bytes = bytes;
-    qd_emu_issue(stream, work);
+    issue(stream, dst, src, 0, bytes);
     return must_wait ? qd_emu_wait_for(stream->device, stream) : cudaSuccess;
 }
 
@@ -235,11 +241,7 @@ cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t han
     if (bytes == 0) return cudaSuccess;
     QD_EMU_TRY(check_side(stream, call, "destination", dst, bytes, &a));
     if (a == NULL) return qd_emu_refuse(cudaErrorInvalidValue, "%s: %p is not memory of a GPU", call, dst);
-    struct qd_emu_work *work = qd_emu_work_create(QD_EMU_WORK_FILL, 0);
-    work->as.fill.dst = dst;
-    work->as.fill.value = value;
-    work->as.fill.bytes = bytes;
-    qd_emu_issue(stream, work);
+    issue(stream, dst, NULL, value, bytes);
     return cudaSuccess;
 }
 

@@ -104,12 +104,11 @@ static struct CUstream_st *choose_stream(struct qd_emu_device *device, const str
 /* Kernels and memory, without the lock. 0, or -1 with a text. */
 static int execute(const struct qd_emu_work *work, char *err, size_t errlen)
 {
-    switch (work->kind) {
-    case QD_EMU_WORK_KERNEL: return qd_emu_run_launch(work, err, errlen);
-    case QD_EMU_WORK_COPY: memcpy(work->as.copy.dst, work->as.copy.src, work->as.copy.bytes); break;
-    case QD_EMU_WORK_FILL: memset(work->as.fill.dst, work->as.fill.value, work->as.fill.bytes); break;
-    case QD_EMU_WORK_RECORD: break;
-    }
+    if (work->kind == QD_EMU_WORK_KERNEL) return qd_emu_run_launch(work, err, errlen);
+    if (work->as.memory.src != NULL)
+        memcpy(work->as.memory.dst, work->as.memory.src, work->as.memory.bytes);
+    else
+        memset(work->as.memory.dst, work->as.memory.value, work->as.memory.bytes);
     return 0;
 }
 
