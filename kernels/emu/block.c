@@ -222,7 +222,6 @@ static void start_threads(struct block *b)
         t->self.linear = i;
         t->self.lane = i % QD_EMU_WARP_SIZE;
         t->self.place = &b->place;
-        t->self.front_end = NULL;
         t->warp = &b->warps[i / QD_EMU_WARP_SIZE];
         t->block = b;
         t->exited = false;

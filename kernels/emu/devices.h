@@ -1,6 +1,4 @@
-/* The emulated GPUs themselves: what CUDA has no call for. Their number and memory, memory that is only
- * addresses, and the end.
- */
+/* The emulated GPUs themselves: what CUDA has no call for. */
 #ifndef QD_KERNELS_EMU_DEVICES_H
 #define QD_KERNELS_EMU_DEVICES_H
 

@@ -4,8 +4,7 @@
  * emulated device), one after another unless they wait for each other. Threads change places only where they
  * synchronise: at warp collectives, barriers and spins. Everything here except qd_emu_run_grid and
  * qd_emu_release_thread is called by a running CUDA thread; an error ends the launch and never returns to it.
- * Front ends: the source itself compiled for the CPU (shim/device_side.h, instructions.h) and the PTX
- * interpreter.
+ * Front ends: the source compiled for the CPU (shim/device_side.h, instructions.h), and the PTX interpreter.
  */
 #ifndef QD_KERNELS_EMU_EMU_H
 #define QD_KERNELS_EMU_EMU_H
@@ -38,9 +37,8 @@ enum {
     QD_EMU_MAX_THREADS = 1024, /* of a block */
     QD_EMU_MAX_BLOCK_Z = 64,
     QD_EMU_MAX_GRID_YZ = 65535,
-    QD_EMU_MAX_SHARED_BYTES = 163 * 1024, /* of a block, static and dynamic together, as on sm_80 */
-    /* dynamic, without cudaFuncAttributeMaxDynamicSharedMemorySize */
-    QD_EMU_DEFAULT_SHARED_BYTES = 48 * 1024,
+    QD_EMU_MAX_SHARED_BYTES = 163 * 1024,    /* of a block, static and dynamic together, as on sm_80 */
+    QD_EMU_DEFAULT_SHARED_BYTES = 48 * 1024, /* static, and dynamic without cudaFuncSetAttribute */
 };
 
 /* Runs every block of the launch in the mode that is set (mode.h). 0, or -1 with a text that names the
@@ -82,7 +80,6 @@ struct qd_emu_thread {
     unsigned linear;                  /* index in its block, x fastest */
     unsigned lane;                    /* linear % 32 */
     const struct qd_emu_place *place; /* of its block */
-    void *front_end;                  /* whatever a front end keeps per thread; NULL when the thread starts */
 };
 
 /* The CUDA thread that runs on this OS thread; NULL outside of launches. */

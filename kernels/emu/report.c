@@ -8,8 +8,7 @@
 #include <string.h>
 
 /* Appends to the run's error text. */
-static void add(struct run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void add(struct run *run, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static void add(struct run *run, const char *format, ...)
 {
     const size_t used = strlen(run->error);
     va_list args;

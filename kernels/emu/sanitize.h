@@ -1,9 +1,7 @@
-/* What the sanitizers must be told about fibers, shared memory and instructions; nothing without them.
- *
- * AddressSanitizer: which stack runs, and which bytes of a block's arena belong to no object.
- * ThreadSanitizer (QD_EMU_TSAN): every CUDA thread is a thread of its own; barriers, __syncwarp and fences
- * order them, shuffles and mma do not. The emulator itself is compiled without it and reports what
- * instructions touch.
+/* What the sanitizers must be told; nothing without them. AddressSanitizer: which stack runs, and which bytes
+ * of a block's arena belong to no object. ThreadSanitizer (QD_EMU_TSAN): every CUDA thread is a thread of its
+ * own; barriers, __syncwarp and fences order them, shuffles and mma do not. The emulator itself is compiled
+ * without it and reports what instructions touch.
  */
 #ifndef QD_KERNELS_EMU_SANITIZE_H
 #define QD_KERNELS_EMU_SANITIZE_H

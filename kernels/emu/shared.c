@@ -88,28 +88,24 @@ size_t qd_emu_shared_limit_of(const struct qd_emu_launch *launch)
     return launch->shared_limit > 0 ? launch->shared_limit : QD_EMU_MAX_SHARED_BYTES;
 }
 
-static size_t bytes_in_use(const struct block *b)
-{
-    size_t bytes = 0;
-    for (unsigned i = 0; i < b->n_objects; i++) bytes += b->objects[i].bytes;
-    return bytes;
-}
-
 void *qd_emu_shared_object(const void *key, size_t bytes, size_t align, const char *name)
 {
     struct block *b = current_thread()->block;
-    for (unsigned i = 1; i < b->n_objects; i++)
+    const size_t limit = qd_emu_shared_limit_of(b->run->launch);
+    const struct qd_emu_site nowhere = {0};
+    size_t all_bytes = bytes; /* static ones */
+    for (unsigned i = 1; i < b->n_objects; i++) {
         if (b->objects[i].key == key) return b->arena + b->objects[i].offset;
-    struct qd_emu_site nowhere = {0};
+        all_bytes += b->objects[i].bytes;
+    }
     if (align < 16) align = 16;
     if (align > ALIGN_MAX) qd_emu_fail(nowhere, "shared object %s aligned to %zu bytes", name, align);
     if (b->n_objects == MAX_SHARED_OBJECTS)
         qd_emu_fail(nowhere, "more than %d shared objects", MAX_SHARED_OBJECTS);
-    if (bytes_in_use(b) - b->objects[0].bytes + bytes > QD_EMU_DEFAULT_SHARED_BYTES)
+    if (all_bytes > QD_EMU_DEFAULT_SHARED_BYTES)
         qd_emu_fail(nowhere, "static shared memory beyond %d bytes with %s", QD_EMU_DEFAULT_SHARED_BYTES,
                     name);
-    const size_t limit = qd_emu_shared_limit_of(b->run->launch);
-    if (bytes_in_use(b) + bytes > limit)
+    if (all_bytes + b->objects[0].bytes > limit)
         qd_emu_fail(nowhere, "shared memory beyond %zu bytes with %s", limit, name);
     uint32_t offset = (b->arena_used + (uint32_t)align - 1) & ~((uint32_t)align - 1);
     return b->arena + add_object(b, key, name, offset, bytes)->offset;
@@ -125,8 +121,7 @@ uint32_t qd_emu_shared_address(const void *p)
 {
     const struct block *b = current_thread()->block;
     const size_t offset = (size_t)((const char *)p - b->arena);
-    if (offset >= ARENA_BYTES)
-        qd_emu_fail((struct qd_emu_site){0}, "%p is no pointer to shared memory", p);
+    if (offset >= ARENA_BYTES) qd_emu_fail((struct qd_emu_site){0}, "%p is no pointer to shared memory", p);
     return ADDRESS_TAG + (uint32_t)offset;
 }
 

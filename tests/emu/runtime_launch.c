@@ -105,18 +105,15 @@ static void a_smaller_limit_of_shared_memory_holds(void **state)
     assert_int_equal(value, 163 * 1024);
 }
 
-static void unknown_kernels_and_attributes_are_refused(void **state)
+static void unknown_kernels_are_refused(void **state)
 {
     (void)state;
     static const char no_kernel;
-    const void *kernel = runtime_kernel(RUNTIME_FILL);
     dim3 one = {1, 1, 1};
     REFUSED(cudaLaunchKernel(&no_kernel, one, one, NULL, 0, NULL), cudaErrorInvalidDeviceFunction,
             "no kernel");
     REFUSED(cudaFuncSetAttribute(&no_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 0),
             cudaErrorInvalidDeviceFunction, "no kernel");
-    REFUSED(cudaFuncSetAttribute(kernel, (enum cudaFuncAttribute)99, 0), cudaErrorInvalidValue,
-            "attribute 99");
 }
 
 static void launches_return_before_the_kernel_ends(void **state)
@@ -257,7 +254,7 @@ int main(void)
         RUNTIME_TEST(shared_memory_above_48_kib_must_be_asked_for),
         RUNTIME_TEST(static_shared_memory_counts_against_the_limit),
         RUNTIME_TEST(a_smaller_limit_of_shared_memory_holds),
-        RUNTIME_TEST(unknown_kernels_and_attributes_are_refused),
+        RUNTIME_TEST(unknown_kernels_are_refused),
         RUNTIME_TEST(launches_return_before_the_kernel_ends),
         RUNTIME_TEST(arguments_are_copied_at_the_launch),
         RUNTIME_TEST(failures_stick_until_shutdown),

@@ -27,8 +27,8 @@ static const struct form forms[] = {
 #define BINARY(name, r, a, b, value)     {#name, #r "=" #a "," #b, QD_PTX_OP_##name},
 #define TERNARY(name, r, a, b, c, value) {#name, #r "=" #a "," #b "," #c, QD_PTX_OP_##name},
 #define OTHER(op, name, operands)        {name, operands, QD_PTX_OP_##op},
-    QD_PTX_UNARY(UNARY) QD_PTX_BINARY(BINARY) QD_PTX_TERNARY(TERNARY) QD_PTX_OTHER(OTHER) QD_PTX_ACCESS(OTHER)
-};
+    QD_PTX_UNARY(UNARY) QD_PTX_BINARY(BINARY) QD_PTX_TERNARY(TERNARY) QD_PTX_OTHER(OTHER)
+        QD_PTX_ACCESS(OTHER)};
 enum { N_FORMS = sizeof forms / sizeof *forms };
 
 static bool is_named(const struct form *f, const char *opcode)

@@ -60,16 +60,6 @@ static int64_t signed_quotient(int64_t a, int64_t b, struct qd_emu_site site)
 
 /* ---- memory ---- */
 
-static void *in_param(const struct state *s, const struct qd_ptx_instruction *i, uintptr_t address,
-                      size_t bytes)
-{
-    for (unsigned p = 0; p < s->entry->n_params; p++) {
-        const uintptr_t start = (uintptr_t)s->args[p];
-        if (address >= start && address + bytes <= start + s->entry->param_bytes[p]) return (void *)address;
-    }
-    qd_emu_fail(site_of(s, i), "ld.param: %zu bytes outside of every parameter", bytes);
-}
-
 /* The bytes that the address operand in `base` names, checked. */
 static void *memory(const struct state *s, const struct qd_ptx_instruction *i, uint16_t base, size_t bytes)
 {
@@ -79,7 +69,7 @@ static void *memory(const struct state *s, const struct qd_ptx_instruction *i, u
     const uintptr_t address = s->r[base].u64 + (uint64_t)(int64_t)i->offset;
     if (address % bytes != 0)
         qd_emu_fail(site_of(s, i), "access of %zu bytes: %p is not aligned to them", bytes, (void *)address);
-    return i->space == QD_PTX_PARAM ? in_param(s, i, address, bytes) : (void *)address;
+    return (void *)address;
 }
 
 #define COPY_ELEMENTS(from, to)                                                                              \
@@ -172,28 +162,20 @@ static void load_weight(const struct state *s, const struct qd_ptx_instruction *
 {
     const uint64_t address = s->r[i->operand[4]].u64 + (uint64_t)(int64_t)i->offset;
     const uint4 v = qd_emu_load_weight_16((const void *)(uintptr_t)address, site_of(s, i));
-    s->r[i->operand[0]].u32 = v.x;
-    s->r[i->operand[1]].u32 = v.y;
-    s->r[i->operand[2]].u32 = v.z;
-    s->r[i->operand[3]].u32 = v.w;
+    const uint32_t words[] = {v.x, v.y, v.z, v.w};
+    for (int k = 0; k < 4; k++) s->r[i->operand[k]].u32 = words[k];
 }
 
 /* ---- a thread ---- */
 
-static uint32_t special(uint64_t index)
+static uint64_t start_value(const struct state *s, const struct qd_ptx_plan *p)
 {
-    const struct qd_emu_thread *t = qd_emu_self;
-    const struct qd_emu_place *place = t->place;
-    const uint32_t values[] = {t->index.x, place->block_dim.x, place->grid_dim.x, place->block_index.x,
-                               place->block_index.y}; /* as QD_PTX_SPECIAL_NAMES */
-    return values[index];
-}
-
-static uint64_t start_value(const struct state *s, const struct qd_ptx_binding *b)
-{
-    const struct qd_ptx_shared *object = (const struct qd_ptx_shared *)(uintptr_t)b->value;
-    if (b->kind == QD_PTX_PLAN_SPECIAL) return special(b->value);
-    if (b->kind == QD_PTX_PLAN_PARAM) return (uintptr_t)s->args[b->value];
+    const struct qd_emu_place *place = qd_emu_self->place;
+    const unsigned specials[] = {qd_emu_self->index.x, place->block_dim.x, place->grid_dim.x,
+                                 place->block_index.x, place->block_index.y}; /* as QD_PTX_SPECIAL_NAMES */
+    const struct qd_ptx_shared *object = (const struct qd_ptx_shared *)(uintptr_t)p->value;
+    if (p->kind == QD_PTX_PLAN_SPECIAL) return specials[p->value];
+    if (p->kind == QD_PTX_PLAN_PARAM) return (uintptr_t)s->args[p->value];
     if (object->bytes == 0) return qd_emu_shared_address(qd_emu_shared_dynamic());
     return qd_emu_shared_address(qd_emu_shared_object(object, object->bytes, object->align, object->name));
 }
@@ -250,24 +232,23 @@ static void execute_other(const struct state *s, const struct qd_ptx_instruction
 #define RESULT(type, value)                                                                                  \
     r[i->operand[0]].type = (__typeof__(r->type))(value);                                                    \
     break
-#define SOURCE(type, n) r[i->operand[n]].type
-#define SITE            site_of(&s, i)
+#define SITE site_of(&s, i)
 #define UNARY(name, result, A, value)                                                                        \
     case QD_PTX_OP_##name: {                                                                                 \
-        const __typeof__(r->A) a = SOURCE(A, 1);                                                             \
+        const __typeof__(r->A) a = r[i->operand[1]].A;                                                       \
         RESULT(result, value);                                                                               \
     }
 #define BINARY(name, result, A, B, value)                                                                    \
     case QD_PTX_OP_##name: {                                                                                 \
-        const __typeof__(r->A) a = SOURCE(A, 1);                                                             \
-        const __typeof__(r->B) b = SOURCE(B, 2);                                                             \
+        const __typeof__(r->A) a = r[i->operand[1]].A;                                                       \
+        const __typeof__(r->B) b = r[i->operand[2]].B;                                                       \
         RESULT(result, value);                                                                               \
     }
 #define TERNARY(name, result, A, B, C, value)                                                                \
     case QD_PTX_OP_##name: {                                                                                 \
-        const __typeof__(r->A) a = SOURCE(A, 1);                                                             \
-        const __typeof__(r->B) b = SOURCE(B, 2);                                                             \
-        const __typeof__(r->C) c = SOURCE(C, 3);                                                             \
+        const __typeof__(r->A) a = r[i->operand[1]].A;                                                       \
+        const __typeof__(r->B) b = r[i->operand[2]].B;                                                       \
+        const __typeof__(r->C) c = r[i->operand[3]].C;                                                       \
         RESULT(result, value);                                                                               \
     }
 void qd_ptx_run_thread(void *const *args, const void *kernel)
@@ -276,8 +257,8 @@ void qd_ptx_run_thread(void *const *args, const void *kernel)
     union qd_ptx_slot r[entry->n_slots];
     for (size_t n = 0; n < entry->n_slots; n++) r[n] = entry->initial[n];
     const struct state s = {entry, args, r};
-    for (const struct qd_ptx_binding *b = entry->bindings; b < entry->bindings + entry->n_bindings; b++)
-        r[b->slot].u64 = start_value(&s, b);
+    for (const struct qd_ptx_plan *p = entry->at_start; p < entry->at_start + entry->n_at_start; p++)
+        r[p->slot].u64 = start_value(&s, p);
     for (const struct qd_ptx_instruction *i = entry->code;; i++) {
         if (i->guard != 0 && (r[i->guard].pred != 0) != i->wanted) continue;
         switch (i->op) {

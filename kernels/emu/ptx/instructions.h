@@ -59,8 +59,7 @@
     X(shr_s##bits, s##bits, s##bits, u32, (int64_t)a >> (b >= bits ? bits - 1 : b))                          \
     X(div_u##bits, u##bits, u##bits, u##bits, a / checked_divisor(b, SITE))                                  \
     X(rem_u##bits, u##bits, u##bits, u##bits, a % checked_divisor(b, SITE))                                  \
-    X(div_s##bits, s##bits, s##bits, s##bits, signed_quotient(a, b, SITE))                                   \
-    X(rem_s##bits, s##bits, s##bits, s##bits, b == -1 ? 0 : a - b * signed_quotient(a, b, SITE))
+    X(div_s##bits, s##bits, s##bits, s##bits, signed_quotient(a, b, SITE))
 /* With `u` a comparison of floats is true when an operand is NaN, without it false. */
 #define QD_PTX_BINARY(X)                                                                                     \
     QD_PTX_INTEGER(X, u32)                                                                                   \
@@ -100,14 +99,13 @@
     QD_PTX_SELECT(X, u16)                                                                                    \
     QD_PTX_SELECT(X, b32)                                                                                    \
     QD_PTX_SELECT(X, u32)                                                                                    \
-    QD_PTX_SELECT(X, u64)                                                                                    \
     QD_PTX_SELECT(X, b64)                                                                                    \
     QD_PTX_SELECT(X, f32)
 
-/* The others: X(op, opcode, operands); the executor has code for each op. Operands are written as in PTX, with
- * a type for each register, constant, or special register. In brackets it is an address's (u32: in shared
- * memory), and an offset may follow. Those before `=`, which stands for a comma, are written. `number` is one
- * known when it is loaded. */
+/* The others: X(op, opcode, operands); the executor has code for each op. Operands are written as in PTX,
+ * with a type for each register, constant, or special register. In brackets it is an address's (u32: in
+ * shared memory), and an offset may follow. Those before `=`, which stands for a comma, are written. `number`
+ * is one known when it is loaded. */
 #define QD_PTX_FOUR(type) "{" type "," type "," type "," type "}"
 #define QD_PTX_OTHER(X)                                                                                      \
     X(PACK_16, "mov.b32", "b32={b16,b16}")                                                                   \
@@ -135,7 +133,7 @@
       QD_PTX_FOUR("f32") "=" QD_PTX_FOUR("b32") ",{b32,b32}," QD_PTX_FOUR("f32"))                            \
     X(COPY_ASYNC, "cp.async.cg.shared.global.L2::128B", "[u32],[u64],16,u32")                                \
     X(COPY_COMMIT, "cp.async.commit_group", "")                                                              \
-    X(COPY_WAIT, "cp.async.wait_group", "number")                                                                 \
+    X(COPY_WAIT, "cp.async.wait_group", "number")                                                            \
     X(LOAD_WEIGHT, "ld.global.nc.L1::no_allocate.L2::128B.v4.u32", QD_PTX_FOUR("u32") "=[u64]")              \
     X(LOAD_ACQUIRE, "ld.acquire.sys.global.u32", "u32=[u64]")                                                \
     X(STORE_RELEASE, "st.release.sys.global.u32", "[u64]=u32")                                               \

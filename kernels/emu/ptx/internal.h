@@ -73,10 +73,10 @@ enum qd_ptx_plan_kind {
     QD_PTX_PLAN_PARAM,   /* value: index; the slot gets its address */
     QD_PTX_PLAN_SHARED,  /* value: a struct qd_ptx_shared; the slot gets its address */
 };
-struct qd_ptx_binding {
+struct qd_ptx_plan {
     enum qd_ptx_plan_kind kind;
     uint16_t slot;
-    uint64_t value;
+    uint64_t value; /* at a thread's start, unless it says otherwise above */
 };
 #define QD_PTX_SPECIAL_NAMES "%tid.x", "%ntid.x", "%nctaid.x", "%ctaid.x", "%ctaid.y"
 
@@ -91,8 +91,8 @@ struct qd_ptx_entry {
     size_t n_code;
     union qd_ptx_slot *initial; /* [n_slots], what a thread starts with */
     size_t n_slots;
-    struct qd_ptx_binding *bindings; /* [n_bindings] */
-    size_t n_bindings;
+    struct qd_ptx_plan *at_start; /* [n_at_start] of the last three kinds */
+    size_t n_at_start;
 };
 
 struct qd_ptx_module {
@@ -135,12 +135,6 @@ struct qd_ptx_place { /* a label, or an instruction that names one */
     const char *label;
     size_t instruction;
     unsigned line;
-};
-
-/* A slot while its entry is loaded. */
-struct qd_ptx_plan {
-    enum qd_ptx_plan_kind kind;
-    uint64_t value; /* at a thread's start, or see above */
 };
 
 struct qd_ptx_loader {

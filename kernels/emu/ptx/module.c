@@ -88,7 +88,7 @@ static void destroy(struct qd_ptx_module *m)
         m->entries = e->next;
         free(e->code);
         free(e->initial);
-        free(e->bindings);
+        free(e->at_start);
         free(e);
     }
     while (m->shared != NULL) {

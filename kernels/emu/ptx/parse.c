@@ -46,7 +46,7 @@ const struct qd_ptx_type *qd_ptx_find_type(const char *name)
 uint16_t qd_ptx_add_plan(struct qd_ptx_loader *l, enum qd_ptx_plan_kind kind, uint64_t value)
 {
     l->plans = qd_ptx_grow(l->plans, l->n_plans, sizeof *l->plans);
-    l->plans[l->n_plans] = (struct qd_ptx_plan){kind, value};
+    l->plans[l->n_plans] = (struct qd_ptx_plan){kind, (uint16_t)l->n_plans, value};
     return (uint16_t)l->n_plans++;
 }
 
@@ -263,8 +263,8 @@ static void finish_slots(struct qd_ptx_loader *l)
         const struct qd_ptx_plan *p = &l->plans[n];
         e->initial[n].u64 = p->value;
         if (p->kind <= QD_PTX_PLAN_CONSTANT) continue;
-        e->bindings = qd_ptx_grow(e->bindings, e->n_bindings, sizeof *e->bindings);
-        e->bindings[e->n_bindings++] = (struct qd_ptx_binding){p->kind, (uint16_t)n, p->value};
+        e->at_start = qd_ptx_grow(e->at_start, e->n_at_start, sizeof *p);
+        e->at_start[e->n_at_start++] = *p;
     }
 }
 

@@ -21,8 +21,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMo
     if (stream == NULL)
         return qd_emu_refuse(cudaErrorStreamCaptureUnsupported, "the legacy stream cannot capture");
     QD_EMU_TRY(qd_emu_failure(stream->device));
-    if (mode != cudaStreamCaptureModeThreadLocal)
-        return qd_emu_refuse(cudaErrorInvalidValue, "capture mode %d", (int)mode);
+    QD_ASSERT(mode == cudaStreamCaptureModeThreadLocal);
     if (stream->capture != NULL || qd_emu_own_capture != NULL)
         return qd_emu_refuse(cudaErrorIllegalState, "the %s already captures",
                              stream->capture != NULL ? "stream" : "thread");

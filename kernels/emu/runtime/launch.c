@@ -63,8 +63,7 @@ cudaError_t cudaFuncSetAttribute(const void *symbol, enum cudaFuncAttribute attr
     struct qd_emu_device *device;
     struct qd_emu_kernel *kernel;
     QD_EMU_TRY(find_function(symbol, &device, &kernel));
-    if (attr != cudaFuncAttributeMaxDynamicSharedMemorySize)
-        return qd_emu_refuse(cudaErrorInvalidValue, "the emulator has no kernel attribute %d", (int)attr);
+    QD_ASSERT(attr == cudaFuncAttributeMaxDynamicSharedMemorySize);
     if (value < 0 || (size_t)value > qd_emu_runtime.shared_bytes)
         return qd_emu_refuse(cudaErrorInvalidValue, "%d bytes of dynamic shared memory, at most %zu", value,
                              qd_emu_runtime.shared_bytes);

@@ -131,12 +131,7 @@ QD_EMU_ROUNDED(__fadd_rn, +)
 QD_EMU_ROUNDED(__fsub_rn, -)
 QD_EMU_ROUNDED(__fdiv_rn, /)
 #define __fmaf_rn fmaf
-/* By macro: newer C libraries declare a rsqrtf of their own. */
-inline float qd_emu_rsqrtf(float x)
-{
-    return 1.0f / sqrtf(x);
-}
-#define rsqrtf qd_emu_rsqrtf
+#define rsqrtf(x) (1.0f / sqrtf(x)) /* newer C libraries have a function of that name */
 
 template <class A, class B> constexpr std::common_type_t<A, B> max(A a, B b)
 {
