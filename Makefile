@@ -41,7 +41,7 @@ TESTS          := $(TEST_SOURCES:%.c=$(BUILD)/%)
 # Shared objects that take the place of NVIDIA's libraries: tests find them as the program finds the real ones.
 FAKES          := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fakes/*.c))
 EMU_TEST_CUDA  := $(patsubst %,$(BUILD)/%.o,$(wildcard tests/emu/*.cu))
-GPU_SUPPORT    := $(wildcard tests/gpu/runner.* tests/gpu/*_rig.c)
+GPU_SUPPORT    := $(wildcard tests/gpu/runner* tests/gpu/*_rig.c)
 GPU_TESTS      := $(patsubst %.c,$(BUILD)/%,$(filter-out $(GPU_SUPPORT),$(sort $(wildcard tests/gpu/*.c))))
 GPU_RUNNER     := $(patsubst %,$(BUILD)/%.o,$(filter %.cc,$(GPU_SUPPORT)) $(wildcard tests/gpu/*.cu)) $(patsubst %.c,$(BUILD)/%.o,$(filter %.c,$(GPU_SUPPORT)))
 E2E_TESTS      := $(filter-out tests/e2e/lib.sh,$(sort $(wildcard tests/e2e/*.sh)))
@@ -53,7 +53,7 @@ KERNELS        := $(BUILD)/libkernels.a
 KERNEL_OBJECTS := $(filter $(BUILD)/kernels/%,$(filter-out $(BUILD)/kernels/cpu/%,$(OBJECTS)))
 # What fuzz targets reach: readers of files. The kernels stay out, which clang's sanitizers are very slow to compile.
 PARSERS        := $(BUILD)/libparsers.a
-PARSER_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(filter kernels/base/% models/% harness/result/% harness/report/%,$(SOURCES)))
+PARSER_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(filter kernels/base/% models/% harness/result/% harness/report/% harness/workload/%,$(SOURCES)))
 BENCHES        := $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
 
 # All cores, unless the user said otherwise.
@@ -200,7 +200,9 @@ $(FUZZ_REPLAYS): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/tests/fuzz/driver.o $(LIB)
 
 $(E2E_TOOLS): $(BUILD)/%: $(BUILD)/%.o $(LIB)
 	@$(if $(V),,echo "  LD $@")
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter-out $(LIB),$^) $(LIB) $(LDLIBS)
+# The program itself, with a fault in it.
+$(BUILD)/tests/e2e/faulty: $(BUILD)/harness/cli/main.o
 
 $(BENCHES): $(BUILD)/%: $(BUILD)/%.o $(LIB)
 	@$(if $(V),,echo "  LD $@")

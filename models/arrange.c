@@ -54,7 +54,7 @@ static void lay_out_norms(struct layout *l, int32_t layer)
     first->q_norm = take_norm(l, config->head_dim);
     first->k_norm = take_norm(l, config->head_dim);
     first->post_norm = take_norm(l, config->hidden_dim);
-    for (int rank = 1; rank < a->tp; rank++) {
+    for (int rank = 1; rank < a->n_ranks; rank++) {
         struct qd_layer_weights *w = &a->ranks[rank].layers[layer];
         w->input_norm = first->input_norm;
         w->q_norm = first->q_norm;
@@ -88,12 +88,6 @@ static struct qd_weight tied_head(const struct qd_arrangement *a, int rank)
     return head;
 }
 
-/* Bytes laid out so far, up to where the next piece begins. */
-static size_t position(const struct layout *l)
-{
-    return qd_round_up(l->counting ? l->n_bytes : l->a->arena.used, ALIGNMENT);
-}
-
 static void lay_out(struct layout *l)
 {
     struct qd_arrangement *a = l->a;
@@ -102,40 +96,63 @@ static void lay_out(struct layout *l)
     struct qd_weight embedding =
         take_weight(l, config->vocab_size, config->hidden_dim, tied ? QD_LAYOUT_PACKED : QD_LAYOUT_ROWS);
     qd_bf16 *final_norm = take_norm(l, config->hidden_dim);
-    for (int rank = 0; rank < a->tp; rank++)
+    for (int rank = 0; rank < a->n_ranks; rank++)
         a->ranks[rank].layers = a->layers + (size_t)rank * (size_t)config->n_layers;
     for (int32_t layer = 0; layer < config->n_layers; layer++)
         lay_out_norms(l, layer);
-    for (int rank = 0; rank < a->tp; rank++) {
+    for (int rank = 0; rank < a->n_ranks; rank++) {
         struct qd_rank_weights *weights = &a->ranks[rank];
         weights->embedding = embedding;
         weights->final_norm = final_norm;
-        a->rank_begin[rank] = position(l);
         weights->lm_head =
             tied ? tied_head(a, rank)
                  : take_weight(l, a->shards[rank].vocab_count, config->hidden_dim, QD_LAYOUT_PACKED);
         for (int32_t layer = 0; layer < config->n_layers; layer++)
             lay_out_layer(l, rank, layer);
     }
-    a->rank_begin[a->tp] = position(l);
 }
 
-qd_status qd_arrangement_init(struct qd_arrangement *a, char *err, size_t errlen)
+/* The bytes of it all, and its table of layers. */
+static qd_status count(struct qd_arrangement *a, size_t *n_bytes, char *err, size_t errlen)
 {
-    a->layers = calloc((size_t)a->tp * (size_t)a->config->n_layers, sizeof *a->layers);
+    a->layers = calloc((size_t)a->n_ranks * (size_t)a->config->n_layers, sizeof *a->layers);
     if (a->layers == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "table of layers");
     struct layout counted = {.a = a, .counting = true};
     lay_out(&counted);
     if (counted.overflow)
         return qd_fail(QD_ERR_TOO_LARGE, err, errlen, "%s: the weights' size overflows", a->config->name);
+    *n_bytes = counted.n_bytes;
+    return QD_OK;
+}
 
+qd_status qd_arrangement_init(struct qd_arrangement *a, char *err, size_t errlen)
+{
+    size_t n_bytes;
+    QD_TRY(count(a, &n_bytes, err, errlen));
     /* Pages are backed when they are written, so asking for more than there is would end in a kill. */
     double has = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
-    if ((double)counted.n_bytes > has)
+    if ((double)n_bytes > has)
         return qd_fail(QD_ERR_DOES_NOT_FIT, err, errlen,
                        "%s: weights of %zu bytes (%.1f GiB) do not fit in this machine's %.1f GiB",
-                       a->config->name, counted.n_bytes, (double)counted.n_bytes / 0x1p30, has / 0x1p30);
-    QD_TRY(qd_arena_init(&a->arena, counted.n_bytes, err, errlen));
+                       a->config->name, n_bytes, (double)n_bytes / 0x1p30, has / 0x1p30);
+    QD_TRY(qd_arena_init(&a->arena, n_bytes, err, errlen));
+    struct layout placed = {.a = a};
+    lay_out(&placed);
+    return QD_OK;
+}
+
+qd_status qd_arrangement_init_store(struct qd_arrangement *a, int n_lanes, char *err,
+                                    size_t errlen)
+{
+    size_t n_bytes;
+    void *data;
+    char why[QD_ERR_LEN] = "";
+    QD_ASSERT(a->n_ranks == 1);
+    QD_TRY(count(a, &n_bytes, err, errlen));
+    qd_status status = a->ops->store->open(a->device, n_bytes, n_lanes, &a->store, &data, why, sizeof why);
+    if (status != QD_OK)
+        return qd_fail(status, err, errlen, "%s: weights of rank %d: %s", a->config->name, a->shards[0].rank, why);
+    a->arena = (struct qd_arena){.base = data, .capacity = n_bytes};
     struct layout placed = {.a = a};
     lay_out(&placed);
     return QD_OK;
@@ -143,7 +160,12 @@ qd_status qd_arrangement_init(struct qd_arrangement *a, char *err, size_t errlen
 
 void qd_arrangement_free(struct qd_arrangement *a)
 {
-    qd_arena_free(&a->arena);
+    if (a->store != NULL)
+        a->ops->store->close(a->store);
+    else
+        qd_arena_free(&a->arena);
+    a->store = NULL;
+    a->arena = (struct qd_arena){0};
     free(a->layers);
     a->layers = NULL;
 }
@@ -154,8 +176,9 @@ static bool is_shared(enum qd_tensor_role role)
     return role == QD_TENSOR_EMBEDDING || qd_tensor_is_norm(role);
 }
 
-/* The arranged weight that a tensor goes to. Its const is for readers; the loader writes once. */
-static qd_bf16 *destination(const struct qd_arrangement *a, const struct qd_tensor_spec *spec, int rank)
+/* Its const is for readers; the loader writes once. */
+qd_bf16 *qd_arrangement_destination(const struct qd_arrangement *a, const struct qd_tensor_spec *spec,
+                                    int rank)
 {
     const struct qd_rank_weights *w = &a->ranks[rank];
     const struct qd_layer_weights *layer = spec->layer >= 0 ? &w->layers[spec->layer] : NULL;
@@ -194,10 +217,10 @@ static void put_slice(const struct qd_slice *slice, qd_bf16 *to, int64_t row, in
 void qd_arrangement_put(struct qd_arrangement *a, const struct qd_tensor_spec *spec, int64_t row,
                         int64_t n_rows, const qd_bf16 *rows)
 {
-    int n_copies = is_shared(spec->role) ? 1 : a->tp;
+    int n_copies = is_shared(spec->role) ? 1 : a->n_ranks;
     for (int rank = 0; rank < n_copies; rank++) {
         struct qd_slice slice = qd_shard_slice(a->config, &a->shards[rank], spec);
-        put_slice(&slice, destination(a, spec, rank), row, n_rows, rows, spec->cols);
+        put_slice(&slice, qd_arrangement_destination(a, spec, rank), row, n_rows, rows, spec->cols);
     }
 }
 
@@ -243,7 +266,7 @@ static const struct qd_weight *weight_of_group(const struct qd_arrangement *a, i
 qd_status qd_arrangement_pack(struct qd_arrangement *a, int group, char *err, size_t errlen)
 {
     bool shared = group == 0 && a->config->tie_word_embeddings;
-    for (int rank = 0; rank < (shared ? 1 : a->tp); rank++) {
+    for (int rank = 0; rank < (shared ? 1 : a->n_ranks); rank++) {
         const struct qd_weight *weight = weight_of_group(a, group, rank);
         if (weight->data == NULL) continue;
         QD_TRY(a->ops->pack_weight((void *)(uintptr_t)weight->data, weight->n_rows, weight->n_cols, err,

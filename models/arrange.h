@@ -1,5 +1,6 @@
-/* The arranged weights of all ranks in one arena: where everything lies, rows put in their places, weights
- * packed by the device. Inside models/ only.
+/* Arranged weights: where everything lies, rows put in their places, weights packed by the device. Those of
+ * all ranks in one arena of the host or, for a device with memory of its own, those of one rank in a store
+ * there. Inside models/ only.
  */
 #ifndef QD_MODELS_ARRANGE_H
 #define QD_MODELS_ARRANGE_H
@@ -11,19 +12,23 @@
 struct qd_arrangement {
     const struct qd_model_config *config;
     const struct qd_device_ops *ops;
-    int tp;
+    int n_ranks; /* held here: all, or one in a store */
     struct qd_shard shards[QD_MAX_TP];
     struct qd_rank_weights ranks[QD_MAX_TP];
-    struct qd_layer_weights *layers; /* [tp][n_layers], what ranks[].layers points into */
-    struct qd_arena arena;           /* zeroed, so rows that pad a panel or a shard are zero: what ranks share,
-                                      * then what each has alone */
-    size_t rank_begin[QD_MAX_TP + 1]; /* byte offset in the arena of each rank's own part; [tp] is the end */
+    struct qd_layer_weights *layers; /* [n_ranks][n_layers], what ranks[].layers points into */
+    struct qd_arena arena; /* zeroed, so rows that pad a panel or a shard are zero; or the store's memory */
+    void *store;           /* NULL: on the host */
+    int device;            /* that the store is on */
 };
 
-/* Reserves memory for every weight. config, ops, tp and shards are set by the caller, the rest is zeroed.
- * QD_ERR_DOES_NOT_FIT with the arithmetic when the machine has less memory than the weights need,
- * QD_ERR_NO_MEMORY. */
+/* Reserves memory for every weight on the host. config, ops, n_ranks and shards are set by the caller, the
+ * rest is zeroed. QD_ERR_DOES_NOT_FIT with the arithmetic when the machine has less memory than the weights
+ * need, QD_ERR_NO_MEMORY. */
 qd_status qd_arrangement_init(struct qd_arrangement *a, char *err, size_t errlen);
+
+/* The same for one rank in a store on `device`, which is set too, filled through n_lanes. */
+qd_status qd_arrangement_init_store(struct qd_arrangement *a, int n_lanes, char *err,
+                                    size_t errlen);
 void qd_arrangement_free(struct qd_arrangement *a); /* harmless when zeroed */
 
 /* Puts rows [row, row + n_rows) of a tensor, bf16 [n_rows][spec->cols], where each rank wants them. Distinct
@@ -35,9 +40,19 @@ void qd_arrangement_put(struct qd_arrangement *a, const struct qd_tensor_spec *s
 int qd_arrangement_n_groups(const struct qd_arrangement *a);
 int qd_arrangement_group(const struct qd_arrangement *a, const struct qd_tensor_spec *spec);
 
-/* As qd_model_place_weights (models/place.c). */
-qd_status qd_arrangement_place(const struct qd_arrangement *a, int rank, struct qd_device device,
-                               struct qd_rank_weights *out, char *err, size_t errlen);
+/* The arranged weight that a tensor goes to on a rank. */
+qd_bf16 *qd_arrangement_destination(const struct qd_arrangement *a, const struct qd_tensor_spec *spec,
+                                    int rank);
+
+/* As qd_arrangement_put into a store: starts copies from `rows`, which is staging of the lane, and returns.
+ */
+qd_status qd_arrangement_send(const struct qd_arrangement *a, const struct qd_tensor_spec *spec, int64_t row,
+                              int64_t n_rows, const qd_bf16 *rows, int lane, char *err, size_t errlen);
+
+/* Has the device of a store draw the whole tensor, which is no norm, as qd_dummy_fill does (models/dummy.h).
+ */
+qd_status qd_arrangement_fill(const struct qd_arrangement *a, const struct qd_tensor_spec *spec,
+                              uint64_t seed, char *err, size_t errlen);
 
 /* Lets the device pack the weights of a group, of every rank, once all their rows are in place. */
 qd_status qd_arrangement_pack(struct qd_arrangement *a, int group, char *err, size_t errlen);

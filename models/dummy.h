@@ -13,4 +13,12 @@
 void qd_dummy_fill(const struct qd_model_config *config, const struct qd_tensor_spec *spec, uint64_t seed,
                    int64_t first, int64_t n, qd_bf16 *out);
 
+/* Where a tensor that is no norm has its values from: eight of them are qd_draw_bf16(seed, stream, index / 8,
+ * width) (kernels/base/random.h), which a device's store makes itself. */
+struct qd_dummy_draw {
+    uint64_t stream;
+    float width;
+};
+struct qd_dummy_draw qd_dummy_draw(const struct qd_model_config *config, const struct qd_tensor_spec *spec);
+
 #endif

@@ -1,6 +1,9 @@
 /* Loading: chunks of rows, read or made up by several threads, converted to bf16, put in place in the arena.
  * Whoever brings the last rows of a weight has the device pack it while they are in the cache. Beyond the
- * arena only one chunk per thread is held. */
+ * arena only one chunk per thread is held.
+ * Where the device has memory of its own there is no arena: every chunk goes from page-locked staging to the
+ * stores of all ranks that want a part of it, and the thread reads the next into its other staging meanwhile.
+ * Random matrices are drawn by the device itself. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -14,11 +17,22 @@
 #include "models/dummy.h"
 #include "models/model.h"
 
-enum { CHUNK_BYTES = 1 << 20, MAX_THREADS = 64, PROGRESS_NS = 200000000 };
+enum {
+    CHUNK_BYTES = 1 << 20, /* stays in a core's cache until it is packed */
+    STAGED_CHUNK_BYTES =
+        4 << 20,           /* starting a copy costs microseconds, which are few beside 4 MiB at 25 GB/s */
+    STAGED_CHUNK_ROWS = 8, /* a multiple: gate and up are placed in groups of so many */
+    N_STAGING = 2,         /* of a thread: one is read into, one is copied from */
+    MAX_THREADS = 64,
+    PROGRESS_NS = 200000000
+};
 
 struct qd_model {
     struct qd_model_config config;
-    struct qd_arrangement weights;
+    int tp;
+    struct qd_arrangement weights; /* of all ranks on the host; with stores only its shards */
+    struct qd_arrangement *stores; /* [n_stores] one for each device and rank of a replica */
+    int n_stores, *store_of_rank;  /* [dp * tp] */
     struct qd_rope rope;
     struct qd_load_stats stats;
     float inv_freq[]; /* [head_dim/2] */
@@ -31,8 +45,10 @@ struct chunk {
 };
 
 struct buffers {
-    unsigned char *stored; /* as in the file */
-    qd_bf16 *rows;
+    unsigned char *stored;    /* as in the file */
+    qd_bf16 *rows[N_STAGING]; /* the second only with stores */
+    uint64_t n_sent;          /* chunks to stores */
+    int64_t read_ns;
 };
 
 struct loading {
@@ -61,10 +77,20 @@ static size_t stored_row_bytes(const struct loading *l, int tensor)
     return (size_t)spec.cols * element;
 }
 
-static int64_t rows_of_chunk(size_t row_bytes)
+/* Whether devices draw the tensor themselves. */
+static bool is_filled(const struct loading *l, const struct qd_tensor_spec *spec)
 {
-    int64_t rows = (int64_t)(CHUNK_BYTES / row_bytes);
-    return rows > 0 ? rows : 1;
+    return l->model->n_stores > 0 && l->found == NULL && !qd_tensor_is_norm(spec->role);
+}
+
+static int64_t rows_of_chunk(const struct loading *l, int tensor)
+{
+    struct qd_tensor_spec spec = qd_model_tensor(&l->model->config, tensor);
+    bool is_staged = l->model->n_stores > 0;
+    if (is_filled(l, &spec)) return spec.rows;
+    int64_t rows = (int64_t)((is_staged ? STAGED_CHUNK_BYTES : CHUNK_BYTES) / stored_row_bytes(l, tensor));
+    int64_t least = is_staged ? STAGED_CHUNK_ROWS : 1;
+    return rows > least ? rows - rows % least : least;
 }
 
 /* The next chunk that no thread has taken; false when there is none or a thread has failed. */
@@ -75,7 +101,7 @@ static bool take_chunk(struct loading *l, struct chunk *out)
     if (more) {
         int tensor = l->next.tensor;
         int64_t left = qd_model_tensor(&l->model->config, tensor).rows - l->next.row;
-        int64_t n_rows = rows_of_chunk(stored_row_bytes(l, tensor));
+        int64_t n_rows = rows_of_chunk(l, tensor);
         *out = (struct chunk){tensor, l->next.row, n_rows < left ? n_rows : left};
         l->next.row += out->n_rows;
         if (out->n_rows == left) l->next = (struct chunk){.tensor = tensor + 1};
@@ -91,24 +117,41 @@ static void fail(struct loading *l, qd_status status, const char *why)
     pthread_mutex_unlock(&l->lock);
 }
 
-/* Reads and converts; *rows points at the bf16 values afterwards. */
+static qd_status read_stored(struct loading *l, const struct qd_tensor *tensor, uint64_t offset, void *out,
+                             size_t n_bytes, struct buffers *buffers, char *err, size_t errlen)
+{
+    int64_t begin_ns = qd_clock_now_ns();
+    qd_status status =
+        qd_checkpoint_read(&l->checkpoint.files[tensor->file], offset, out, n_bytes, err, errlen);
+    buffers->read_ns += qd_clock_now_ns() - begin_ns;
+    return status;
+}
+
+/* Reads and converts to bf16. */
 static qd_status read_chunk(struct loading *l, const struct chunk *chunk, struct buffers *buffers,
-                            const qd_bf16 **rows, char *err, size_t errlen)
+                            qd_bf16 *rows, char *err, size_t errlen)
 {
     const struct qd_tensor *tensor = l->found[chunk->tensor];
     size_t row_bytes = stored_row_bytes(l, chunk->tensor), n_bytes = (size_t)chunk->n_rows * row_bytes;
     size_t n = n_bytes / qd_dtype_bytes(tensor->dtype);
     uint64_t offset = tensor->begin + (uint64_t)chunk->row * row_bytes;
-    *rows = buffers->rows;
     if (tensor->dtype == QD_DTYPE_BF16)
-        return qd_checkpoint_read(&l->checkpoint.files[tensor->file], offset, buffers->rows, n_bytes, err,
-                                  errlen);
-    QD_TRY(qd_checkpoint_read(&l->checkpoint.files[tensor->file], offset, buffers->stored, n_bytes, err,
-                              errlen));
+        return read_stored(l, tensor, offset, rows, n_bytes, buffers, err, errlen);
+    QD_TRY(read_stored(l, tensor, offset, buffers->stored, n_bytes, buffers, err, errlen));
     if (tensor->dtype == QD_DTYPE_F16)
-        qd_convert_f16(buffers->stored, n, buffers->rows);
+        qd_convert_f16(buffers->stored, n, rows);
     else
-        atomic_fetch_add(&l->n_overflowed, qd_convert_f32(buffers->stored, n, buffers->rows));
+        atomic_fetch_add(&l->n_overflowed, qd_convert_f32(buffers->stored, n, rows));
+    return QD_OK;
+}
+
+/* The chunk's rows as bf16, from a file or made up. */
+static qd_status bring_rows(struct loading *l, const struct chunk *chunk, const struct qd_tensor_spec *spec,
+                            struct buffers *buffers, qd_bf16 *rows, char *err, size_t errlen)
+{
+    if (l->found != NULL) return read_chunk(l, chunk, buffers, rows, err, errlen);
+    qd_dummy_fill(&l->model->config, spec, l->options->dummy_seed, chunk->row * spec->cols,
+                  chunk->n_rows * spec->cols, rows);
     return QD_OK;
 }
 
@@ -123,18 +166,38 @@ static qd_status finish_rows(struct loading *l, const struct qd_tensor_spec *spe
     return last ? qd_arrangement_pack(weights, group, err, errlen) : QD_OK;
 }
 
+static qd_status load_to_host(struct loading *l, const struct chunk *chunk, const struct qd_tensor_spec *spec,
+                              struct buffers *buffers, char *err, size_t errlen)
+{
+    QD_TRY(bring_rows(l, chunk, spec, buffers, buffers->rows[0], err, errlen));
+    qd_arrangement_put(&l->model->weights, spec, chunk->row, chunk->n_rows, buffers->rows[0]);
+    return finish_rows(l, spec, chunk->n_rows, err, errlen);
+}
+
+/* A thread's staging has a lane in every store, and is filled anew when all of them are done with it. */
+static qd_status load_to_stores(struct loading *l, const struct chunk *chunk,
+                                const struct qd_tensor_spec *spec, struct buffers *buffers, char *err,
+                                size_t errlen)
+{
+    const struct qd_model *model = l->model;
+    const struct qd_store_ops *ops = l->options->ops->store;
+    for (int i = 0; i < model->n_stores && is_filled(l, spec); i++)
+        QD_TRY(qd_arrangement_fill(&model->stores[i], spec, l->options->dummy_seed, err, errlen));
+    if (is_filled(l, spec)) return QD_OK;
+    int turn = (int)(buffers->n_sent++ % N_STAGING), lane = (int)(buffers - l->buffers) * N_STAGING + turn;
+    for (int i = 0; i < model->n_stores; i++) QD_TRY(ops->wait(model->stores[i].store, lane, err, errlen));
+    QD_TRY(bring_rows(l, chunk, spec, buffers, buffers->rows[turn], err, errlen));
+    for (int i = 0; i < model->n_stores; i++)
+        QD_TRY(qd_arrangement_send(&model->stores[i], spec, chunk->row, chunk->n_rows, buffers->rows[turn],
+                                   lane, err, errlen));
+    return QD_OK;
+}
+
 static qd_status load_chunk(struct loading *l, const struct chunk *chunk, struct buffers *buffers, char *err,
                             size_t errlen)
 {
     struct qd_tensor_spec spec = qd_model_tensor(&l->model->config, chunk->tensor);
-    const qd_bf16 *rows = buffers->rows;
-    if (l->found != NULL)
-        QD_TRY(read_chunk(l, chunk, buffers, &rows, err, errlen));
-    else
-        qd_dummy_fill(&l->model->config, &spec, l->options->dummy_seed, chunk->row * spec.cols,
-                      chunk->n_rows * spec.cols, buffers->rows);
-    qd_arrangement_put(&l->model->weights, &spec, chunk->row, chunk->n_rows, rows);
-    QD_TRY(finish_rows(l, &spec, chunk->n_rows, err, errlen));
+    QD_TRY((l->model->n_stores > 0 ? load_to_stores : load_to_host)(l, chunk, &spec, buffers, err, errlen));
     atomic_fetch_add(&l->done_bytes, (uint64_t)chunk->n_rows * stored_row_bytes(l, chunk->tensor));
     return QD_OK;
 }
@@ -163,16 +226,34 @@ static void load_chunks(void *arg, int member, int n_members)
 /* Totals over the tensors: bytes to come, rows a group waits for, the largest chunk. */
 static void count_work(struct loading *l, size_t *max_chunk_bytes, size_t *max_chunk_values)
 {
+    bool packs = l->model->n_stores == 0;
     for (int i = 0; i < l->n_tensors; i++) {
         struct qd_tensor_spec spec = qd_model_tensor(&l->model->config, i);
         size_t row_bytes = stored_row_bytes(l, i);
-        size_t n_rows = (size_t)rows_of_chunk(row_bytes);
-        int group = qd_arrangement_group(&l->model->weights, &spec);
+        size_t n_rows = is_filled(l, &spec) ? 0 : (size_t)rows_of_chunk(l, i);
+        int group = packs ? qd_arrangement_group(&l->model->weights, &spec) : -1;
         if (group >= 0) atomic_fetch_add(&l->rows_left[group], spec.rows);
         l->total_bytes += (uint64_t)spec.rows * row_bytes;
+        if (n_rows > (size_t)spec.rows) n_rows = (size_t)spec.rows;
         if (n_rows * row_bytes > *max_chunk_bytes) *max_chunk_bytes = n_rows * row_bytes;
         if (n_rows * (size_t)spec.cols > *max_chunk_values) *max_chunk_values = n_rows * (size_t)spec.cols;
     }
+}
+
+static qd_status make_buffers(const struct loading *l, struct buffers *buffers, size_t max_bytes,
+                              size_t max_values, char *err, size_t errlen)
+{
+    const struct qd_store_ops *store = l->options->ops->store;
+    for (int i = 0; i < N_STAGING && store != NULL; i++) {
+        void *staging;
+        QD_TRY(store->alloc_staging(max_values * sizeof(qd_bf16), &staging, err, errlen));
+        buffers->rows[i] = staging;
+    }
+    if (store == NULL) buffers->rows[0] = malloc(max_values * sizeof(qd_bf16));
+    buffers->stored = malloc(max_bytes);
+    if (buffers->rows[0] == NULL || buffers->stored == NULL)
+        return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "loading buffers of %zu bytes", max_bytes);
+    return QD_OK;
 }
 
 static qd_status prepare(struct loading *l, char *err, size_t errlen)
@@ -184,12 +265,8 @@ static qd_status prepare(struct loading *l, char *err, size_t errlen)
     if (l->rows_left == NULL || l->buffers == NULL)
         return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "loading tables");
     count_work(l, &max_bytes, &max_values);
-    for (int i = 0; i < l->n_threads; i++) {
-        l->buffers[i].rows = malloc(max_values * sizeof(qd_bf16));
-        l->buffers[i].stored = malloc(max_bytes);
-        if (l->buffers[i].rows == NULL || l->buffers[i].stored == NULL)
-            return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "loading buffers of %zu bytes", max_bytes);
-    }
+    for (int i = 0; i < l->n_threads; i++)
+        QD_TRY(make_buffers(l, &l->buffers[i], max_bytes, max_values, err, errlen));
     return QD_OK;
 }
 
@@ -216,17 +293,89 @@ static qd_status run_team(struct loading *l, char *err, size_t errlen)
     return QD_OK;
 }
 
+/* Waits for the devices and adds up what they did. */
+static qd_status finish_stores(struct loading *l, struct qd_load_stats *stats, char *err, size_t errlen)
+{
+    const struct qd_model *model = l->model;
+    for (int i = 0; i < model->n_stores; i++) {
+        const struct qd_arrangement *a = &model->stores[i];
+        struct qd_store_stats store;
+        QD_TRY(a->ops->store->finish(a->store, &store, err, errlen));
+        int first = 0; /* store on the same device */
+        while (model->stores[first].device != a->device) first++;
+        stats->n_devices += first == i;
+        stats->copied_bytes += store.copied_bytes;
+        if (store.copy_ns > stats->copy_ns) stats->copy_ns = store.copy_ns;
+    }
+    return QD_OK;
+}
+
 static void release(struct loading *l)
 {
+    const struct qd_store_ops *store = l->options->ops->store;
+    struct qd_store_stats stats;
+    char why[QD_ERR_LEN];
+    for (int i = 0; i < l->model->n_stores; i++) /* after a failure copies may still run */
+        (void)store->finish(l->model->stores[i].store, &stats, why, sizeof why);
     for (int i = 0; l->buffers != NULL && i < l->n_threads; i++) {
         free(l->buffers[i].stored);
-        free(l->buffers[i].rows);
+        for (int k = 0; k < N_STAGING; k++)
+            (store != NULL ? store->free_staging : free)(l->buffers[i].rows[k]);
     }
     free(l->buffers);
     free(l->rows_left);
     free(l->found);
     qd_checkpoint_close(&l->checkpoint);
     pthread_mutex_destroy(&l->lock);
+}
+
+/* A store for each device and rank of a replica: replicas whose ranks are on one device share it. */
+static qd_status make_stores(const struct loading *l, char *err, size_t errlen)
+{
+    struct qd_model *model = l->model;
+    const struct qd_device_ops *ops = l->options->ops;
+    int n_ranks = model->tp * (l->options->dp > 1 ? l->options->dp : 1), device;
+    model->stores = calloc((size_t)n_ranks, sizeof *model->stores);
+    model->store_of_rank = calloc((size_t)n_ranks, sizeof *model->store_of_rank);
+    if (model->stores == NULL || model->store_of_rank == NULL)
+        return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "table of stores");
+    for (int rank = 0; rank < n_ranks; rank++) {
+        int i = 0;
+        QD_TRY(ops->store->device_of(rank, &device, err, errlen));
+        while (i < model->n_stores &&
+               (model->stores[i].device != device || model->stores[i].shards[0].rank != rank % model->tp))
+            i++;
+        model->store_of_rank[rank] = i;
+        if (i < model->n_stores) continue;
+        struct qd_arrangement *a = &model->stores[model->n_stores];
+        a->config = &model->config;
+        a->ops = ops;
+        a->n_ranks = 1;
+        a->device = device;
+        a->shards[0] = model->weights.shards[rank % model->tp];
+        qd_status status = qd_arrangement_init_store(a, l->n_threads * N_STAGING, err, errlen);
+        if (status != QD_OK) qd_arrangement_free(a);
+        if (status != QD_OK) return status;
+        model->n_stores++;
+    }
+    return QD_OK;
+}
+
+static qd_status reserve(const struct loading *l, char *err, size_t errlen)
+{
+    return l->options->ops->store != NULL ? make_stores(l, err, errlen)
+                                          : qd_arrangement_init(&l->model->weights, err, errlen);
+}
+
+static qd_status take_statistics(struct loading *l, int64_t start_ns, char *err, size_t errlen)
+{
+    struct qd_load_stats *stats = &l->model->stats;
+    QD_TRY(finish_stores(l, stats, err, errlen));
+    for (int i = 0; i < l->n_threads; i++) stats->read_ns += l->buffers[i].read_ns / l->n_threads;
+    stats->file_bytes = l->found != NULL ? l->total_bytes : 0;
+    stats->n_overflowed = l->n_overflowed;
+    stats->duration_ns = qd_clock_now_ns() - start_ns;
+    return QD_OK;
 }
 
 static qd_status load_weights(const struct qd_model_options *options, struct qd_model *model, char *err,
@@ -241,12 +390,10 @@ static qd_status load_weights(const struct qd_model_options *options, struct qd_
     pthread_mutex_init(&l.lock, NULL);
     qd_status status;
     QD_TRY_GOTO(find_tensors(&l, err, errlen), status, cleanup);
-    QD_TRY_GOTO(qd_arrangement_init(&model->weights, err, errlen), status, cleanup);
+    QD_TRY_GOTO(reserve(&l, err, errlen), status, cleanup);
     QD_TRY_GOTO(prepare(&l, err, errlen), status, cleanup);
     QD_TRY_GOTO(run_team(&l, err, errlen), status, cleanup);
-    model->stats.file_bytes = l.found != NULL ? l.total_bytes : 0;
-    model->stats.n_overflowed = l.n_overflowed;
-    model->stats.duration_ns = qd_clock_now_ns() - start_ns;
+    QD_TRY_GOTO(take_statistics(&l, start_ns, err, errlen), status, cleanup);
 cleanup:
     release(&l);
     return status;
@@ -270,7 +417,7 @@ static qd_status make_shards(const struct qd_model_options *options, struct qd_m
 {
     model->weights.config = &model->config;
     model->weights.ops = options->ops;
-    model->weights.tp = options->tp;
+    model->weights.n_ranks = model->tp = options->tp;
     QD_TRY(qd_shard_make(&model->config, options->tp, 0, &model->weights.shards[0], err, errlen));
     for (int rank = 1; rank < options->tp; rank++)
         QD_TRY(qd_shard_make(&model->config, options->tp, rank, &model->weights.shards[rank], err, errlen));
@@ -303,18 +450,10 @@ void qd_model_free(qd_model_t *model)
 {
     if (model == NULL) return;
     qd_arrangement_free(&model->weights);
+    for (int i = 0; i < model->n_stores; i++) qd_arrangement_free(&model->stores[i]);
+    free(model->stores);
+    free(model->store_of_rank);
     free(model);
-}
-
-void qd_model_drop_weights(qd_model_t *model)
-{
-    qd_arrangement_free(&model->weights);
-}
-
-qd_status qd_model_place_weights(const qd_model_t *model, int rank, struct qd_device device,
-                                 struct qd_rank_weights *out, char *err, size_t errlen)
-{
-    return qd_arrangement_place(&model->weights, rank, device, out, err, errlen);
 }
 
 const struct qd_model_config *qd_model_get_config(const qd_model_t *model)
@@ -329,12 +468,13 @@ struct qd_load_stats qd_model_load_stats(const qd_model_t *model)
 
 int qd_model_get_tp(const qd_model_t *model)
 {
-    return model->weights.tp;
+    return model->tp;
 }
 
 const struct qd_rank_weights *qd_model_rank_weights(const qd_model_t *model, int rank)
 {
-    return model->weights.layers != NULL ? &model->weights.ranks[rank] : NULL;
+    if (model->n_stores > 0) return &model->stores[model->store_of_rank[rank]].ranks[0];
+    return model->weights.layers != NULL ? &model->weights.ranks[rank % model->tp] : NULL;
 }
 
 const struct qd_shard *qd_model_shard(const qd_model_t *model, int rank)

@@ -42,17 +42,26 @@ static struct sum weights_of_rank(const struct qd_model_config *config, const st
 
 /* The buffers of the forward pass (models/qwen3.c) on rank 0. */
 static struct sum activations(const struct qd_model_config *config, const struct qd_shard *shard,
-                              const struct qd_device_ops *ops, const struct qd_step_limits *limits)
+                              const struct qd_step_limits *limits)
 {
     struct sum sum = {0};
     int64_t q_dim = shard->n_heads * config->head_dim, kv_dim = shard->n_kv_heads * config->head_dim;
     /* residual, normed, the outputs of o and down; qkv, q, attention; silu(gate) * up */
     int64_t row = 4 * config->hidden_dim + (q_dim + 2 * kv_dim) + 2 * q_dim + qd_shard_activated_dim(shard);
-    /* logits: of the shard, gathered from the ranks, and twice those handed out where that is the same memory */
-    int64_t logit_row = shard->vocab_rows + (shard->tp > 1 ? shard->tp * shard->vocab_rows : 0) +
-                        (ops->alloc_host == NULL ? 2 * config->vocab_size : 0);
     add(&sum, limits->max_tokens, row, sizeof(qd_bf16));
-    add(&sum, limits->max_logit_rows, logit_row, sizeof(float));
+    add(&sum, limits->max_logit_rows, shard->vocab_rows, sizeof(float));
+    return sum;
+}
+
+/* Logits for whoever wants them: gathered from the ranks, and twice those handed out where that is the same
+ * memory. */
+static struct sum wanted_logits(const struct qd_model_config *config, const struct qd_shard *shard,
+                                const struct qd_device_ops *ops, const struct qd_step_limits *limits)
+{
+    struct sum sum = {0};
+    int64_t row = (shard->tp > 1 ? shard->tp * shard->vocab_rows : 0) +
+                  (ops->alloc_host == NULL ? 2 * config->vocab_size : 0);
+    add(&sum, limits->max_logit_rows, row, sizeof(float));
     return sum;
 }
 
@@ -63,16 +72,17 @@ qd_status qd_memory_need(const struct qd_model_config *config, int tp, const str
     struct qd_shard shard;
     *out = (struct qd_memory_need){0};
     QD_TRY(qd_shard_make(config, tp, 0, &shard, err, errlen));
-    struct sum weights = {0}, embedding = {0}, kv = {0}, activation = {0};
+    struct sum weights = {0}, embedding = {0}, kv = {0}, activation = {0}, logits = {0};
     add(&kv, config->n_layers, 2 * shard.n_kv_heads * config->head_dim, sizeof(qd_bf16));
     if (ops->executes) {
         weights = weights_of_rank(config, &shard, ops);
-        activation = activations(config, &shard, ops, limits);
+        activation = activations(config, &shard, limits);
+        logits = wanted_logits(config, &shard, ops, limits);
         add_weight(&embedding, ops, config->vocab_size, config->hidden_dim,
                    config->tie_word_embeddings ? QD_LAYOUT_PACKED : QD_LAYOUT_ROWS, 1);
     }
-    if (weights.overflow || embedding.overflow || kv.overflow || activation.overflow)
+    if (weights.overflow || embedding.overflow || kv.overflow || activation.overflow || logits.overflow)
         return qd_fail(QD_ERR_TOO_LARGE, err, errlen, "%s: the model's size overflows", config->name);
-    *out = (struct qd_memory_need){weights.total, embedding.total, kv.total, activation.total};
+    *out = (struct qd_memory_need){weights.total, embedding.total, kv.total, activation.total, logits.total};
     return QD_OK;
 }

@@ -19,6 +19,7 @@ struct qd_model_options {
     uint64_t dummy_seed;
     const struct qd_device_ops *ops; /* arranges the weights; one that does not execute loads nothing */
     int tp;
+    int dp;        /* replicas, where the device has memory of its own; 0: one */
     int n_threads; /* readers */
     /* Called from one thread a few times per second; NULL: silent. */
     void (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes);
@@ -26,8 +27,12 @@ struct qd_model_options {
 };
 
 struct qd_load_stats {
-    uint64_t file_bytes;   /* read */
+    uint64_t file_bytes;   /* read, each once */
     int64_t duration_ns;   /* load and arrange */
+    int64_t read_ns;       /* of it, a reader waited for files, on average */
+    uint64_t copied_bytes; /* to memory of devices, all together */
+    int64_t copy_ns;       /* the busiest store was busy with that */
+    int n_devices;         /* with memory of their own */
     uint64_t n_overflowed; /* finite values that became infinite in bf16 */
 };
 
@@ -35,19 +40,17 @@ struct qd_load_stats {
 qd_status qd_model_load(const struct qd_model_options *options, qd_model_t **out, char *err, size_t errlen);
 void qd_model_free(qd_model_t *model); /* accepts NULL; after all groups closed */
 
-/* Releases the host's copy of the weights, once every group over the model is open on devices that have their own;
- * no further program can be made of it. */
-void qd_model_drop_weights(qd_model_t *model);
-
 int qd_model_get_tp(const qd_model_t *model);
 const struct qd_model_config *qd_model_get_config(const qd_model_t *model);
 struct qd_load_stats qd_model_load_stats(const qd_model_t *model);
 
 /* The KV pool of one replica: pages per rank (all layers). */
 struct qd_program_options {
+    int first_rank; /* global index of the replica's rank 0 */
     int32_t n_kv_blocks;
     struct qd_step_limits limits;
     enum qd_numerics numerics;
+    bool no_logits; /* no step wants them: no memory for them is taken */
 };
 
 /* The forward pass over `model`; options are copied. The program borrows the model; free `program.user` with

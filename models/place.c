@@ -1,73 +1,85 @@
-/* Weights where a device reads them. One with memory of its own gets two copies of what the arena holds: the
- * part that the ranks share and the rank's own, so that every pointer moves by one of two distances. */
-#include <stdlib.h>
-#include <string.h>
-
+/* Weights on their way to a device's own memory. A tensor's rows leave the staging as they were read: the
+ * copies themselves put them in place, so that nobody touches them twice. Columns of a rank and groups of 8
+ * rows of gate or up are rows with a stride. */
 #include "models/arrange.h"
+#include "models/dummy.h"
 
-/* A rank's parts of the arena and where their copies are. */
-struct move {
-    const struct qd_arrangement *a;
-    int rank;
-    unsigned char *shared, *own; /* in the device */
+enum { GROUP = 8 }; /* rows of gate or of up that lie together */
+
+/* One rank's slice of a tensor and where it goes. */
+struct placing {
+    struct qd_slice slice;
+    qd_bf16 *to;    /* the arranged weight */
+    int64_t stride; /* elements from one of its rows to the next */
+    int64_t n_cols; /* of the tensor */
 };
 
-static const void *moved(const struct move *move, const void *data)
+static qd_status place(const struct qd_arrangement *a, const struct qd_tensor_spec *spec, struct placing *out,
+                       char *err, size_t errlen)
 {
-    if (data == NULL) return NULL;
-    size_t offset = (size_t)((const unsigned char *)data - move->a->arena.base);
-    size_t own_begin = move->a->rank_begin[move->rank];
-    return offset < move->a->rank_begin[0] ? move->shared + offset : move->own + (offset - own_begin);
-}
-
-static void move_layer(const struct move *move, struct qd_layer_weights *w)
-{
-    w->input_norm = moved(move, w->input_norm);
-    w->qkv.data = moved(move, w->qkv.data);
-    w->q_norm = moved(move, w->q_norm);
-    w->k_norm = moved(move, w->k_norm);
-    w->o.data = moved(move, w->o.data);
-    w->post_norm = moved(move, w->post_norm);
-    w->gate_up.data = moved(move, w->gate_up.data);
-    w->down.data = moved(move, w->down.data);
-}
-
-static qd_status copy_part(struct qd_device device, const struct qd_arrangement *a, size_t begin, size_t end,
-                           unsigned char **out, char *err, size_t errlen)
-{
-    void *data;
-    if (end > a->arena.used) end = a->arena.used; /* the last part's padding was never taken */
-    QD_TRY(qd_device_alloc(device, end - begin, &data, err, errlen));
-    *out = data;
-    return qd_device_upload(device, data, a->arena.base + begin, end - begin, err, errlen);
-}
-
-static qd_status copy_to_device(const struct qd_arrangement *a, int rank, struct qd_device device,
-                                struct qd_rank_weights *w, char *err, size_t errlen)
-{
-    struct move move = {.a = a, .rank = rank};
-    QD_TRY(copy_part(device, a, 0, a->rank_begin[0], &move.shared, err, errlen));
-    QD_TRY(copy_part(device, a, a->rank_begin[rank], a->rank_begin[rank + 1], &move.own, err, errlen));
-    w->embedding.data = moved(&move, w->embedding.data);
-    w->final_norm = moved(&move, w->final_norm);
-    w->lm_head.data = moved(&move, w->lm_head.data);
-    for (int32_t layer = 0; layer < a->config->n_layers; layer++) move_layer(&move, &w->layers[layer]);
+    bool rows = qd_tensor_is_norm(spec->role) ||
+                (spec->role == QD_TENSOR_EMBEDDING && !a->config->tie_word_embeddings);
+    out->slice = qd_shard_slice(a->config, &a->shards[0], spec);
+    out->to = qd_arrangement_destination(a, spec, 0);
+    out->stride = a->ops->store->row_stride(out->slice.n_cols, rows ? QD_LAYOUT_ROWS : QD_LAYOUT_PACKED);
+    out->n_cols = spec->cols;
+    bool whole = out->slice.n_rows % GROUP == 0 && out->stride == spec->cols;
+    if (out->slice.interleave != QD_INTERLEAVE_NONE && !whole)
+        return qd_fail(QD_ERR_UNSUPPORTED, err, errlen,
+                       "%lld rows of %lld of gate and up: not in whole groups", (long long)out->slice.n_rows,
+                       (long long)spec->cols);
     return QD_OK;
 }
 
-qd_status qd_arrangement_place(const struct qd_arrangement *a, int rank, struct qd_device device,
-                               struct qd_rank_weights *out, char *err, size_t errlen)
+/* Rows [i, i + n) of the slice, which are at `from`. */
+static struct qd_store_copy make_copy(const struct placing *p, int64_t i, int64_t n, const qd_bf16 *from)
 {
-    size_t n_layers = (size_t)a->config->n_layers;
-    *out = a->ranks[rank];
-    out->layers = calloc(n_layers, sizeof *out->layers);
-    if (out->layers == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "table of layers");
-    memcpy(out->layers, a->ranks[rank].layers, n_layers * sizeof *out->layers);
-    return qd_device_has_copies(device.ops) ? copy_to_device(a, rank, device, out, err, errlen) : QD_OK;
+    bool grouped = p->slice.interleave != QD_INTERLEAVE_NONE;
+    int64_t rows = grouped ? GROUP : 1, apart = grouped ? 2 * GROUP : 1; /* of what is copied at once */
+    QD_ASSERT(i % rows == 0 && n % rows == 0);                           /* as the loader cuts its chunks */
+    return (struct qd_store_copy){
+        .to = p->to + qd_slice_dst_row(&p->slice, i) * p->stride,
+        .from = from + p->slice.col_begin,
+        .n_rows = (size_t)(n / rows),
+        .row_bytes = (size_t)(rows * p->slice.n_cols) * sizeof *from,
+        .to_stride = (size_t)(apart * p->stride) * sizeof *from,
+        .from_stride = (size_t)(rows * p->n_cols) * sizeof *from,
+    };
 }
 
-void qd_rank_weights_free(struct qd_rank_weights *weights)
+qd_status qd_arrangement_send(const struct qd_arrangement *a, const struct qd_tensor_spec *spec, int64_t row,
+                              int64_t n_rows, const qd_bf16 *rows, int lane, char *err, size_t errlen)
 {
-    free(weights->layers);
-    *weights = (struct qd_rank_weights){0};
+    struct placing p;
+    QD_TRY(place(a, spec, &p, err, errlen));
+    int64_t begin = row > p.slice.row_begin ? row : p.slice.row_begin;
+    int64_t end = row + n_rows, slice_end = p.slice.row_begin + p.slice.n_rows;
+    if (end > slice_end) end = slice_end;
+    if (begin >= end) return QD_OK;
+    const struct qd_store_copy copy =
+        make_copy(&p, begin - p.slice.row_begin, end - begin, rows + (begin - row) * spec->cols);
+    return a->ops->store->copy(a->store, lane, &copy, err, errlen);
+}
+
+qd_status qd_arrangement_fill(const struct qd_arrangement *a, const struct qd_tensor_spec *spec,
+                              uint64_t seed, char *err, size_t errlen)
+{
+    struct placing p;
+    QD_TRY(place(a, spec, &p, err, errlen));
+    if (p.slice.n_rows == 0) return QD_OK;
+    struct qd_dummy_draw draw = qd_dummy_draw(a->config, spec);
+    const struct qd_store_fill fill = {
+        .seed = seed,
+        .tensor = draw.stream,
+        .width = draw.width,
+        .n_cols = spec->cols,
+        .row_begin = p.slice.row_begin,
+        .n_rows = p.slice.n_rows,
+        .col_begin = p.slice.col_begin,
+        .n_slice_cols = p.slice.n_cols,
+        .interleaved = p.slice.interleave != QD_INTERLEAVE_NONE,
+        .to = p.to + qd_slice_dst_row(&p.slice, 0) * p.stride,
+        .ld = p.stride,
+    };
+    return a->ops->store->fill(a->store, &fill, err, errlen);
 }

@@ -54,36 +54,41 @@ static qd_status allocate(struct rank *r, char *err, size_t errlen)
     int64_t hidden = r->config->hidden_dim, hd = r->config->head_dim, q_dim = shard->n_heads * hd;
     int64_t kv_layer = 2 * (int64_t)r->options.n_kv_blocks * QD_KV_BLOCK_SIZE;
     int64_t kv_dim = r->config->n_layers * shard->n_kv_heads * hd;
-    int64_t want = shard->rank == 0 ? rows : 0, vocab = r->config->vocab_size;
+    int64_t want = shard->rank == 0 && !r->options.no_logits ? rows : 0, vocab = r->config->vocab_size;
     const struct {
+        const char *name;
         void *where; /* of the pointer to fill */
         int64_t n, dim;
         size_t element_bytes;
         bool on_host;
     } parts[] = {
-        {&r->kv, kv_layer, kv_dim, sizeof(qd_bf16), false},
-        {&r->residual, tokens, hidden, sizeof(qd_bf16), false},
-        {&r->normed, tokens, hidden, sizeof(qd_bf16), false},
-        {&r->qkv, tokens, q_dim + 2 * shard->n_kv_heads * hd, sizeof(qd_bf16), false},
-        {&r->q, tokens, q_dim, sizeof(qd_bf16), false},
-        {&r->attention, tokens, q_dim, sizeof(qd_bf16), false},
-        {&r->o_partial, tokens, hidden, sizeof(qd_bf16), false},
-        {&r->down_partial, tokens, hidden, sizeof(qd_bf16), false},
-        {&r->activated, tokens, qd_shard_activated_dim(shard), sizeof(qd_bf16), false},
-        {&r->shard_logits, rows, shard->vocab_rows, sizeof(float), false},
+        {"KV pages", &r->kv, kv_layer, kv_dim, sizeof(qd_bf16), false},
+        {"residual stream", &r->residual, tokens, hidden, sizeof(qd_bf16), false},
+        {"normalised hidden states", &r->normed, tokens, hidden, sizeof(qd_bf16), false},
+        {"q, k and v", &r->qkv, tokens, q_dim + 2 * shard->n_kv_heads * hd, sizeof(qd_bf16), false},
+        {"queries", &r->q, tokens, q_dim, sizeof(qd_bf16), false},
+        {"attention's output", &r->attention, tokens, q_dim, sizeof(qd_bf16), false},
+        {"o's output", &r->o_partial, tokens, hidden, sizeof(qd_bf16), false},
+        {"down's output", &r->down_partial, tokens, hidden, sizeof(qd_bf16), false},
+        {"activations", &r->activated, tokens, qd_shard_activated_dim(shard), sizeof(qd_bf16), false},
+        {"logits", &r->shard_logits, rows, shard->vocab_rows, sizeof(float), false},
         /* Of rank 0 alone, so after all that every rank has: peers find each other's memory by its order. */
-        {&r->gathered_logits, shard->tp > 1 ? want : 0, shard->tp * shard->vocab_rows, sizeof(float), false},
-        {&r->logits[0], want, vocab, sizeof(float), true},
-        {&r->logits[1], want, vocab, sizeof(float), true},
+        {"gathered logits", &r->gathered_logits, shard->tp > 1 ? want : 0, shard->tp * shard->vocab_rows,
+         sizeof(float), false},
+        {"logits handed out", &r->logits[0], want, vocab, sizeof(float), true},
+        {"logits handed out", &r->logits[1], want, vocab, sizeof(float), true},
     };
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         size_t bytes;
         void *memory;
+        char why[QD_ERR_LEN] = "";
         if (!count_bytes(parts[i].n, parts[i].dim, parts[i].element_bytes, &bytes))
-            return qd_fail(QD_ERR_TOO_LARGE, err, errlen, "a buffer of %lld x %lld values",
+            return qd_fail(QD_ERR_TOO_LARGE, err, errlen, "%s: %lld x %lld values", parts[i].name,
                            (long long)parts[i].n, (long long)parts[i].dim);
         if (bytes == 0) continue;
-        QD_TRY((parts[i].on_host ? qd_device_alloc_host : qd_device_alloc)(r->device, bytes, &memory, err, errlen));
+        qd_status st = parts[i].on_host ? qd_device_alloc_host(r->device, bytes, &memory, why, sizeof why)
+                                        : qd_device_alloc(r->device, bytes, &memory, why, sizeof why);
+        if (st != QD_OK) return qd_fail(st, err, errlen, "%s: %s", parts[i].name, why);
         memcpy(parts[i].where, &memory, sizeof memory);
     }
     return QD_OK;
@@ -93,7 +98,6 @@ static void rank_close(void *state)
 {
     struct rank *r = state;
     if (r == NULL) return;
-    qd_rank_weights_free(&r->weights);
     free(r); /* buffers belong to the device */
 }
 
@@ -112,8 +116,8 @@ static qd_status rank_open(void *user, int index, struct qd_device device, void 
     r->options = program->options;
     r->device = device;
     r->step_capacity = qd_step_capacity(&r->options.limits);
+    r->weights = *qd_model_rank_weights(program->model, program->options.first_rank + index);
     qd_status st = allocate(r, err, errlen);
-    if (st == QD_OK) st = qd_model_place_weights(program->model, index, device, &r->weights, err, errlen);
     if (st != QD_OK) {
         rank_close(r);
         return st;
@@ -334,6 +338,8 @@ static qd_status rank_step(void *state, const struct qd_step *step, struct qd_st
     const struct rank *r = state;
     QD_TRY(qd_step_validate(step, r->step_capacity, r->options.n_kv_blocks, (int32_t)r->config->vocab_size,
                             r->options.limits.max_seqs, err, errlen));
+    if ((step->flags & QD_STEP_WANT_LOGITS) != 0 && r->options.no_logits)
+        return qd_fail(QD_ERR_ARGUMENT, err, errlen, "logits are wanted, and the program was opened without");
     qd_status st = run_step(r, step, out);
     return st == QD_OK ? st : qd_fail(st, err, errlen, "%s", qd_device_error_text(r->device));
 }

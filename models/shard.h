@@ -68,6 +68,7 @@ struct qd_memory_need {
     size_t embedding_bytes;   /* read-only, once per process or, where the device has copies, per rank */
     size_t kv_bytes_per_token; /* all layers, this rank */
     size_t activation_bytes;  /* at limits; in the device's memory */
+    size_t logit_bytes;       /* the same, of steps that want logits */
 };
 qd_status qd_memory_need(const struct qd_model_config *config, int tp, const struct qd_device_ops *ops,
                          const struct qd_step_limits *limits, struct qd_memory_need *out, char *err,

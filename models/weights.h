@@ -1,5 +1,6 @@
 /* Arranged weights of one rank, as the forward pass reads them. Filled by the safetensors loader or by
- * dummy.c; memory belongs to the model, is read-only once loaded and is shared by all replicas. */
+ * dummy.c; memory belongs to the model, is read-only once loaded and is shared by all replicas that reach it.
+ */
 #ifndef QD_MODELS_WEIGHTS_H
 #define QD_MODELS_WEIGHTS_H
 
@@ -23,16 +24,10 @@ struct qd_rank_weights {
     struct qd_weight lm_head;   /* [vocab_count][H] packed; data NULL when the shard is empty */
 };
 
-/* What rank 0 <= rank < tp holds; everything lives as long as the model. The weights are NULL when the model
- * was loaded for a device that does not execute. */
+/* The weights of a rank by its global index (replica * tp + rank), where its device reads them; everything
+ * lives as long as the model. NULL when the model was loaded for a device that does not execute. */
 const struct qd_rank_weights *qd_model_rank_weights(const qd_model_t *model, int rank);
-const struct qd_shard *qd_model_shard(const qd_model_t *model, int rank);
-
-/* The weights of `rank` where its device reads them: those of the model, which must then outlive `out`, or copies in
- * the device's memory, which lives as long as the device's context. `out` owns its table of layers. */
-qd_status qd_model_place_weights(const qd_model_t *model, int rank, struct qd_device device,
-                                 struct qd_rank_weights *out, char *err, size_t errlen);
-void qd_rank_weights_free(struct qd_rank_weights *weights); /* of qd_model_place_weights; harmless when zeroed */
+const struct qd_shard *qd_model_shard(const qd_model_t *model, int rank); /* 0 <= rank < tp */
 
 /* The model's rotary frequencies; inv_freq [head_dim/2] lives as long as the model. */
 struct qd_rope qd_model_get_rope(const qd_model_t *model);

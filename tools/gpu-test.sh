@@ -14,7 +14,9 @@ skip_all() {
 }
 
 [ -n "$NVCC" ] || skip_all "no nvcc in PATH or CUDA_HOME"
-ls /dev/nvidia[0-9]* >/dev/null 2>&1 || skip_all "no GPU: there is no /dev/nvidia0"
+# Under WSL 2 a GPU has no device file, but Windows' driver is mounted.
+ls /dev/nvidia[0-9]* /usr/lib/wsl/lib/libcuda.so.1 2>/dev/null | grep -q . ||
+    skip_all "no GPU: there is neither /dev/nvidia0 nor /usr/lib/wsl/lib/libcuda.so.1"
 
 $MAKE gpu-test-binaries || exit 1
 tests="$*"

@@ -69,12 +69,17 @@ static void print_need(const struct qd_instance_plan *plan)
 
 static void print_plan(const struct qd_instance_plan *plan)
 {
-    char where[48] = "";
-    if (plan->ops->memory != NULL) snprintf(where, sizeof where, ", %d on a GPU", plan->n_sharing);
-    printf("together   TP %d x DP %d%s: weights %.3f GiB + activations %.3f GiB + KV pages %.3f GiB <= %.3f "
-           "GiB\n",
-           plan->tp, plan->dp, where, gib(plan->weight_bytes), gib(plan->activation_bytes),
-           gib(plan->kv_bytes), gib(plan->usable_bytes));
+    char where[48] = "", rest[128] = "";
+    if (plan->ops->memory != NULL) {
+        snprintf(where, sizeof where, ", %d on GPU %d", plan->n_sharing, plan->gpu);
+        snprintf(rest, sizeof rest, " + graphs %.3f GiB + collectives %.3f GiB + taken before %.3f GiB",
+                 gib(plan->graph_bytes), gib(plan->collective_bytes), gib(plan->taken_bytes));
+    }
+    printf(
+        "together   TP %d x DP %d%s: weights %.3f GiB + activations %.3f GiB + KV pages %.3f GiB%s <= %.3f "
+        "GiB\n",
+        plan->tp, plan->dp, where, gib(plan->weight_bytes), gib(plan->activation_bytes), gib(plan->kv_bytes),
+        rest, gib(plan->usable_bytes));
     printf("fits       max_model_len %" PRId32 "%s, %" PRId32 " KV pages of 16 tokens per replica%s, %" PRId32
            " sequences\n",
            plan->max_model_len, plan->shrunk_model_len ? " (shrunk to the pool)" : "", plan->n_kv_blocks,

@@ -53,9 +53,9 @@ static const struct option_row option_rows[] = {
      NULL, "which replica a request goes to", NULL},
 
     {"max-num-batched-tokens", "budget", QD_GROUP_ENGINE, OPTION_INT, AT(budget), 1, 1 << 20, NULL, "N",
-     "token budget of a step, per replica", "2048"},
+     "token budget of a step, per replica", "2048; cuda: 2048 to 16384 by GPU"},
     {"max-num-seqs", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(max_num_seqs), 1, 1 << 16, NULL, "N",
-     "running requests per replica", "128, at most the budget"},
+     "running requests per replica", "128 (cuda: 256, 1024 from 70 GiB), at most the budget"},
     {"max-model-len", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(max_model_len), 2, 1 << 24, NULL, "N",
      "longest prompt + output", "what the model and the memory allow"},
     {"num-gpu-blocks-override", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(num_gpu_blocks), 1, 1 << 30, NULL, "N",
@@ -86,10 +86,18 @@ static const struct option_row option_rows[] = {
     {"ignore-eos", NULL, QD_GROUP_SAMPLING, OPTION_FLAG, AT(ignore_eos), 0, 0, NULL, NULL,
      "end tokens do not end a request", NULL},
 
-    {"dataset-name", NULL, QD_GROUP_WORKLOAD, OPTION_TEXT, AT(dataset_name), 0, 0, "random|custom", NULL,
-     "random: runs of token ids; custom: JSONL with prompt and optional output_tokens", NULL},
+    {"dataset-name", NULL, QD_GROUP_WORKLOAD, OPTION_TEXT, AT(dataset_name), 0, 0,
+     "random|custom|prompts|sharegpt|trace", NULL,
+     "random: runs of token ids; custom: JSONL with prompt and output_tokens; prompts: a text a line; sharegpt: JSON; "
+     "trace: lengths and arrivals, JSONL or CSV",
+     NULL},
     {"dataset-path", NULL, QD_GROUP_WORKLOAD, OPTION_TEXT, AT(dataset_path), 0, 0, NULL, "FILE",
-     "of --dataset-name custom", "none"},
+     "of every data set but random", "none"},
+    {"trace-columns", NULL, QD_GROUP_WORKLOAD, OPTION_TEXT, AT(trace_columns), 0, 0, NULL,
+     "auto|vidur|azure|burstgpt|ARRIVAL,INPUT,OUTPUT", "names of a CSV trace's columns; ARRIVAL and OUTPUT may be empty",
+     NULL},
+    {"trace-speedup", NULL, QD_GROUP_WORKLOAD, OPTION_REAL, AT(trace_speedup), 1e-6, 1e6, NULL, "F",
+     "a trace's arrivals come F times as fast", NULL},
     {"num-prompts", NULL, QD_GROUP_WORKLOAD, OPTION_INT, AT(num_prompts), 1, 1 << 24, NULL, "N",
      "requests; a data set's first N", "16 random, all of a file"},
     {"random-input-len", "input-len", QD_GROUP_WORKLOAD, OPTION_INT, AT(input_len), 1, 1 << 24, NULL, "N",
@@ -101,7 +109,21 @@ static const struct option_row option_rows[] = {
     {"random-prefix-len", NULL, QD_GROUP_WORKLOAD, OPTION_INT, AT(random_prefix_len), 0, 1 << 24, NULL, "N",
      "tokens shared by all random prompts, before the drawn ones", NULL},
     {"max-concurrency", NULL, QD_GROUP_WORKLOAD, OPTION_INT, AT(max_concurrency), 1, 1 << 20, NULL, "N",
-     "closed loop: at most N requests at once", "burst: all at once"},
+     "at most N requests at once; without arrivals a closed loop", "no limit: all at once"},
+    {"request-rate", NULL, QD_GROUP_WORKLOAD, OPTION_REAL, AT(request_rate), 1e-6, INFINITY, NULL, "R|inf",
+     "requests a second that arrive, instead of a trace's own times", NULL},
+    {"burstiness", NULL, QD_GROUP_WORKLOAD, OPTION_REAL, AT(burstiness), 1e-3, INFINITY, NULL, "B|inf",
+     "of --request-rate: gaps are gamma distributed with this shape; 1: Poisson arrivals, inf: constant gaps", NULL},
+    {"ramp-up-strategy", NULL, QD_GROUP_WORKLOAD, OPTION_TEXT, AT(ramp_up_strategy), 0, 0, "linear|exponential", NULL,
+     "the rate goes from --ramp-up-start-rps to --ramp-up-end-rps", "none"},
+    {"ramp-up-start-rps", NULL, QD_GROUP_WORKLOAD, OPTION_REAL, AT(ramp_up_start_rps), 1e-6, 1e9, NULL, "R",
+     "requests a second at first", "none"},
+    {"ramp-up-end-rps", NULL, QD_GROUP_WORKLOAD, OPTION_REAL, AT(ramp_up_end_rps), 1e-6, 1e9, NULL, "R",
+     "requests a second at last", "none"},
+    {"wave-size", NULL, QD_GROUP_WORKLOAD, OPTION_INT, AT(wave_size), 1, 1 << 20, NULL, "N",
+     "N requests, and the next N when all of them have ended", "no waves"},
+    {"client-delay-ms", NULL, QD_GROUP_WORKLOAD, OPTION_REAL, AT(client_delay_ms), 0, 1e6, NULL, "MS",
+     "requests of a wave follow each other by this much", NULL},
     {"num-warmups", NULL, QD_GROUP_WORKLOAD, OPTION_INT, AT(num_warmups), 0, 1 << 16, NULL, "N",
      "requests with other prompts before the run, not counted", NULL},
 
@@ -179,6 +201,10 @@ static const struct qd_options option_defaults = {
     .memory_utilization = 0.9,
     .top_p = 1.0,
     .dataset_name = "random",
+    .trace_columns = "auto",
+    .trace_speedup = 1.0,
+    .request_rate = INFINITY,
+    .burstiness = 1.0,
     .num_warmups = 1,
     .result_filename = "result.json",
     .max_tokens = 128,
@@ -219,6 +245,10 @@ static qd_status parse_number(const struct option_row *row, const char *text, do
     if (row->type == OPTION_SIZE && end != text) end = qd_size_suffix(end, &factor);
     value *= factor;
     /* strtod also reads hexadecimal, "inf" and "nan" and skips white space: none of them is a value here. */
+    if (isinf(row->max) && strcmp(text, "inf") == 0) {
+        *out = INFINITY;
+        return QD_OK;
+    }
     if (end == text || *end != '\0' || strpbrk(text, " \t\nxXnN") != NULL || !isfinite(value))
         return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: \"%s\" is not a number", row->name, text);
     if (row->type != OPTION_REAL && value != floor(value))
@@ -302,6 +332,28 @@ static qd_status take_option(const struct qd_command *command, const struct opti
     return QD_OK;
 }
 
+static qd_status check_workload(const struct qd_options *o, char *err, size_t errlen)
+{
+    bool is_random = strcmp(o->dataset_name, "random") == 0, has_rate = !isinf(o->request_rate);
+    bool ramps = o->ramp_up_strategy != NULL;
+    if (!is_random && o->dataset_path == NULL)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--dataset-name %s needs --dataset-path", o->dataset_name);
+    if (is_random && o->dataset_path != NULL)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--dataset-path is of other data sets than random");
+    if (ramps && (has_rate || o->ramp_up_start_rps == 0 || o->ramp_up_end_rps == 0))
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "--ramp-up-strategy needs --ramp-up-start-rps and --ramp-up-end-rps, and no --request-rate");
+    if (!ramps && (o->ramp_up_start_rps != 0 || o->ramp_up_end_rps != 0))
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--ramp-up-start-rps and --ramp-up-end-rps need --ramp-up-strategy");
+    if (qd_options_given(o, "burstiness") && !has_rate && !ramps)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--burstiness needs --request-rate");
+    if (o->wave_size > 0 && (has_rate || ramps || o->max_concurrency > 0))
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--wave-size excludes --request-rate and --max-concurrency");
+    if (o->client_delay_ms > 0 && o->wave_size == 0)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--client-delay-ms needs --wave-size");
+    return QD_OK;
+}
+
 /* Rules across options, for whatever the command takes. */
 static qd_status options_check(const struct qd_command *command, const struct qd_options *o, char *err,
                                size_t errlen)
@@ -316,10 +368,7 @@ static qd_status options_check(const struct qd_command *command, const struct qd
         return qd_fail(QD_ERR_INPUT, err, errlen,
                        "--max-num-batched-tokens %" PRId64 " is smaller than --max-num-seqs %" PRId64,
                        o->budget, o->max_num_seqs);
-    if (strcmp(o->dataset_name, "custom") == 0 && o->dataset_path == NULL)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--dataset-name custom needs --dataset-path");
-    if (strcmp(o->dataset_name, "custom") != 0 && o->dataset_path != NULL)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--dataset-path is of --dataset-name custom");
+    QD_TRY(check_workload(o, err, errlen));
     if (o->num_gpu_blocks > 0 && o->kv_cache_bytes > 0)
         return qd_fail(QD_ERR_INPUT, err, errlen,
                        "--num-gpu-blocks-override and --kv-cache-memory-bytes both size the KV pool");

@@ -77,13 +77,20 @@ struct qd_options {
     int64_t top_k;
     bool ignore_eos;
     /* workload */
-    const char *dataset_name; /* random | custom */
+    const char *dataset_name; /* random | custom | prompts | sharegpt | trace */
     const char *dataset_path;
+    const char *trace_columns;
+    double trace_speedup;
     int64_t num_prompts;
     int64_t input_len, output_len; /* 0: the data set's own */
     int64_t random_prefix_len;
     double random_range_ratio;
-    int64_t max_concurrency; /* 0: burst, everything at once */
+    int64_t max_concurrency;         /* 0: no limit */
+    double request_rate, burstiness; /* infinite: no arrival process; infinite: constant gaps */
+    const char *ramp_up_strategy;    /* linear | exponential; NULL: none */
+    double ramp_up_start_rps, ramp_up_end_rps;
+    int64_t wave_size; /* 0: no waves */
+    double client_delay_ms;
     int64_t num_warmups;
     bool probe;
     /* result */

@@ -42,11 +42,14 @@ static void draw(void *arg, size_t n_done, size_t n_requests, uint64_t n_tokens)
     qd_progress_update(&run->progress, (double)n_done, (double)n_requests, note);
 }
 
-static struct qd_drive_options drive_options(struct run *run)
+static struct qd_drive_options drive_options(struct run *run, enum qd_pacing pacing)
 {
     const struct qd_options *o = run->options;
     return (struct qd_drive_options){
+        .pacing = pacing,
         .max_concurrency = o->max_concurrency,
+        .wave_size = o->wave_size,
+        .client_delay_ns = (int64_t)(o->client_delay_ms * 1e6),
         .temperature = (float)o->temperature,
         .top_p = (float)o->top_p,
         .top_k = (int32_t)o->top_k,
@@ -70,7 +73,8 @@ static qd_status warm_up(struct run *run, char *err, size_t errlen)
                                        &warmup, err, errlen),
                 status, cleanup);
     QD_TRY_GOTO(qd_records_create(&warmup, &records, err, errlen), status, cleanup);
-    struct qd_drive_options drive = drive_options(run);
+    struct qd_drive_options drive =
+        drive_options(run, run->options->max_concurrency > 0 ? QD_PACING_CLOSED : QD_PACING_BURST);
     qd_progress_begin(&run->progress, "warm-up");
     status = qd_workload_drive(qd_instance_engine(run->instance), &warmup, &drive, records, &duration_s, err,
                                errlen);
@@ -93,7 +97,7 @@ cleanup:
 static qd_status measure(struct run *run, char *err, size_t errlen)
 {
     qd_engine_t *engine = qd_instance_engine(run->instance);
-    struct qd_drive_options drive = drive_options(run);
+    struct qd_drive_options drive = drive_options(run, qd_run_workload_pacing(run->options, &run->workload).pacing);
     double duration_s = 0;
     qd_date_now(run->date);
     qd_engine_reset_stats(engine);
@@ -134,10 +138,12 @@ static void describe(struct run *run)
         .argc = o->argc,
         .argv = o->argv,
         .seed = (uint64_t)o->seed,
-        .workload = o->max_concurrency > 0 ? "closed" : "burst",
+        .workload = qd_run_workload_pacing(o, &run->workload).kind,
         .workload_hash = run->hash,
         .num_prompts = (int64_t)run->workload.n,
         .max_concurrency = o->max_concurrency,
+        .request_rate = o->request_rate,
+        .burstiness = o->burstiness,
         .tp = (int)o->tp,
         .dp = (int)o->dp,
         .n_threads = plan->n_threads > 0 ? plan->n_threads : machine.n_cores,

@@ -85,14 +85,26 @@ static void say_plan(const struct qd_instance_plan *plan)
                    plan->shrunk_pool ? " (shrunk to the memory)" : "");
 }
 
+/* Bytes over time; bytes per nanosecond are GB/s. */
+static double gbps(uint64_t bytes, int64_t ns)
+{
+    return ns > 0 ? (double)bytes / (double)ns : 0;
+}
+
 static void say_load(const struct qd_load_stats *load)
 {
     double seconds = (double)load->duration_ns * 1e-9;
+    char copied[96] = "";
+    if (load->n_devices > 0)
+        snprintf(copied, sizeof copied, ", copied %.3f GB to %d GPU%s at %.2f GB/s",
+                 (double)load->copied_bytes * 1e-9, load->n_devices, load->n_devices > 1 ? "s" : "",
+                 gbps(load->copied_bytes, load->copy_ns));
     if (load->file_bytes > 0)
-        qd_session_say("weights: %.3f GB in %.2f s, %.2f GB/s", (double)load->file_bytes * 1e-9, seconds,
-                       (double)load->file_bytes * 1e-9 / seconds);
+        qd_session_say("weights: %.3f GB in %.2f s, %.2f GB/s (read at %.2f GB/s%s)",
+                       (double)load->file_bytes * 1e-9, seconds, gbps(load->file_bytes, load->duration_ns),
+                       gbps(load->file_bytes, load->read_ns), copied);
     else if (load->duration_ns > 0)
-        qd_session_say("weights: made up in %.2f s", seconds);
+        qd_session_say("weights: made up in %.2f s%s", seconds, load->n_devices > 0 ? " by the GPUs" : "");
     if (load->n_overflowed > 0)
         qd_session_say("%" PRIu64 " weights are too large for bf16 and became infinite", load->n_overflowed);
 }

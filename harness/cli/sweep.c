@@ -25,7 +25,7 @@ enum cell_state { CELL_READY, CELL_REFUSED, CELL_FAILED };
 
 struct sweep {
     const struct qd_command *command;
-    const struct qd_options *options;
+    const struct qd_options *options; /* with the default budget once it is known */
     struct qd_sweep_plan plan;
     char *folder; /* results/experiment */
     struct qd_summary summary;
@@ -230,19 +230,41 @@ static qd_status check_prompts(const struct sweep *sweep, const struct qd_model_
                                size_t errlen)
 {
     struct qd_options options = *sweep->options;
-    if (!qd_run_workload_needs_tokenizer(&options)) return QD_OK;
+    bool is_random = strcmp(options.dataset_name, "random") == 0;
+    if (is_random && !qd_run_workload_needs_tokenizer(&options)) return QD_OK;
     options.num_prompts = largest_number(sweep, "num-prompts", options.num_prompts);
     options.output_len = largest_number(sweep, "random-output-len", options.output_len);
-    qd_tokenizer_t *tokenizer;
-    QD_TRY(qd_session_tokenizer(&options, &tokenizer, err, errlen));
+    qd_tokenizer_t *tokenizer = NULL;
+    if (qd_run_workload_needs_tokenizer(&options)) QD_TRY(qd_session_tokenizer(&options, &tokenizer, err, errlen));
     qd_status status = QD_OK;
-    if (strcmp(options.dataset_name, "custom") == 0) {
+    if (!is_random) {
         struct qd_workload workload;
         status = qd_run_workload_build(&options, config, tokenizer, &workload, err, errlen);
         if (status == QD_OK) qd_workload_free(&workload);
     }
     qd_tokenizer_free(tokenizer);
     return status;
+}
+
+/* Asks the first cell that can tell for the default token budget, which on GPUs depends on their memory. An
+ * environment that can run no cell ends the sweep. */
+static qd_status ask_budget(struct sweep *sweep, int64_t *budget, char *err, size_t errlen)
+{
+    static const char *const dry_run[] = {"--dry-run", NULL};
+    for (size_t cell = 0; cell < sweep->plan.n_cells && *sweep->interrupted == 0; cell++) {
+        struct qd_child_result result;
+        QD_TRY(run_child(sweep, cell, dry_run, PLAN_TIMEOUT_S, &result, err, errlen));
+        int64_t told = qd_run_plan_read_budget(result.output);
+        if (told > 0) {
+            *budget = told;
+            return QD_OK;
+        }
+        char message[QD_ERR_LEN];
+        last_message(&result, message, sizeof message);
+        if (result.exit_code == QD_EXIT_ENVIRONMENT)
+            return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "%s", message);
+    }
+    return QD_OK;
 }
 
 /* What is wrong for every cell alike is an error of the command line, not a row a cell. */
@@ -255,8 +277,7 @@ static qd_status check_inputs(const struct sweep *sweep, char *err, size_t errle
     smallest.max_num_batched_tokens = smallest.max_num_seqs = smallest.max_model_len = smallest.n_kv_blocks =
         0;
     smallest.kv_cache_bytes = 0;
-    qd_status status = qd_instance_plan_make(&smallest, &plan, err, errlen);
-    if (status != QD_OK && status != QD_ERR_DOES_NOT_FIT) return status;
+    QD_TRY(qd_instance_plan_check(&smallest, &plan, err, errlen));
     return check_prompts(sweep, &plan.config, err, errlen);
 }
 
@@ -308,9 +329,11 @@ static int finish(struct sweep *sweep)
 static int run_sweep(const struct qd_command *command, const struct qd_options *options)
 {
     char err[QD_ERR_LEN] = "";
-    struct sweep sweep = {.command = command, .options = options};
+    struct qd_options with_budget = *options;
+    int64_t budget = 0; /* of no cell */
+    struct sweep sweep = {.command = command, .options = &with_budget};
     int exit_code;
-    qd_status status = qd_sweep_plan_make(options, &sweep.plan, err, sizeof err);
+    qd_status status = qd_sweep_plan_make(&with_budget, &sweep.plan, err, sizeof err);
     if (status != QD_OK) return qd_command_fail(command, status, err);
     sweep.states = calloc(sweep.plan.n_cells, sizeof *sweep.states);
     if (sweep.states == NULL) {
@@ -320,6 +343,8 @@ static int run_sweep(const struct qd_command *command, const struct qd_options *
     sweep.interrupted = qd_interrupt_install();
     qd_progress_begin(&sweep.progress, "sweep");
     status = check_inputs(&sweep, err, sizeof err);
+    if (status == QD_OK) status = ask_budget(&sweep, &budget, err, sizeof err);
+    if (with_budget.budget == 0) with_budget.budget = budget;
     if (status == QD_OK) status = open_experiment(&sweep, err, sizeof err);
     if (status == QD_OK) status = plan_cells(&sweep, err, sizeof err);
     if (status == QD_OK && !options->dry_run) status = run_cells(&sweep, err, sizeof err);

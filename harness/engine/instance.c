@@ -25,6 +25,7 @@ static qd_status load_model(const struct qd_instance_options *o, qd_instance_t *
         .dummy_seed = o->seed,
         .ops = instance->plan.ops,
         .tp = o->tp,
+        .dp = o->dp,
         .n_threads = n_readers < MAX_READERS ? n_readers : MAX_READERS,
         .progress = o->progress,
         .progress_arg = o->progress_arg,
@@ -38,8 +39,11 @@ static qd_status open_group(const struct qd_instance_options *o, qd_instance_t *
     const struct qd_instance_plan *plan = &instance->plan;
     struct qd_program *program = &instance->programs[replica];
     if (plan->ops->executes) {
-        struct qd_program_options program_options = {
-            .n_kv_blocks = plan->n_kv_blocks, .limits = plan->limits, .numerics = o->numerics};
+        struct qd_program_options program_options = {.first_rank = replica * o->tp,
+                                                     .n_kv_blocks = plan->n_kv_blocks,
+                                                     .limits = plan->limits,
+                                                     .numerics = o->numerics,
+                                                     .no_logits = o->max_logit_rows == 0};
         QD_TRY(qd_model_program(instance->model, &program_options, program, err, errlen));
     }
     struct qd_group_config config = {
@@ -94,7 +98,6 @@ qd_status qd_instance_open(const struct qd_instance_options *options, qd_instanc
     QD_TRY_GOTO(load_model(options, instance, err, errlen), status, cleanup);
     for (int replica = 0; replica < options->dp; replica++)
         QD_TRY_GOTO(open_group(options, instance, replica, err, errlen), status, cleanup);
-    if (qd_device_has_copies(instance->plan.ops)) qd_model_drop_weights(instance->model);
     QD_TRY_GOTO(open_engine(options, instance, err, errlen), status, cleanup);
     *out = instance;
     return QD_OK;

@@ -8,6 +8,7 @@
 #include "harness/engine/memory.h"
 #include "models/model.h"
 
+/* Where the device has no memory of its own; else vLLM's, by that memory (instance_plan.c). */
 enum { QD_DEFAULT_BUDGET = 2048, QD_DEFAULT_MAX_SEQS = 128 };
 
 /* 0 means "not given" wherever a number has a default. */
@@ -15,6 +16,7 @@ struct qd_instance_options {
     const char *model;  /* directory, or a preset's name with QD_LOAD_DUMMY */
     enum qd_load_format load_format;
     const char *device; /* as in --device */
+    const struct qd_device_ops *ops; /* NULL: the device of that name */
     const char *cpu_isa;
     enum qd_numerics numerics;
     uint64_t seed; /* of dummy weights */
@@ -28,7 +30,7 @@ struct qd_instance_options {
     int64_t long_prefill_token_threshold;
     enum qd_router_policy router;
     int64_t null_step_ns;
-    int32_t max_logit_rows;   /* more than max_num_seqs: for eval */
+    int32_t max_logit_rows;   /* of a step whose logits are wanted (eval); 0: nobody wants logits */
     size_t max_requests;      /* alive or unpolled at once */
     void (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes); /* of loading; NULL: silent */
     void *progress_arg;
@@ -51,15 +53,29 @@ struct qd_instance_plan {
     size_t working_bytes;           /* of the devices themselves (qd_device_working_bytes), those ranks */
     size_t kv_bytes;                /* of those ranks; imagined pages may saturate it */
     size_t kv_block_bytes;          /* one page over the ranks of a replica */
+    /* Of devices with memory of their own; 0 elsewhere. What follows is of the fullest one. */
+    int n_gpus;                     /* over which ranks are dealt */
+    int gpu;                        /* index of the fullest */
+    size_t graph_bytes;             /* allowance for recorded steps, those ranks */
+    size_t collective_bytes;        /* for collectives, those ranks */
+    size_t taken_bytes;             /* not free before anything is opened: CUDA's context, other processes */
     struct qd_memory_limit memory;  /* what there is */
     size_t usable_bytes;            /* memory times utilization */
 };
 
-/* The arithmetic only: reads config.json, loads and opens nothing. QD_ERR_DOES_NOT_FIT with the sum spelled out, and
- * its terms in `out`: weight_bytes + activation_bytes + kv_bytes, against usable_bytes; QD_ERR_UNSUPPORTED,
+/* The sum that is held against usable_bytes; SIZE_MAX when it saturates. */
+size_t qd_instance_plan_needed(const struct qd_instance_plan *plan);
+
+/* What is wrong whatever the memory: options, config.json, whether the model goes on the device at this TP.
+ * Opens no device. Sets config, ops, shape, tp, dp of `out`; errors as qd_instance_plan_make. */
+qd_status qd_instance_plan_check(const struct qd_instance_options *options, struct qd_instance_plan *out,
+                                 char *err, size_t errlen);
+
+/* The arithmetic only: reads config.json, loads and opens nothing. QD_ERR_DOES_NOT_FIT with the sum spelled
+ * out, and its terms in `out` (qd_instance_plan_needed), against usable_bytes; QD_ERR_UNSUPPORTED,
  * QD_ERR_INPUT, QD_ERR_NOT_FOUND, QD_ERR_TOO_LARGE; those of the device for its instruction set and threads.
- * max_model_len and the pool shrink to what fits unless they were asked for. On a device that executes nothing
- * pages are imagined; only the lists of them take memory. */
+ * max_model_len and the pool shrink to what fits unless they were asked for. On a device that executes
+ * nothing pages are imagined; only the lists of them take memory. */
 qd_status qd_instance_plan_make(const struct qd_instance_options *options, struct qd_instance_plan *out,
                                 char *err, size_t errlen);
 

@@ -65,13 +65,33 @@ static int64_t or_default(int64_t given, int64_t otherwise)
     return given > 0 ? given : otherwise;
 }
 
+/* vLLM's defaults by device memory, those of its API server (vllm/engine/arg_utils.py): what `vllm bench
+ * serve` measures. An A100 of 80 GB is in the last tier there. */
+static const struct {
+    size_t least_bytes;
+    int64_t budget, seqs;
+} device_defaults[] = {
+    {(size_t)160 << 30, 16384, 1024}, {(size_t)70 << 30, 8192, 1024}, {0, QD_DEFAULT_BUDGET, 256}};
+enum { A100_80G_TIER = 1, N_DEVICE_DEFAULTS = sizeof device_defaults / sizeof device_defaults[0] };
+
+/* The tier of a device's memory. */
+static int memory_tier(const struct qd_device_memory *device)
+{
+    int tier = 0;
+    while (device->total_bytes < device_defaults[tier].least_bytes) tier++;
+    bool is_a100 = strstr(device->name, "A100") != NULL;
+    return tier == A100_80G_TIER && is_a100 ? N_DEVICE_DEFAULTS - 1 : tier;
+}
+
 /* Budget and sequences, as in vLLM: an explicit contradiction is an error, a default gives way. The length is
  * that of the model or what was asked for; a small pool may shorten it later. */
-static qd_status plan_limits(const struct qd_instance_options *o, struct qd_instance_plan *plan, char *err,
-                             size_t errlen)
+static qd_status plan_limits(const struct qd_instance_options *o, struct qd_instance_plan *plan, int tier,
+                             char *err, size_t errlen)
 {
-    int64_t budget = or_default(o->max_num_batched_tokens, QD_DEFAULT_BUDGET);
-    int64_t seqs = or_default(o->max_num_seqs, QD_DEFAULT_MAX_SEQS);
+    bool by_memory = tier >= 0;
+    int64_t budget =
+        or_default(o->max_num_batched_tokens, by_memory ? device_defaults[tier].budget : QD_DEFAULT_BUDGET);
+    int64_t seqs = or_default(o->max_num_seqs, by_memory ? device_defaults[tier].seqs : QD_DEFAULT_MAX_SEQS);
     if (o->max_num_seqs > budget)
         return qd_fail(QD_ERR_INPUT, err, errlen,
                        "max_num_batched_tokens %" PRId64 " is smaller than max_num_seqs %" PRId64, budget, seqs);
@@ -111,18 +131,42 @@ static size_t page_bytes_of(const struct qd_instance_plan *plan)
     return plan->kv_block_bytes / (size_t)plan->tp * (size_t)plan->n_sharing;
 }
 
+size_t qd_instance_plan_needed(const struct qd_instance_plan *plan)
+{
+    const size_t terms[] = {plan->weight_bytes, plan->activation_bytes, plan->kv_bytes,
+                            plan->graph_bytes,  plan->collective_bytes, plan->taken_bytes};
+    size_t sum = 0;
+    for (size_t i = 0; i < sizeof terms / sizeof terms[0]; i++)
+        if (!qd_size_add(sum, terms[i], &sum)) return SIZE_MAX;
+    return sum;
+}
+
+/* What a device takes beside what the program asks for, as more terms of the sum; "" elsewhere. */
+static void describe_rest(const struct qd_instance_plan *plan, char *text, size_t len)
+{
+    text[0] = '\0';
+    if (plan->ops->memory == NULL) return;
+    snprintf(
+        text, len,
+        " + graphs %.3f GiB + collectives %.3f GiB + taken before %.3f GiB (CUDA's context, other processes)",
+        gib(plan->graph_bytes), gib(plan->collective_bytes), gib(plan->taken_bytes));
+}
+
 /* The refusal: every term of the sum, and what it is held against. The plan keeps the terms. */
 static qd_status does_not_fit(struct qd_instance_plan *plan, const char *what, size_t kv_bytes,
                               double utilization, char *err, size_t errlen)
 {
+    char rest[160], where[32] = "";
     plan->kv_bytes = kv_bytes;
-    double weights = gib(plan->weight_bytes), activations = gib(plan->activation_bytes);
-    return qd_fail(QD_ERR_DOES_NOT_FIT, err, errlen,
-                   "%s does not fit: weights %.3f GiB + activations %.3f GiB + KV pages %.3f GiB = %.3f GiB > "
-                   "%.3f GiB (%s %.3f GiB x utilization %.2f)",
-                   what, weights, activations, gib(kv_bytes), weights + activations + gib(kv_bytes),
-                   gib(plan->usable_bytes), qd_memory_source_name(plan->memory.source), gib(plan->memory.bytes),
-                   utilization);
+    describe_rest(plan, rest, sizeof rest);
+    if (plan->ops->memory != NULL) snprintf(where, sizeof where, "GPU %d: ", plan->gpu);
+    return qd_fail(
+        QD_ERR_DOES_NOT_FIT, err, errlen,
+        "%s does not fit: weights %.3f GiB + activations %.3f GiB + KV pages %.3f GiB%s = %.3f GiB > "
+        "%.3f GiB (%s%s %.3f GiB x utilization %.2f)",
+        what, gib(plan->weight_bytes), gib(plan->activation_bytes), gib(kv_bytes), rest,
+        gib(qd_instance_plan_needed(plan)), gib(plan->usable_bytes), where,
+        qd_memory_source_name(plan->memory.source), gib(plan->memory.bytes), utilization);
 }
 
 struct qd_device_config qd_instance_device(const struct qd_instance_options *options,
@@ -143,24 +187,62 @@ struct qd_device_config qd_instance_device(const struct qd_instance_options *opt
     };
 }
 
-/* The memory that ranks share: the host's, or the fullest of the GPUs in use. */
-static qd_status plan_memory(const struct qd_instance_options *o, struct qd_instance_plan *plan, char *err,
-                             size_t errlen)
+/* The share of the memory that may be used; a machine that tells no limit has none. */
+static size_t usable_of(size_t bytes, double utilization)
+{
+    double usable = (double)bytes * utilization;
+    return usable < 0x1p63 ? (size_t)usable : bytes;
+}
+
+/* The fullest of the GPUs in use, and the tier of the smallest. As in vLLM the utilization is of all memory,
+ * and what others have taken of it counts; --memory-limit is about what this process takes. */
+static qd_status plan_device_memory(const struct qd_instance_options *o, struct qd_instance_plan *plan,
+                                    int *tier, char *err, size_t errlen)
 {
     int n_ranks = plan->tp * plan->dp;
-    plan->n_sharing = n_ranks;
-    plan->memory = qd_memory_available(o->memory_limit);
-    if (plan->ops->memory == NULL) return QD_OK;
-    struct qd_memory_limit limit = {o->memory_limit > 0 ? o->memory_limit : SIZE_MAX, QD_MEMORY_OPTION};
+    size_t least = SIZE_MAX;
     struct qd_device_memory device = {.n_devices = n_ranks};
     for (int rank = 0; rank < n_ranks && rank < device.n_devices; rank++) {
         QD_TRY(plan->ops->memory(rank, &device, err, errlen));
-        if (device.free_bytes < limit.bytes)
-            limit = (struct qd_memory_limit){device.free_bytes, QD_MEMORY_DEVICE};
+        size_t usable = usable_of(device.total_bytes, o->memory_utilization);
+        size_t taken = device.total_bytes - device.free_bytes, rest = usable > taken ? usable - taken : 0;
+        if (memory_tier(&device) > *tier) *tier = memory_tier(&device);
+        if (rank > 0 && rest >= least) continue;
+        least = rest;
+        plan->gpu = rank;
+        plan->taken_bytes = taken;
+        plan->memory = (struct qd_memory_limit){device.total_bytes, QD_MEMORY_DEVICE};
     }
-    plan->memory = limit;
+    if (o->memory_limit > 0 && usable_of(o->memory_limit, o->memory_utilization) < least) {
+        plan->taken_bytes = 0;
+        plan->memory = (struct qd_memory_limit){o->memory_limit, QD_MEMORY_OPTION};
+    }
+    plan->n_gpus = device.n_devices;
     plan->n_sharing = (int)qd_div_up(n_ranks, device.n_devices);
     return QD_OK;
+}
+
+/* The memory that ranks share: the host's, or a GPU's. *tier: of its defaults, or -1. */
+static qd_status plan_memory(const struct qd_instance_options *o, struct qd_instance_plan *plan, int *tier,
+                             char *err, size_t errlen)
+{
+    *tier = -1;
+    plan->n_sharing = plan->tp * plan->dp;
+    plan->memory = qd_memory_available(o->memory_limit);
+    if (plan->ops->memory != NULL) QD_TRY(plan_device_memory(o, plan, tier, err, errlen));
+    plan->usable_bytes = usable_of(plan->memory.bytes, o->memory_utilization);
+    return QD_OK;
+}
+
+/* Allowances for what a device takes beside what it is asked for. */
+static void plan_reserve(const struct qd_instance_options *o, struct qd_instance_plan *plan)
+{
+    if (plan->ops->memory == NULL) return;
+    struct qd_device_config device = qd_instance_device(o, plan, 0);
+    struct qd_device_reserve reserve;
+    plan->ops->reserve(&device, plan->tp, &reserve);
+    plan->graph_bytes = reserve.graph_bytes * (size_t)plan->n_sharing;
+    plan->collective_bytes = reserve.collective_bytes * (size_t)plan->n_sharing;
 }
 
 /* What the devices of the ranks that share a memory take for themselves: ranks may have unequal numbers of threads. */
@@ -177,29 +259,23 @@ static qd_status plan_working(const struct qd_instance_options *o, struct qd_ins
     return QD_OK;
 }
 
-/* The share of the memory that may be used; a machine that tells no limit has none. */
-static size_t usable_of(size_t bytes, double utilization)
-{
-    double usable = (double)bytes * utilization;
-    return usable < 0x1p63 ? (size_t)usable : bytes;
-}
-
-/* Weights of the ranks that share a memory. Where devices have copies in the host's own memory, its copy is there
- * until all ranks have theirs. */
+/* Weights of the ranks that share a memory: one copy of all on the host, or a store for each rank of a
+ * replica with a rank there. */
 static bool count_weights(const struct qd_instance_plan *plan, size_t *out)
 {
-    size_t of_rank, copies = 0;
-    bool has_copies = qd_device_has_copies(plan->ops), on_host = plan->ops->memory == NULL;
-    *out = 0;
-    if (has_copies && (!qd_size_add(plan->need.weight_bytes, plan->need.embedding_bytes, &of_rank) ||
-                       !qd_size_mul(of_rank, (size_t)plan->n_sharing, &copies)))
-        return false;
-    if (has_copies && !on_host) {
-        *out = copies;
-        return true;
+    if (!qd_device_has_copies(plan->ops))
+        return qd_size_mul(plan->need.weight_bytes, (size_t)plan->tp, out) &&
+               qd_size_add(*out, plan->need.embedding_bytes, out);
+    bool has_store[QD_MAX_TP] = {false};
+    int n_ranks = plan->tp * plan->dp, n_stores = 0;
+    for (int rank = 0; rank < n_ranks && plan->n_gpus > 0; rank += plan->n_gpus) {
+        n_stores += !has_store[rank % plan->tp];
+        has_store[rank % plan->tp] = true;
     }
-    return qd_size_mul(plan->need.weight_bytes, (size_t)plan->tp, out) &&
-           qd_size_add(*out, plan->need.embedding_bytes, out) && qd_size_add(*out, copies, out);
+    if (plan->n_gpus == 0) n_stores = n_ranks; /* emulated GPUs are all in the host's memory */
+    size_t of_rank;
+    return qd_size_add(plan->need.weight_bytes, plan->need.embedding_bytes, &of_rank) &&
+           qd_size_mul(of_rank, (size_t)n_stores, out);
 }
 
 /* Bytes of the fixed parts; pages are what is left. */
@@ -207,19 +283,20 @@ static qd_status plan_fixed(const struct qd_instance_options *o, struct qd_insta
                             size_t errlen)
 {
     QD_TRY(qd_memory_need(&plan->config, plan->tp, plan->ops, &plan->limits, &plan->need, err, errlen));
-    QD_TRY(plan_memory(o, plan, err, errlen));
     if (plan->ops->executes) QD_TRY(plan_working(o, plan, err, errlen));
     size_t activations, page, pages, fixed;
+    size_t logits = o->max_logit_rows > 0 ? plan->need.logit_bytes : 0;
     if (!count_weights(plan, &plan->weight_bytes) ||
-        !qd_size_mul(plan->need.activation_bytes, (size_t)plan->n_sharing, &activations) ||
+        !qd_size_add(plan->need.activation_bytes, logits, &activations) ||
+        !qd_size_mul(activations, (size_t)plan->n_sharing, &activations) ||
         !qd_size_add(activations, plan->working_bytes, &plan->activation_bytes) ||
         !qd_size_mul(plan->need.kv_bytes_per_token, (size_t)QD_KV_BLOCK_SIZE, &page) ||
         !qd_size_mul(page, (size_t)plan->tp, &plan->kv_block_bytes) ||
         !qd_size_mul(page, (size_t)plan->n_sharing, &pages) ||
         !qd_size_add(plan->weight_bytes, plan->activation_bytes, &fixed))
         return qd_fail(QD_ERR_TOO_LARGE, err, errlen, "%s: sizes overflow", plan->config.name);
-    plan->usable_bytes = usable_of(plan->memory.bytes, o->memory_utilization);
-    if (fixed > plan->usable_bytes)
+    plan_reserve(o, plan);
+    if (qd_instance_plan_needed(plan) > plan->usable_bytes)
         return does_not_fit(plan, plan->config.name, 0, o->memory_utilization, err, errlen);
     return QD_OK;
 }
@@ -274,7 +351,7 @@ static qd_status plan_pool(const struct qd_instance_options *o, struct qd_instan
 {
     size_t listed = o->prefix_caching ? LABELLED_PAGE_BYTES : LISTED_PAGE_BYTES;
     size_t page_bytes = plan->ops->executes ? page_bytes_of(plan) : listed * (size_t)plan->dp;
-    size_t rest = plan->usable_bytes - plan->weight_bytes - plan->activation_bytes;
+    size_t rest = plan->usable_bytes - qd_instance_plan_needed(plan);
     size_t fitting = rest / page_bytes;
     int64_t fit = fitting < INT32_MAX ? (int64_t)fitting : INT32_MAX, pages = 0;
     QD_TRY(pages_asked(o, plan, &pages, err, errlen));
@@ -294,11 +371,12 @@ static qd_status plan_pool(const struct qd_instance_options *o, struct qd_instan
     return QD_OK;
 }
 
-qd_status qd_instance_plan_make(const struct qd_instance_options *options, struct qd_instance_plan *out,
-                                char *err, size_t errlen)
+qd_status qd_instance_plan_check(const struct qd_instance_options *options, struct qd_instance_plan *out,
+                                 char *err, size_t errlen)
 {
     *out = (struct qd_instance_plan){.tp = options->tp, .dp = options->dp, .n_threads = options->n_threads};
-    QD_TRY(qd_device_get(options->device, &out->ops, err, errlen));
+    out->ops = options->ops;
+    if (out->ops == NULL) QD_TRY(qd_device_get(options->device, &out->ops, err, errlen));
     QD_TRY(check_options(options, err, errlen));
     QD_TRY(read_config(options, out->ops, &out->config, err, errlen));
     struct qd_shard shard;
@@ -307,7 +385,16 @@ qd_status qd_instance_plan_make(const struct qd_instance_options *options, struc
     char why[QD_ERR_LEN] = "";
     if (!out->ops->supports(&out->shape, options->tp, options->numerics, why, sizeof why))
         return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "%s on %s: %s", out->config.name, out->ops->name, why);
-    QD_TRY(plan_limits(options, out, err, errlen));
+    return QD_OK;
+}
+
+qd_status qd_instance_plan_make(const struct qd_instance_options *options, struct qd_instance_plan *out,
+                                char *err, size_t errlen)
+{
+    int tier;
+    QD_TRY(qd_instance_plan_check(options, out, err, errlen));
+    QD_TRY(plan_memory(options, out, &tier, err, errlen));
+    QD_TRY(plan_limits(options, out, tier, err, errlen));
     out->limits.max_blocks = table_entries(options, out, INT32_MAX);
     QD_TRY(plan_fixed(options, out, err, errlen));
     QD_TRY(plan_pool(options, out, err, errlen));

@@ -11,7 +11,7 @@ const char *qd_memory_source_name(enum qd_memory_source source)
     case QD_MEMORY_SYSTEM: return "available memory";
     case QD_MEMORY_CGROUP: return "cgroup limit";
     case QD_MEMORY_OPTION: return "--memory-limit";
-    case QD_MEMORY_DEVICE: return "free device memory";
+    case QD_MEMORY_DEVICE: return "device memory";
     }
     return "?";
 }

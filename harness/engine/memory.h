@@ -9,7 +9,7 @@ enum qd_memory_source {
     QD_MEMORY_SYSTEM = 0, /* MemAvailable of /proc/meminfo */
     QD_MEMORY_CGROUP,     /* the control group's limit minus its use (file cache does not count as use) */
     QD_MEMORY_OPTION,     /* --memory-limit */
-    QD_MEMORY_DEVICE,     /* free on the device, where it has memory of its own */
+    QD_MEMORY_DEVICE,     /* all of a device's own memory */
 };
 
 struct qd_memory_limit {
@@ -17,7 +17,7 @@ struct qd_memory_limit {
     enum qd_memory_source source;
 };
 
-/* "available memory", "cgroup limit", "--memory-limit", "free device memory". */
+/* "available memory", "cgroup limit", "--memory-limit", "device memory". */
 const char *qd_memory_source_name(enum qd_memory_source source);
 
 /* The least of available memory, the control group's rest (version 2 or 1, every level up) and `option_bytes`

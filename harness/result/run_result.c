@@ -1,5 +1,6 @@
 #include "harness/result/run_result.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <time.h>
 
@@ -80,8 +81,14 @@ static void put_vllm_keys(cJSON *o, const struct qd_run_result *run, bool *ok)
     qd_json_put_text(o, "model_id", run->model_id, ok);
     qd_json_put_text(o, "tokenizer_id", run->tokenizer_id, ok);
     qd_json_put_int(o, "num_prompts", run->num_prompts, ok);
-    qd_json_put_text(o, "request_rate", "inf", ok);
-    qd_json_put_number(o, "burstiness", 1.0, ok);
+    if (isinf(run->request_rate))
+        qd_json_put_text(o, "request_rate", "inf", ok); /* as vLLM writes it */
+    else
+        qd_json_put_number(o, "request_rate", run->request_rate, ok);
+    if (isinf(run->burstiness))
+        qd_json_put_text(o, "burstiness", "inf", ok);
+    else
+        qd_json_put_number(o, "burstiness", run->burstiness, ok);
     if (run->max_concurrency > 0)
         qd_json_put_int(o, "max_concurrency", run->max_concurrency, ok);
     else

@@ -32,7 +32,8 @@ struct qd_run_result {
     const char *workload;      /* e.g. "closed" */
     const char *workload_hash; /* hash of prompts, lengths and arrivals */
     int64_t num_prompts;
-    int64_t max_concurrency; /* 0: no limit */
+    int64_t max_concurrency;        /* 0: no limit */
+    double request_rate, burstiness; /* infinite, 1: no arrival process */
 
     /* the configuration, after every default and shrinking */
     int tp, dp, n_threads;

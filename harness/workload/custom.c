@@ -1,12 +1,10 @@
-#include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "harness/workload/build.h"
 #include "harness/workload/workload.h"
 #include "models/json.h"
 
-enum { MAX_FILE_BYTES = 1 << 30, MAX_LINE_DEPTH = 16 };
+enum { MAX_LINE_DEPTH = 16 };
 
 /* The output length of a row: --output-len, else its own output_tokens, else the default. */
 static qd_status row_output_len(const struct qd_custom_spec *spec, const cJSON *row, int64_t *out, char *err,
@@ -25,16 +23,11 @@ static qd_status encode_prompt(const struct qd_custom_spec *spec, const cJSON *r
     const cJSON *prompt = cJSON_GetObjectItemCaseSensitive(row, "prompt");
     if (!cJSON_IsString(prompt)) return qd_fail(QD_ERR_INPUT, err, errlen, "\"prompt\" is no text");
     char *text;
-    size_t len, n_ids;
+    size_t len;
     QD_TRY(qd_json_text(prompt, &text, &len));
-    qd_status status =
-        qd_tokenizer_encode(spec->tokenizer, text, len, &request->prompt, &n_ids, err, errlen);
+    qd_status status = qd_workload_encode(spec->tokenizer, "\"prompt\"", text, len, request, err, errlen);
     free(text);
-    if (status != QD_OK) return status;
-    if (n_ids == 0 || n_ids > INT32_MAX)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "\"prompt\" has %zu tokens", n_ids);
-    request->n_prompt = (int32_t)n_ids;
-    return QD_OK;
+    return status;
 }
 
 static qd_status read_row(const struct qd_custom_spec *spec, const char *line, size_t len,
@@ -53,38 +46,18 @@ static qd_status read_row(const struct qd_custom_spec *spec, const char *line, s
     return status;
 }
 
-static bool is_blank(const char *line, size_t len)
-{
-    return strspn(line, " \t\r") >= len;
-}
+struct reader {
+    const struct qd_custom_spec *spec;
+    struct qd_workload *out;
+};
 
-/* Rows one after another; *out grows by doubling. */
-static qd_status read_rows(const struct qd_custom_spec *spec, const char *text, size_t len,
-                           struct qd_workload *out, char *err, size_t errlen)
+static qd_status read_line(void *arg, const char *line, size_t len, bool *stop, char *err, size_t errlen)
 {
-    size_t room = 0, line_number = 0;
-    for (const char *line = text, *end = text + len; line < end;) {
-        const char *newline = memchr(line, '\n', (size_t)(end - line));
-        size_t line_len = (size_t)((newline != NULL ? newline : end) - line);
-        line_number++;
-        if (!is_blank(line, line_len)) {
-            if (out->n == room) {
-                room = room == 0 ? 64 : 2 * room;
-                void *grown = realloc(out->requests, room * sizeof *out->requests);
-                if (grown == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "%s", spec->path);
-                out->requests = grown;
-            }
-            struct qd_workload_request *request = &out->requests[out->n++];
-            *request = (struct qd_workload_request){0};
-            char reason[QD_ERR_LEN];
-            qd_status status = read_row(spec, line, line_len, request, reason, sizeof reason);
-            if (status != QD_OK)
-                return qd_fail(status, err, errlen, "%s: line %zu: %s", spec->path, line_number, reason);
-            if (spec->n > 0 && out->n == (size_t)spec->n) return QD_OK;
-        }
-        line += line_len + 1;
-    }
-    return QD_OK;
+    struct reader *reader = arg;
+    struct qd_workload_request *request = qd_workload_append(reader->out);
+    if (request == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "out of memory");
+    *stop = reader->spec->n > 0 && reader->out->n == (size_t)reader->spec->n;
+    return read_row(reader->spec, line, len, request, err, errlen);
 }
 
 qd_status qd_workload_custom(const struct qd_custom_spec *spec, struct qd_workload *out, char *err,
@@ -93,17 +66,9 @@ qd_status qd_workload_custom(const struct qd_custom_spec *spec, struct qd_worklo
     *out = (struct qd_workload){.ignore_eos = spec->ignore_eos};
     char *text;
     size_t len;
-    QD_TRY(qd_file_read(spec->path, MAX_FILE_BYTES, &text, &len, err, errlen));
-    qd_status status = read_rows(spec, text, len, out, err, errlen);
+    QD_TRY(qd_file_read(spec->path, QD_WORKLOAD_MAX_BYTES, &text, &len, err, errlen));
+    struct reader reader = {spec, out};
+    qd_status status = qd_workload_each_line(spec->path, text, len, read_line, &reader, err, errlen);
     free(text);
-    if (status == QD_OK && out->n == 0) status = qd_fail(QD_ERR_INPUT, err, errlen, "%s: no rows", spec->path);
-    if (status == QD_OK && out->n < (size_t)spec->n)
-        status = qd_fail(QD_ERR_INPUT, err, errlen, "%s: %zu rows, fewer than --num-prompts %" PRId64,
-                         spec->path, out->n, spec->n);
-    if (status != QD_OK) {
-        qd_workload_free(out);
-        return status;
-    }
-    qd_workload_seal(out);
-    return QD_OK;
+    return qd_workload_finish(spec->path, spec->n, status, out, err, errlen);
 }

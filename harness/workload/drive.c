@@ -22,7 +22,9 @@ struct drive {
     size_t n_accepted, n_done, n_in_flight;
     size_t n_success; /* of those done */
     uint64_t n_tokens;
-    int64_t last_event_ns;
+    int64_t start_ns, last_event_ns;
+    size_t wave_begin; /* first request of the wave that runs */
+    int64_t wave_ns;   /* when it began */
 };
 
 static struct qd_request make_request(const struct drive *drive, size_t i)
@@ -40,7 +42,7 @@ static struct qd_request make_request(const struct drive *drive, size_t i)
     };
 }
 
-static void accept_id(struct drive *drive, size_t i, uint64_t id, int64_t now)
+static void accept_id(struct drive *drive, size_t i, uint64_t id, int64_t intended, int64_t now)
 {
     if (!drive->has_first_id) {
         drive->first_id = id;
@@ -49,7 +51,7 @@ static void accept_id(struct drive *drive, size_t i, uint64_t id, int64_t now)
     QD_ASSERT(id - drive->first_id < drive->workload->n);
     drive->index_of[id - drive->first_id] = i;
     drive->id_of[i] = id;
-    drive->records[i].intended_ns = now;
+    drive->records[i].intended_ns = intended;
     drive->records[i].submit_ns = now;
     drive->n_accepted++;
     drive->n_in_flight++;
@@ -62,45 +64,92 @@ static void refuse(struct drive *drive, size_t i, const char *reason)
     drive->n_done++;
 }
 
-static void submit_one(struct drive *drive, size_t i)
+/* The next request; intended_ns is when it was to be handed over, 0: now. */
+static void submit_one(struct drive *drive, int64_t intended_ns)
 {
     char reason[QD_ERR_LEN] = "";
     uint64_t id;
+    size_t i = drive->n_submitted++;
     struct qd_request request = make_request(drive, i);
     int64_t now = qd_clock_now_ns();
-    drive->n_submitted++;
     if (qd_engine_submit(drive->engine, &request, &id, reason, sizeof reason) == QD_OK)
-        accept_id(drive, i, id, now);
+        accept_id(drive, i, id, intended_ns != 0 ? intended_ns : now, now);
     else
         refuse(drive, i, reason);
 }
 
-/* Everything enters the scheduler before the first step. When one request is refused the rest is handed over
- * singly, so that the refusal lands on the right record. */
-static void submit_burst(struct drive *drive)
+/* The next n requests enter the scheduler in the same step. When one is refused the rest is handed over singly, so
+ * that the refusal lands on the right record. */
+static void submit_together(struct drive *drive, size_t n)
 {
-    size_t n = drive->workload->n;
+    size_t begin = drive->n_submitted, end = begin + n;
     struct qd_request *requests = malloc(n * sizeof *requests);
     uint64_t *ids = malloc(n * sizeof *ids);
     char reason[QD_ERR_LEN];
     bool together = requests != NULL && ids != NULL;
     if (together) {
-        for (size_t i = 0; i < n; i++) requests[i] = make_request(drive, i);
+        for (size_t i = 0; i < n; i++) requests[i] = make_request(drive, begin + i);
         int64_t now = qd_clock_now_ns();
         together = qd_engine_submit_batch(drive->engine, requests, n, ids, reason, sizeof reason) == QD_OK;
-        for (size_t i = 0; together && i < n; i++) accept_id(drive, i, ids[i], now);
-        if (together) drive->n_submitted = n;
+        for (size_t i = 0; together && i < n; i++) accept_id(drive, begin + i, ids[i], now, now);
+        if (together) drive->n_submitted = end;
     }
-    while (drive->n_submitted < n) submit_one(drive, drive->n_submitted);
+    while (drive->n_submitted < end) submit_one(drive, 0);
     free(requests);
     free(ids);
 }
 
-static void submit_closed(struct drive *drive)
+static bool has_place(const struct drive *drive)
 {
-    size_t limit = (size_t)drive->options->max_concurrency;
-    while (drive->n_submitted < drive->workload->n && drive->n_in_flight < limit)
-        submit_one(drive, drive->n_submitted);
+    int64_t limit = drive->options->max_concurrency;
+    return limit == 0 || drive->n_in_flight < (size_t)limit;
+}
+
+/* Hands over what is due; returns when the next request will be, INT64_MAX when that hangs on another's end. */
+static int64_t submit_open(struct drive *drive)
+{
+    while (drive->n_submitted < drive->workload->n && has_place(drive)) {
+        int64_t due_ns = drive->start_ns + drive->workload->requests[drive->n_submitted].arrival_ns;
+        if (due_ns > qd_clock_now_ns()) return due_ns;
+        submit_one(drive, due_ns);
+    }
+    return INT64_MAX;
+}
+
+static int64_t submit_wave(struct drive *drive)
+{
+    size_t n = drive->workload->n, size = (size_t)drive->options->wave_size;
+    int64_t delay_ns = drive->options->client_delay_ns;
+    if (drive->n_in_flight == 0 && drive->n_submitted < n &&
+        (drive->n_submitted == 0 || drive->n_submitted == drive->wave_begin + size)) {
+        drive->wave_begin = drive->n_submitted;
+        drive->wave_ns = qd_clock_now_ns();
+    }
+    size_t end = n - drive->wave_begin < size ? n : drive->wave_begin + size;
+    if (delay_ns == 0 && drive->n_submitted == drive->wave_begin && drive->n_submitted < end)
+        submit_together(drive, end - drive->n_submitted);
+    while (drive->n_submitted < end) {
+        int64_t due_ns = drive->wave_ns + (int64_t)(drive->n_submitted - drive->wave_begin) * delay_ns;
+        if (due_ns > qd_clock_now_ns()) return due_ns;
+        submit_one(drive, due_ns);
+    }
+    return INT64_MAX;
+}
+
+/* Hands over what the pacing allows; returns when there will be more, INT64_MAX when that hangs on an end. */
+static int64_t submit_more(struct drive *drive)
+{
+    switch (drive->options->pacing) {
+    case QD_PACING_BURST:
+        if (drive->n_submitted < drive->workload->n) submit_together(drive, drive->workload->n);
+        break;
+    case QD_PACING_CLOSED:
+        while (drive->n_submitted < drive->workload->n && has_place(drive)) submit_one(drive, 0);
+        break;
+    case QD_PACING_OPEN: return submit_open(drive);
+    case QD_PACING_WAVES: return submit_wave(drive);
+    }
+    return INT64_MAX;
 }
 
 static const char *finish_name(enum qd_finish finish)
@@ -161,20 +210,27 @@ static void abort_all(struct drive *drive)
     drive->n_submitted = drive->workload->n;
 }
 
+/* Events, waiting for one at most until there is something to hand over. */
+static size_t poll(struct drive *drive, int64_t due_ns, struct qd_event *events)
+{
+    int64_t left_ns = due_ns - qd_clock_now_ns(), timeout_ns = left_ns < POLL_TIMEOUT_NS ? left_ns : POLL_TIMEOUT_NS;
+    if (timeout_ns < 0) timeout_ns = 0;
+    if (drive->n_in_flight > 0 || due_ns != INT64_MAX)
+        return qd_engine_poll_events(drive->engine, events, EVENTS_PER_POLL, timeout_ns);
+    return 0; /* the last requests were refused: nothing will come */
+}
+
 static void drive_loop(struct drive *drive)
 {
     struct qd_event events[EVENTS_PER_POLL];
     bool aborted = false;
-    if (drive->options->max_concurrency == 0) submit_burst(drive);
     do {
-        if (drive->options->max_concurrency > 0) submit_closed(drive);
+        int64_t due_ns = submit_more(drive);
         if (!aborted && is_interrupted(drive)) {
             abort_all(drive);
             aborted = true;
         }
-        size_t n = 0; /* with nothing in flight the last requests were refused: nothing will come */
-        if (drive->n_in_flight > 0)
-            n = qd_engine_poll_events(drive->engine, events, EVENTS_PER_POLL, POLL_TIMEOUT_NS);
+        size_t n = poll(drive, due_ns, events);
         for (size_t i = 0; i < n; i++) take_event(drive, &events[i]);
         if (drive->options->progress != NULL)
             drive->options->progress(drive->options->progress_arg, drive->n_done, drive->workload->n,
@@ -199,10 +255,9 @@ qd_status qd_workload_drive(qd_engine_t *engine, const struct qd_workload *workl
         status = qd_fail(QD_ERR_NO_MEMORY, err, errlen, "workload of %zu requests", workload->n);
         goto cleanup;
     }
-    int64_t start = qd_clock_now_ns();
-    drive.last_event_ns = start;
+    drive.start_ns = drive.last_event_ns = qd_clock_now_ns();
     drive_loop(&drive);
-    *duration_s = (double)(drive.last_event_ns - start) * 1e-9;
+    *duration_s = (double)(drive.last_event_ns - drive.start_ns) * 1e-9;
     const char *failure = qd_engine_failure(engine);
     if (is_interrupted(&drive))
         status = qd_fail(QD_ERR_ABORTED, err, errlen, "interrupted after %zu of %zu requests",

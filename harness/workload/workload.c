@@ -1,9 +1,84 @@
 #include "harness/workload/workload.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "harness/workload/build.h"
 #include "kernels/base/hash.h"
+#include "kernels/base/random.h"
+
+int64_t qd_workload_draw(uint64_t seed, enum qd_workload_stream stream, uint64_t i, int64_t low, int64_t high)
+{
+    struct qd_philox_block block = qd_philox(seed, (uint64_t)stream, i);
+    uint64_t word = (uint64_t)block.word[0] << 32 | block.word[1];
+    uint64_t span = (uint64_t)(high - low) + 1;
+    return low + (int64_t)(word % span);
+}
+
+void qd_workload_fill_run(const struct qd_id_set *ids, int64_t offset, int32_t *out, int64_t n)
+{
+    for (int64_t j = 0; j < n; j++) {
+        int64_t at = (offset + j) % ids->n;
+        out[j] = ids->allowed != NULL ? ids->allowed[at] : (int32_t)at;
+    }
+}
+
+struct qd_workload_request *qd_workload_append(struct qd_workload *workload)
+{
+    if (workload->n == workload->room) {
+        size_t room = workload->room == 0 ? 64 : 2 * workload->room;
+        void *grown = realloc(workload->requests, room * sizeof *workload->requests);
+        if (grown == NULL) return NULL;
+        workload->requests = grown;
+        workload->room = room;
+    }
+    struct qd_workload_request *request = &workload->requests[workload->n++];
+    *request = (struct qd_workload_request){0};
+    return request;
+}
+
+qd_status qd_workload_each_line(const char *path, const char *text, size_t len, qd_workload_line read, void *arg,
+                                char *err, size_t errlen)
+{
+    size_t number = 0;
+    bool stop = false;
+    for (const char *line = text, *end = text + len; line < end && !stop;) {
+        const char *newline = memchr(line, '\n', (size_t)(end - line));
+        size_t line_len = (size_t)((newline != NULL ? newline : end) - line);
+        char reason[QD_ERR_LEN] = "";
+        number++;
+        qd_status status = QD_OK;
+        if (strspn(line, " \t\r") < line_len) status = read(arg, line, line_len, &stop, reason, sizeof reason);
+        if (status != QD_OK) return qd_fail(status, err, errlen, "%s: line %zu: %s", path, number, reason);
+        line += line_len + 1;
+    }
+    return QD_OK;
+}
+
+qd_status qd_workload_encode(const qd_tokenizer_t *tokenizer, const char *what, const char *text, size_t len,
+                             struct qd_workload_request *request, char *err, size_t errlen)
+{
+    size_t n_ids;
+    QD_TRY(qd_tokenizer_encode(tokenizer, text, len, &request->prompt, &n_ids, err, errlen));
+    if (n_ids == 0 || n_ids > INT32_MAX) return qd_fail(QD_ERR_INPUT, err, errlen, "%s has %zu tokens", what, n_ids);
+    request->n_prompt = (int32_t)n_ids;
+    return QD_OK;
+}
+
+qd_status qd_workload_finish(const char *path, int64_t n, qd_status status, struct qd_workload *out, char *err,
+                             size_t errlen)
+{
+    if (status == QD_OK && out->n == 0) status = qd_fail(QD_ERR_INPUT, err, errlen, "%s: no requests", path);
+    if (status == QD_OK && out->n < (size_t)n)
+        status = qd_fail(QD_ERR_INPUT, err, errlen, "%s: %zu requests, fewer than --num-prompts %" PRId64, path, out->n, n);
+    if (status != QD_OK) {
+        qd_workload_free(out);
+        return status;
+    }
+    qd_workload_seal(out);
+    return QD_OK;
+}
 
 void qd_workload_seal(struct qd_workload *workload)
 {
@@ -13,6 +88,7 @@ void qd_workload_seal(struct qd_workload *workload)
         hash = qd_hash(hash, &request->n_prompt, sizeof request->n_prompt);
         hash = qd_hash(hash, &request->max_tokens, sizeof request->max_tokens);
         hash = qd_hash(hash, request->prompt, (size_t)request->n_prompt * sizeof *request->prompt);
+        if (workload->has_arrivals) hash = qd_hash(hash, &request->arrival_ns, sizeof request->arrival_ns);
     }
     workload->hash = qd_hash(hash, &workload->ignore_eos, sizeof workload->ignore_eos);
 }

@@ -5,6 +5,8 @@
 
 #include <stdint.h>
 
+#include "kernels/base/bf16.h"
+
 struct qd_philox_block {
     uint32_t word[4]; /* four independent 32-bit values */
 };
@@ -31,6 +33,19 @@ static inline struct qd_philox_block qd_philox(uint64_t key, uint64_t counter_hi
 static inline float qd_uniform_open(uint32_t word)
 {
     return ((float)(word >> 9) + 0.5f) * 0x1p-23f;
+}
+
+enum { QD_DRAWS = 8 }; /* bf16 values of one block */
+
+/* out[QD_DRAWS] = r(u * width), u uniform in (-1/2, 1/2) on 2^16 points, from the block at `index` of
+ * `stream`: the 16-bit draw w, the lower half of a word first, stands for (w + 1/2) / 2^16 - 1/2. */
+static inline void qd_draw_bf16(uint64_t key, uint64_t stream, uint64_t index, float width, qd_bf16 *out)
+{
+    struct qd_philox_block block = qd_philox(key, stream, index);
+    for (int i = 0; i < QD_DRAWS; i++) {
+        int32_t draw = (int32_t)(block.word[i / 2] >> (i % 2 * 16) & 0xffffu);
+        out[i] = qd_bf16_from_f32(((float)draw - 32767.5f) * 0x1p-16f * width);
+    }
 }
 
 #endif

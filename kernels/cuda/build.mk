@@ -95,4 +95,7 @@ $(PTX)/emu/%.ptx: tests/emu/%.cu
 ifneq ($(NVCC),)
 $(BUILD)/tests/emu/ptx_kernels: | $(PTX)/emu/ptx_planted.ptx
 $(BUILD)/tests/emu/planted: | $(PTX)/emu/planted.ptx
+ifeq ($(SAN),)
+$(BUILD)/tests/gpu/traffic: | $(PTX_MODULES)
+endif
 endif

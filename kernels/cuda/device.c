@@ -1,6 +1,7 @@
 /* The table of the devices `cuda` and `emu`: one source, compiled against CUDA or against the emulator. */
 #include "kernels/cuda/device.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,12 +21,19 @@ static qd_status count_gpus(int *out, char *err, size_t errlen)
                    cudaGetErrorString(error == cudaSuccess ? cudaErrorNoDevice : error));
 }
 
+qd_status qd_cuda_gpu_of_rank(int global_rank, int *gpu, char *err, size_t errlen)
+{
+    int n_gpus;
+    QD_TRY(count_gpus(&n_gpus, err, errlen));
+    *gpu = global_rank % n_gpus;
+    return QD_OK;
+}
+
 /* The GPU of a rank, made the calling thread's, and its size. */
 static qd_status use_gpu(int global_rank, int *gpu, struct qd_cuda_gpu_size *size, char *err, size_t errlen)
 {
-    int n_gpus, major;
-    QD_TRY(count_gpus(&n_gpus, err, errlen));
-    *gpu = global_rank % n_gpus;
+    int major;
+    QD_TRY(qd_cuda_gpu_of_rank(global_rank, gpu, err, errlen));
     QD_TRY(QD_CUDA(cudaSetDevice(*gpu)));
     QD_TRY(QD_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, *gpu)));
     QD_TRY(QD_CUDA(cudaDeviceGetAttribute(&size->n_sms, cudaDevAttrMultiProcessorCount, *gpu)));
@@ -43,8 +51,20 @@ static qd_status cuda_memory(int global_rank, struct qd_device_memory *out, char
     int gpu;
     struct qd_cuda_gpu_size size;
     QD_TRY(count_gpus(&out->n_devices, err, errlen));
+    struct cudaDeviceProp properties;
     QD_TRY(use_gpu(global_rank, &gpu, &size, err, errlen));
+    QD_TRY(QD_CUDA(cudaGetDeviceProperties(&properties, gpu)));
+    snprintf(out->name, sizeof out->name, "%s", properties.name);
     return QD_CUDA(cudaMemGetInfo(&out->free_bytes, &out->total_bytes));
+}
+
+/* How much the driver takes for a recorded step and NCCL for its channels is known from hearsay only (vLLM's
+ * logs tell of hundreds of MiB for 67 graphs, NCCL's buffers are 4 MiB a channel): to be measured. */
+static void cuda_reserve(const struct qd_device_config *config, int tp, struct qd_device_reserve *out)
+{
+    const size_t graph_bytes = (size_t)4 << 20, collective_bytes = (size_t)256 << 20;
+    *out = (struct qd_device_reserve){.collective_bytes = tp > 1 ? collective_bytes : 0};
+    if (!config->enforce_eager) out->graph_bytes = (size_t)qd_cuda_graph_count(config) * graph_bytes;
 }
 #endif
 
@@ -168,21 +188,14 @@ static qd_status cuda_alloc_host(void *ctx, size_t bytes, void **out, char *err,
     return qd_cuda_memory_alloc_host(ctx, bytes, out, err, errlen);
 }
 
-static qd_status cuda_upload(void *ctx, void *data, const void *host, size_t bytes, char *err, size_t errlen)
-{
-    return qd_cuda_memory_upload(ctx, data, host, bytes, err, errlen);
-}
-
 static qd_status cuda_copy_to_host(void *ctx, const struct qd_copy_to_host_args *args)
 {
     struct qd_cuda *cuda = ctx;
     char *err = cuda->text;
     const size_t errlen = sizeof cuda->text;
-    for (size_t r = 0; r < args->n_rows; r++)
-        QD_TRY(QD_CUDA(cudaMemcpyAsync((unsigned char *)args->host + r * args->host_stride,
-                                       (const unsigned char *)args->data + r * args->stride, args->row_bytes,
-                                       cudaMemcpyDeviceToHost, cuda->stream)));
-    return QD_OK;
+    if (args->n_rows == 0) return QD_OK;
+    return QD_CUDA(cudaMemcpy2DAsync(args->host, args->host_stride, args->data, args->stride, args->row_bytes,
+                                     args->n_rows, cudaMemcpyDeviceToHost, cuda->stream));
 }
 
 /* ---- steps ---- */
@@ -212,6 +225,7 @@ const struct qd_device_ops qd_emu_ops = {
 static const struct qd_device_ops cuda_ops = {
     .name = "cuda",
     .memory = cuda_memory,
+    .reserve = cuda_reserve,
 #endif
     .abi_version = QD_DEVICE_ABI_VERSION,
     .executes = true,
@@ -222,9 +236,8 @@ static const struct qd_device_ops cuda_ops = {
     .working_bytes = cuda_working_bytes,
     .alloc = cuda_alloc,
     .alloc_host = cuda_alloc_host,
-    .upload = cuda_upload,
     .weight_bytes = qd_cuda_weight_bytes,
-    .pack_weight = qd_cuda_pack_weight,
+    .store = &qd_cuda_store_ops,
     .copy_to_host = cuda_copy_to_host,
     .plan = cuda_plan,
     .begin_step = cuda_begin_step,

@@ -24,7 +24,7 @@
  * Shared memory: direct 2 and 4 KiB; ring 70, 76, 88 and 112 KiB for up to 8, 16, 32 and 64 tokens, of which
  * GPUs with 99 KiB a block (sm_86, sm_89) can launch all but the last. Registers (nvcc 13.0, sm_90): direct
  * 76 and 102, ring 56, 64, 100 and 128, no spills; two blocks an SM where shared memory allows. Bytes: w
- * once, a once a block of rows (from L2). Emulated only.
+ * once; a once a block of rows (ring) or once every 16 rows (direct), from caches. Emulated only.
  */
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/gemm_common.cuh"

@@ -165,15 +165,18 @@ __device__ __forceinline__ void stage_silu_mul(uint16_t *staged, const float (&s
     }
 }
 
-/* Stores the warp's staged rows, 16 bytes a lane, as far as the output goes. */
+/* Stores the warp's staged rows, 16 bytes a lane, as far as the output goes. Eight lanes read at once: where
+ * those are parts of several rows, rows that lie so far apart among 8 that their banks differ. */
 template <class Out, int COLUMNS>
 __device__ __forceinline__ void copy_out(Out *out, int64_t ldo, const Out *staged, int n_rows, int n_columns)
 {
     constexpr int PER_CHUNK = 16 / sizeof(Out), CHUNKS = COLUMNS / PER_CHUNK;
+    constexpr int ROWS_AT_ONCE = CHUNKS < 8 ? 8 / CHUNKS : 1;
     __syncwarp(); /* lanes read what others staged */
 #pragma unroll 4
     for (int i = threadIdx.x % 32; i < WARP_M * CHUNKS; i += 32) {
-        const int row = i / CHUNKS, column = i % CHUNKS * PER_CHUNK;
+        const int turn = i / CHUNKS, column = i % CHUNKS * PER_CHUNK;
+        const int row = turn / 8 * 8 + turn % ROWS_AT_ONCE * (8 / ROWS_AT_ONCE) + turn % 8 / ROWS_AT_ONCE;
         if (row < n_rows && column < n_columns)
             *reinterpret_cast<uint4 *>(out + row * ldo + column) =
                 *reinterpret_cast<const uint4 *>(staged + row * STAGED_STRIDE<COLUMNS> + column);

@@ -12,6 +12,13 @@ static int graph_index(int32_t n_padded)
     return n_padded <= 2 ? n_padded - 1 : 2 + n_padded / 8;
 }
 
+int qd_cuda_graph_count(const struct qd_device_config *config)
+{
+    int32_t most =
+        config->limits.max_seqs < QD_CUDA_MAX_GRAPH_BATCH ? config->limits.max_seqs : QD_CUDA_MAX_GRAPH_BATCH;
+    return most > 0 ? graph_index(padded_batch(most)) + 1 : 0;
+}
+
 /* A step of decodes that all sample; whoever wants logits reads them between launches. */
 static bool may_record(const struct qd_cuda *cuda, const struct qd_step *step)
 {

@@ -3,6 +3,7 @@
  *
  *     device.c   the table: opening, what is supported, memory of the GPUs
  *     memory.c   allocations, and where the other ranks have theirs
+ *     store.c    memory of weights, filled by several threads before ranks open
  *     step.c     a step on its way to fixed device addresses, and its ids on the way back
  *     graph.c    decode steps recorded once for each padded batch and replayed
  *     comm.c     how ranks meet, and the collectives that are no part of another op
@@ -110,6 +111,15 @@ struct qd_cuda {
     struct qd_cuda_graphs graphs;
 };
 
+/* The GPU of a rank by its global index. */
+qd_status qd_cuda_gpu_of_rank(int global_rank, int *gpu, char *err, size_t errlen);
+extern const struct qd_store_ops qd_cuda_store_ops;
+
+/* Zeroed memory of the current GPU, once `stream` has come so far; page-locked memory of the host. Refusals
+ * name the GPU, what was asked for and what is free. Of no context: cudaFree, cudaFreeHost. */
+qd_status qd_cuda_allocate_zeroed(cudaStream_t stream, size_t bytes, void **out, char *err, size_t errlen);
+qd_status qd_cuda_allocate_host(size_t bytes, void **out, char *err, size_t errlen);
+
 /* Device memory of `bytes`, zeroed, or page-locked host memory; both until the context closes. */
 qd_status qd_cuda_memory_alloc(struct qd_cuda *cuda, size_t bytes, void **out, char *err, size_t errlen);
 qd_status qd_cuda_memory_alloc_host(struct qd_cuda *cuda, size_t bytes, void **out, char *err, size_t errlen);
@@ -137,6 +147,8 @@ qd_status qd_cuda_step_finish(struct qd_cuda *cuda, int32_t *ids);
 /* Where the array of the launched step (token_source or logit_row) lies in device memory; NULL for NULL. */
 const int32_t *qd_cuda_step_array(const struct qd_cuda *cuda, const int32_t *host);
 
+/* How many steps may ever be recorded under the configuration's limits. */
+int qd_cuda_graph_count(const struct qd_device_config *config);
 /* Decides how this step runs; *n_padded is the count of tokens and logit rows to launch. */
 void qd_cuda_graph_choose(struct qd_cuda *cuda, const struct qd_step *step, int32_t *n_padded);
 qd_status qd_cuda_graph_begin(struct qd_cuda *cuda);
@@ -163,6 +175,6 @@ qd_status qd_cuda_op_reduce_add_rmsnorm(void *ctx, const struct qd_reduce_add_rm
 qd_status qd_cuda_op_sample(void *ctx, const struct qd_sample_args *args);
 /* As in the table: rows and columns are padded with zeros to what the GEMM kernels take. */
 size_t qd_cuda_weight_bytes(int64_t n_rows, int64_t n_cols, enum qd_weight_layout layout);
-qd_status qd_cuda_pack_weight(void *data, int64_t n_rows, int64_t n_cols, char *err, size_t errlen);
+int64_t qd_cuda_row_stride(int64_t n_cols, enum qd_weight_layout layout);
 
 #endif

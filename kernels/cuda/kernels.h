@@ -11,6 +11,7 @@
 #define QD_KERNELS_CUDA_KERNELS_H
 
 #include "kernels/ops.h"
+#include "kernels/store.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -178,6 +179,10 @@ struct qd_cuda_sample_args {
 size_t qd_cuda_sample_scratch_bytes(int64_t max_rows);
 qd_status qd_cuda_sample(const struct qd_cuda_sample_args *args, struct CUstream_st *stream, char *err,
                          size_t errlen);
+
+/* fill_uniform.cu: random weights (kernels/store.h); `to` is 16-byte aligned. */
+qd_status qd_cuda_fill_uniform(const struct qd_store_fill *args, struct CUstream_st *stream, char *err,
+                               size_t errlen);
 
 #ifdef __cplusplus
 }

@@ -1,13 +1,19 @@
 #include "kernels/cuda/launch.cuh"
 
+#include <stdio.h>
+
+#include "kernels/cuda/check.h"
+
 /* Limits of every GPU since sm_80; the shared memory a kernel may ask for is the device's own business. */
 static const unsigned MAX_THREADS = 1024, MAX_GRID_YZ = 65535;
 static const size_t SHARED_WITHOUT_ASKING = 48 * 1024;
 
+/* A failed launch names the kernel, but it may tell of an earlier one's fault: qd_cuda_check knows. */
 static qd_status cuda_failed(const char *name, const char *what, cudaError_t error, char *err, size_t errlen)
 {
-    cudaGetLastError(); /* clears it: the next call must not report it again */
-    return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "%s: %s: %s", name, what, cudaGetErrorString(error));
+    char statement[96];
+    snprintf(statement, sizeof statement, "%s: %s", name, what);
+    return qd_cuda_check(error, statement, __FILE__, __LINE__, err, errlen);
 }
 
 qd_status launch_checked(const char *name, const void *kernel, const struct launch_shape &shape, void **args, char *err,

@@ -11,17 +11,49 @@
 
 enum { ALIGNMENT = 256 };
 
-static qd_status allocate_zeroed(struct qd_cuda *cuda, size_t bytes, void **out, char *err, size_t errlen)
+/* What there was when there was too little. */
+static qd_status no_memory(size_t bytes, char *err, size_t errlen)
 {
+    int gpu = -1;
+    size_t free_bytes = 0, total_bytes = 0;
+    cudaGetLastError(); /* clears it */
+    if (cudaGetDevice(&gpu) != cudaSuccess || cudaMemGetInfo(&free_bytes, &total_bytes) != cudaSuccess)
+        cudaGetLastError();
+    return qd_fail(QD_ERR_NO_MEMORY, err, errlen,
+                   "GPU %d has no %zu bytes (%.3f GiB): %zu (%.3f GiB) of its %zu (%.3f GiB) are free", gpu,
+                   bytes, (double)bytes / 0x1p30, free_bytes, (double)free_bytes / 0x1p30, total_bytes,
+                   (double)total_bytes / 0x1p30);
+}
+
+qd_status qd_cuda_allocate_zeroed(cudaStream_t stream, size_t bytes, void **out, char *err, size_t errlen)
+{
+    *out = NULL;
 #ifdef QD_EMU
     /* A pool that nobody fills shall take no memory of the host. */
     enum { SPARSE_BYTES = 64 << 20 };
     if (bytes >= SPARSE_BYTES) return QD_CUDA((cudaError_t)qd_emu_malloc_sparse(out, bytes));
 #endif
-    QD_TRY(QD_CUDA(cudaMalloc(out, bytes > 0 ? bytes : 1)));
-    qd_status st = QD_CUDA(cudaMemsetAsync(*out, 0, bytes, cuda->stream));
-    if (st != QD_OK) cudaFree(*out);
+    cudaError_t error = cudaMalloc(out, bytes > 0 ? bytes : 1);
+    if (error == cudaErrorMemoryAllocation) return no_memory(bytes, err, errlen);
+    QD_TRY(qd_cuda_check(error, "cudaMalloc", __FILE__, __LINE__, err, errlen));
+    qd_status st = QD_CUDA(cudaMemsetAsync(*out, 0, bytes, stream));
+    if (st == QD_OK) return QD_OK;
+    cudaFree(*out);
+    *out = NULL;
     return st;
+}
+
+qd_status qd_cuda_allocate_host(size_t bytes, void **out, char *err, size_t errlen)
+{
+    *out = NULL;
+    cudaError_t error = cudaMallocHost(out, bytes > 0 ? bytes : 1);
+    if (error == cudaErrorMemoryAllocation) {
+        cudaGetLastError(); /* clears it */
+        return qd_fail(QD_ERR_NO_MEMORY, err, errlen,
+                       "the host page-locks no %zu bytes (%.3f GiB): ulimit -l, or its memory", bytes,
+                       (double)bytes / 0x1p30);
+    }
+    return qd_cuda_check(error, "cudaMallocHost", __FILE__, __LINE__, err, errlen);
 }
 
 qd_status qd_cuda_memory_alloc(struct qd_cuda *cuda, size_t bytes, void **out, char *err, size_t errlen)
@@ -31,7 +63,7 @@ qd_status qd_cuda_memory_alloc(struct qd_cuda *cuda, size_t bytes, void **out, c
         return qd_fail(QD_ERR_FULL, err, errlen, "allocation %d of a rank, %s", memory->n_blocks,
                        cuda->has_peers ? "after its first step" : "which has room for fewer");
     void *data;
-    QD_TRY(allocate_zeroed(cuda, bytes, &data, err, errlen));
+    QD_TRY(qd_cuda_allocate_zeroed(cuda->stream, bytes, &data, err, errlen));
     memory->blocks[memory->n_blocks].data = data;
     memory->blocks[memory->n_blocks++].bytes = bytes;
     *out = data;
@@ -44,7 +76,7 @@ qd_status qd_cuda_memory_alloc_host(struct qd_cuda *cuda, size_t bytes, void **o
     if (memory->n_host == QD_CUDA_MAX_BLOCKS)
         return qd_fail(QD_ERR_FULL, err, errlen, "%d host allocations of a rank", memory->n_host);
     void *data;
-    QD_TRY(QD_CUDA(cudaMallocHost(&data, bytes > 0 ? bytes : 1)));
+    QD_TRY(qd_cuda_allocate_host(bytes, &data, err, errlen));
     memory->host[memory->n_host++] = data;
     memset(data, 0, bytes);
     *out = data;

@@ -31,19 +31,9 @@ size_t qd_cuda_weight_bytes(int64_t n_rows, int64_t n_cols, enum qd_weight_layou
     return bytes;
 }
 
-/* Rows move apart, the last one first, so that none is overwritten before it has moved. */
-qd_status qd_cuda_pack_weight(void *data, int64_t n_rows, int64_t n_cols, char *err, size_t errlen)
+int64_t qd_cuda_row_stride(int64_t n_cols, enum qd_weight_layout layout)
 {
-    if (qd_cuda_weight_bytes(n_rows, n_cols, QD_LAYOUT_PACKED) == SIZE_MAX)
-        return qd_fail(QD_ERR_ARGUMENT, err, errlen, "a weight of %lld x %lld", (long long)n_rows,
-                       (long long)n_cols);
-    size_t row = (size_t)n_cols, padded = (size_t)padded_columns(n_cols);
-    qd_bf16 *values = data;
-    for (int64_t i = n_rows - 1; i >= 0 && padded > row; i--) {
-        memmove(values + (size_t)i * padded, values + (size_t)i * row, row * sizeof *values);
-        memset(values + (size_t)i * padded + row, 0, (padded - row) * sizeof *values);
-    }
-    return QD_OK;
+    return layout == QD_LAYOUT_PACKED ? padded_columns(n_cols) : n_cols;
 }
 
 /* ---- ops ---- */

@@ -44,6 +44,7 @@ void qd_emu_async_copy(uint32_t dst, const void *src, uint32_t src_bytes, struct
     if (q->n_copies == MAX_COPIES)
         qd_emu_fail(site, "cp.async: more than %d copies on their way", MAX_COPIES);
     t->block->run->counters.async_copy_bytes += src_bytes;
+    qd_emu_note_load(src_bytes);
     random_arrivals(t);
     qd_emu_touch_read(src, src_bytes);
     qd_emu_touch_write(to, COPY_BYTES);

@@ -222,6 +222,7 @@ static void start_threads(struct block *b)
         t->self.linear = i;
         t->self.lane = i % QD_EMU_WARP_SIZE;
         t->self.place = &b->place;
+        t->self.access = (struct qd_emu_site){0};
         t->warp = &b->warps[i / QD_EMU_WARP_SIZE];
         t->block = b;
         t->exited = false;
@@ -273,6 +274,7 @@ bool qd_emu_block_spins(const struct block *b)
 void qd_emu_block_end(struct block *b)
 {
     qd_emu_shared_end(b);
+    qd_emu_accesses_end(b);
 #ifdef QD_EMU_TSAN
     for (unsigned i = 0; i < b->n_threads; i++) {
         struct thread *t = &b->threads[i];

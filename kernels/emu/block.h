@@ -65,6 +65,15 @@ struct thread {
     struct async_queue async;
 };
 
+/* A load or store of shared memory by a warp (traffic.c). */
+struct shared_access {
+    uint32_t n_done[QD_EMU_WARP_SIZE]; /* times each lane executed it */
+    uint32_t first;                    /* time that open[0] is */
+    unsigned n_open, n_counted, capacity;
+    struct shared_group *open; /* [n_open] times that are not all counted */
+    unsigned bytes;            /* of a lane */
+};
+
 /* What the lanes of one collective brought: args[l] is lane l's, for the lanes in mask. */
 struct lanes {
     uint32_t mask;
@@ -87,6 +96,8 @@ struct warp {
     uint32_t alive;                           /* lanes that have not exited */
     unsigned n_met;                           /* collectives begun */
     struct pending pending[QD_EMU_WARP_SIZE]; /* by the lowest lane of the mask */
+    unsigned n_accesses;
+    struct shared_access *accesses; /* [n_accesses] of the running block; by their number */
 };
 
 struct barrier {
@@ -134,6 +145,7 @@ struct run {
     struct qd_emu_mode mode;
     struct worker *worker;
     struct qd_emu_counters counters;
+    uint32_t number;              /* of the process's launches, from 1 */
     uint64_t n_blocks, n_started; /* of the grid */
     uint64_t progress;            /* events not yet told to the process */
     bool failed;
@@ -231,6 +243,12 @@ void qd_emu_shared_destroy(struct block *block);
 void qd_emu_shared_start(struct block *block, size_t dynamic_bytes);
 /* Fails the run when bytes between objects were written. */
 void qd_emu_shared_end(struct block *block);
+
+/* traffic.c */
+/* The lanes' accesses to `bytes` at these addresses of shared memory, as one instruction of a warp. */
+void qd_emu_count_shared(struct run *run, uint32_t lanes, const uint32_t *address, unsigned bytes);
+/* Counts what divergent lanes left. */
+void qd_emu_accesses_end(struct block *block);
 
 /* report.c: failures, recorded in the run. The first one wins. */
 void qd_emu_run_fail(struct run *run, const struct thread *thread, struct qd_emu_site site,

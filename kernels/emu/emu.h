@@ -80,6 +80,7 @@ struct qd_emu_thread {
     unsigned linear;                  /* index in its block, x fastest */
     unsigned lane;                    /* linear % 32 */
     const struct qd_emu_place *place; /* of its block */
+    struct qd_emu_site access;        /* of memory, the last: where a fault is; file NULL: not known */
 };
 
 /* The CUDA thread that runs on this OS thread; NULL outside of launches. */
@@ -133,6 +134,15 @@ void *qd_emu_shared_pointer(uint32_t address, size_t bytes, size_t align, const 
 void qd_emu_async_copy(uint32_t dst, const void *src, uint32_t src_bytes, struct qd_emu_site site);
 void qd_emu_async_commit(struct qd_emu_site site);
 void qd_emu_async_wait(unsigned pending);
+
+/* ---- what only the PTX front end sees: every access ---- */
+
+/* Counted for mode.h; a store is checked against qd_emu_write_once. */
+void qd_emu_note_load(size_t bytes);
+void qd_emu_note_store(const void *p, size_t bytes, bool is_atomic, struct qd_emu_site site);
+/* By a load or store of shared memory, number `access` of its kernel's. Its n-th execution by a lane counts
+ * as one with the n-th by each other lane of the warp. */
+void qd_emu_note_shared(unsigned access, uint32_t address, unsigned bytes);
 
 /* ---- instructions, on raw registers ---- */
 

@@ -16,6 +16,8 @@ enum {
     ORDER_SPACE_BYTES = 1 << 22,
 };
 
+static _Atomic uint32_t n_launches; /* of the process */
+
 static struct worker *get_worker(void)
 {
     if (qd_emu_worker) return qd_emu_worker;
@@ -162,6 +164,7 @@ int qd_emu_run_grid(const struct qd_emu_launch *launch, char *err, size_t errlen
         .launch = launch,
         .mode = qd_emu_get_mode(),
         .worker = w,
+        .number = ++n_launches,
         .n_blocks = (uint64_t)launch->grid[0] * launch->grid[1] * launch->grid[2],
         .counters = {.launches = 1},
     };

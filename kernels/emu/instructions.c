@@ -122,7 +122,13 @@ static void execute_ldmatrix(struct lanes *lanes)
             to->registers[i] = low | high << 16;
         }
     }
-    qd_emu_worker->run->counters.ldmatrix++;
+    uint32_t address[QD_EMU_WARP_SIZE] = {0};
+    const unsigned n_rows = ROW_ELEMENTS * ((const struct ldmatrix *)lanes->args[0])->n_matrices;
+    for (unsigned l = 0; l < n_rows; l++)
+        address[l] = (uint32_t)(uintptr_t)((const struct ldmatrix *)lanes->args[l])->row;
+    struct run *run = qd_emu_worker->run;
+    qd_emu_count_shared(run, FULL_WARP >> (QD_EMU_WARP_SIZE - n_rows), address, ROW_BYTES);
+    run->counters.ldmatrix++;
 }
 
 void qd_emu_ldmatrix(uint32_t *registers, unsigned n_matrices, bool transposed, uint32_t row,
@@ -162,7 +168,7 @@ uint32_t qd_emu_pack_bf16(float low, float high)
 uint4 qd_emu_load_weight_16(const void *p, struct qd_emu_site site)
 {
     if ((uintptr_t)p % sizeof(uint4)) qd_emu_fail(site, "ld.global.nc.v4: %p is not 16-byte aligned", p);
-    qd_emu_worker->run->counters.weight_bytes += sizeof(uint4);
+    qd_emu_note_load(sizeof(uint4));
     qd_emu_touch_read(p, sizeof(uint4));
     return *(const uint4 *)p;
 }

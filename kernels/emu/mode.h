@@ -5,6 +5,7 @@
 #define QD_KERNELS_EMU_MODE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -41,17 +42,27 @@ struct qd_emu_mode qd_emu_default_mode(void);
 struct qd_emu_mode qd_emu_get_mode(void);
 void qd_emu_set_mode(const struct qd_emu_mode *mode);
 
-/* What the launches did that have ended since the last reset. */
+/* What the launches did that have ended since the last reset: reset, launch, wait and read for one launch.
+ * Exact where PTX is interpreted. Of what the source itself loads and stores nothing is seen: there bytes are
+ * those that ptx:: functions load, and shared memory is that of ldmatrix. */
 struct qd_emu_counters {
     uint64_t launches, blocks;
-    uint64_t mma;              /* m16n8k16 products, one a warp */
-    uint64_t ldmatrix;         /* one a warp */
-    uint64_t weight_bytes;     /* by ptx::load_weight_16 */
-    uint64_t async_copy_bytes; /* read by cp.async */
-    uint64_t barriers;         /* completed, any id */
+    uint64_t mma;               /* m16n8k16 products, one a warp */
+    uint64_t ldmatrix;          /* one a warp */
+    uint64_t loaded_bytes;      /* of global memory; atomics load and store, flags (ld.acquire, st.release) */
+    uint64_t stored_bytes;      /* do neither */
+    uint64_t async_copy_bytes;  /* of loaded_bytes: by cp.async */
+    uint64_t shared_wavefronts; /* of loads, stores and ldmatrix: 32 banks give a word each */
+    uint64_t shared_conflicts;  /* of those: more than the accesses would take without bank conflicts */
+    uint64_t barriers;          /* completed, any id */
 };
 struct qd_emu_counters qd_emu_read_counters(void);
 void qd_emu_reset_counters(void);
+
+/* From now on a launch fails when it stores to one of these bytes a second time, whichever thread does. Only
+ * where PTX is interpreted; atomics may. What nobody wrote is told by what was there before. No launch may be
+ * under way; NULL forgets all ranges. */
+void qd_emu_write_once(const void *p, size_t bytes);
 
 #ifdef __cplusplus
 }

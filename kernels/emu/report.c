@@ -148,7 +148,7 @@ void qd_emu_catch_faults(struct run *run, void (*body)(struct run *run))
     if (sigsetjmp(fault_return, 0) == 0) {
         body(run);
     } else {
-        qd_emu_run_fail(run, current_thread(), (struct qd_emu_site){0},
+        qd_emu_run_fail(run, current_thread(), current_thread()->self.access,
                         fault_signal == SIGFPE ? "integer division by zero (at %p)"
                                                : "illegal memory access at %p",
                         fault_address);

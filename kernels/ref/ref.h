@@ -25,6 +25,8 @@ void qd_ref_attention(const struct qd_attention_args *args, enum qd_numerics num
 /* partials[p]: rank p's data, n_ranks of them */
 void qd_ref_reduce_add_rmsnorm(const struct qd_reduce_add_rmsnorm_args *args, const void *const *partials,
                                int n_ranks, enum qd_numerics numerics);
+/* As struct qd_store_fill says (kernels/store.h), of any width. */
+void qd_ref_fill_uniform(const struct qd_store_fill *args);
 /* One row of logits[n], n >= 1 (whole vocabulary), to the sampled id: the smallest id at which the running sum
  * of the kept probabilities, over rising ids, exceeds the uniform of word 0 of
  * qd_philox(seed, 0, output_index). -1 when out of memory. */

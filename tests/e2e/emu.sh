@@ -20,6 +20,7 @@ the_text_is_the_cpus() {
 replicas_answer() {
     exits 0 "$QDYNO" run --device emu --model "$TINY" --dp 2 --num-prompts 4 --input-len 24 --output-len 6 \
         --num-warmups 0 --json "$TMP/run.json"
+    err_has ", copied 0.022 GB to 2 GPUs at "
     [ "$("$JSON" "$TMP/run.json" completed)" = 4 ]
     [ "$("$JSON" "$TMP/run.json" total_output_tokens)" = 24 ]
 }

@@ -58,6 +58,48 @@ a_router_is_chosen_by_name() {
     refuses 2 '"sticky" is none of round-robin' "$QDYNO" run --model "$TINY" --router sticky
 }
 
+every_workload_has_its_name() {
+    trace=tests/fuzz/corpus/trace
+    printf 'at,prompt\n0,5\n0.01,6\n' >"$TMP/lengths.csv"
+    while read -r kind options; do
+        # shellcheck disable=SC2086 # words of a command line
+        exits 0 "$QDYNO" run --model "$TINY" --device null $options --result-dir "$TMP/run"
+        result "$TMP/run"
+        equal "$kind" "$("$JSON" "$TMP/run/result.json" qdyno/workload/kind)"
+    done <<EOF_WORKLOADS
+burst --num-prompts 6 --input-len 9
+closed --num-prompts 6 --input-len 9 --max-concurrency 2
+poisson --num-prompts 6 --input-len 9 --request-rate 500 --max-concurrency 2
+gamma --num-prompts 6 --input-len 9 --request-rate 500 --burstiness 0.5
+constant --num-prompts 6 --input-len 9 --request-rate 500 --burstiness inf
+ramp --num-prompts 6 --input-len 9 --ramp-up-strategy linear --ramp-up-start-rps 100 --ramp-up-end-rps 1000
+waves --num-prompts 6 --input-len 9 --wave-size 4 --client-delay-ms 0.5
+trace --dataset-name trace --dataset-path $trace/blocks.jsonl
+trace --dataset-name trace --dataset-path $trace/azure.csv --trace-speedup 10 --max-concurrency 1
+trace --dataset-name trace --dataset-path $TMP/lengths.csv --trace-columns at,prompt, --output-len 3
+burst --dataset-name trace --dataset-path $TMP/lengths.csv --trace-columns ,prompt, --output-len 3
+poisson --dataset-name prompts --dataset-path LICENSE --num-prompts 3 --request-rate 500
+EOF_WORKLOADS
+}
+
+options_of_workloads_must_agree() {
+    printf 'at,prompt\n0,5\n' >"$TMP/lengths.csv"
+    while read -r reason options; do
+        # shellcheck disable=SC2086 # words of a command line
+        refuses 2 "$reason" "$QDYNO" run --model "$TINY" --device null $options
+    done <<EOF_OPTIONS
+needs --dataset-name trace
+--dataset-path --dataset-path LICENSE
+--request-rate --burstiness 2
+--request-rate --request-rate 0
+--ramp-up-start-rps --ramp-up-strategy linear
+--ramp-up-strategy --ramp-up-end-rps 3
+--request-rate --wave-size 3 --request-rate 2
+--wave-size --client-delay-ms 2
+--trace-columns --dataset-name trace --dataset-path $TMP/lengths.csv --trace-columns a,b
+EOF_OPTIONS
+}
+
 dummy_weights_need_no_files() {
     exits 0 "$QDYNO" run --model micro --load-format dummy --num-prompts 3 --input-len 9 --output-len 3 --result-dir "$TMP/run"
     result "$TMP/run"
@@ -147,10 +189,10 @@ bad_files_of_prompts_are_refused() {
 {"prompt": 7}'
     bad 'line 1: output_tokens' '{"prompt": "a", "output_tokens": 0}'
     bad 'line 1: "prompt" has 0 tokens' '{"prompt": ""}'
-    bad 'no rows' ''
+    bad 'no requests' ''
     refuses 2 'nowhere.jsonl: No such file' \
         "$QDYNO" run --model "$TINY" --device null --dataset-name custom --dataset-path nowhere.jsonl
-    refuses 2 '1 rows, fewer than --num-prompts 3' sh -c 'echo "{\"prompt\": \"a\"}" >"$1/one.jsonl"
+    refuses 2 '1 requests, fewer than --num-prompts 3' sh -c 'echo "{\"prompt\": \"a\"}" >"$1/one.jsonl"
         exec "$2" run --model "$3" --device null --dataset-name custom --dataset-path "$1/one.jsonl" --num-prompts 3' \
         sh "$TMP" "$QDYNO" "$TINY"
 }
@@ -178,6 +220,8 @@ a_signal_ends_a_closed_loop_in_order() { interrupt TERM --num-prompts 3000 --out
 check random_prompts_in_a_burst
 check prompts_of_a_file_in_a_closed_loop
 check dummy_weights_need_no_files
+check every_workload_has_its_name
+check options_of_workloads_must_agree
 check equal_beginnings_are_computed_once
 check a_router_is_chosen_by_name
 check the_null_device_only_schedules

@@ -163,7 +163,7 @@ static void weight_loads_are_aligned_and_counted(void **state)
     qd_emu_reset_counters();
     assert_runs("load_weights", 1, WARP, &args);
     for (uint32_t i = 0; i < WARP; i++) assert_int_equal(out[i], 8 * i + 3);
-    assert_int_equal(qd_emu_read_counters().weight_bytes, sizeof(uint32_t) * 4 * WARP);
+    assert_int_equal(qd_emu_read_counters().loaded_bytes, sizeof(uint32_t) * 4 * WARP);
     args.n = 1;
     assert_fails("load_weights", WARP, 0, &args, "not 16-byte aligned");
 }

@@ -54,7 +54,8 @@ static const struct {
     {PLANTED_DIVERGENT_SHUFFLE, "a divergent shuffle", ALL_SCHEDULES},
     {PLANTED_NO_FENCE, "no fence before another block reads", TSAN},
     {PLANTED_UNWRITTEN, "an output element that nobody writes", ALL_SCHEDULES},
-    {PLANTED_DOUBLE_WRITE, "an output element that two blocks write", TSAN},
+    {PLANTED_DOUBLE_WRITE, "an output element that two blocks write", TSAN | PTX},
+    {PLANTED_SECOND_WRITE, "an output element that a thread writes twice", PTX},
 };
 
 static void fill(uint32_t *in, size_t n)
@@ -99,6 +100,7 @@ static bool total_is_right(enum planted_bug bug)
                                 .scratch = device_copy(scratch, BLOCKS + 1),
                                 .n = PAIRS};
     char err[QD_ERR_LEN];
+    qd_emu_write_once(args.out, sizeof out);
     bool right = planted_run_total(bug, BLOCKS, &args, err, sizeof err) == 0;
     if (!right) return false; /* the GPU has failed: there is nothing to copy */
     assert_int_equal(cudaMemcpy(out, args.out, sizeof out, cudaMemcpyDeviceToHost), cudaSuccess);

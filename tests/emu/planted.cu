@@ -43,6 +43,7 @@ int planted_run_total(enum planted_bug bug, unsigned blocks, const struct plante
     case PLANTED_NO_FENCE: kernel = planted::total<PLANTED_NO_FENCE>; break;
     case PLANTED_UNWRITTEN: kernel = planted::total<PLANTED_UNWRITTEN>; break;
     case PLANTED_DOUBLE_WRITE: kernel = planted::total<PLANTED_DOUBLE_WRITE>; break;
+    case PLANTED_SECOND_WRITE: kernel = planted::total<PLANTED_SECOND_WRITE>; break;
     default: QD_ASSERT(!"a bug of this kernel");
     }
     return planted::run(kernel, blocks, PLANTED_TOTAL_THREADS, args, err, errlen);

@@ -65,6 +65,8 @@ template <int bug> __global__ void total(struct planted_args a)
     uint32_t t = threadIdx.x, i = blockIdx.x * PLANTED_TOTAL_THREADS + t;
     uint32_t sum = pair_sum<bug>(a.in, i, a.n);
     if (!(bug == PLANTED_UNWRITTEN && i == a.n - 1)) a.out[1 + i] = sum;
+    if (bug == PLANTED_SECOND_WRITE && i == 7) /* nvcc would leave a plain one out */
+        static_cast<volatile uint32_t *>(a.out)[1 + i] = sum;
     if (bug == PLANTED_DOUBLE_WRITE && i == PLANTED_TOTAL_THREADS) a.out[1] = a.in[0] + a.in[1];
     sum = warp_all_reduce_sum<bug>(sum);
     uint32_t *slots = sums + PAST;

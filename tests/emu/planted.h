@@ -24,6 +24,7 @@ enum planted_bug {
     PLANTED_NO_FENCE,
     PLANTED_UNWRITTEN,
     PLANTED_DOUBLE_WRITE,
+    PLANTED_SECOND_WRITE,
 };
 
 enum {

@@ -292,6 +292,29 @@ static void accesses_are_checked(void **state)
     }
 }
 
+/* Addresses that nothing checks before they are used. */
+static const char *const faults[] = {
+    "ld.param.u64 %rd2, [other]; ld.global.u32 %r1, [%rd2];",
+    "ld.param.u64 %rd2, [other]; st.global.u32 [%rd2], %r1;",
+    "ld.param.u64 %rd2, [other]; atom.global.add.u32 %r1, [%rd2], 1;",
+    "ld.param.u64 %rd2, [other]; ld.acquire.sys.global.u32 %r1, [%rd2];",
+    "ld.param.u64 %rd2, [other]; ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%r1, %r1, %r1, %r1}, [%rd2];",
+};
+
+static void a_fault_names_its_instruction(void **state)
+{
+    (void)state;
+    if (IS_SANITIZED) SKIP("sanitizers end the program at a fault");
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+        char text[2048];
+        snprintf(text, sizeof text, failing, faults[i]);
+        ptx_assert_loads(text);
+        assert_int_equal(ptx_run("failing", 2, 32, 2, (uint64_t[]){0, 64}), -1);
+        ASSERT_CONTAINS(err, "rig.ptx:13: illegal memory access at 0x40 [block (1,0,0) thread (3,0,0)]");
+        qd_emu_ptx_unload_all();
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -301,6 +324,7 @@ int main(void)
         cmocka_unit_test_teardown(predicates_are_exact, unload),
         cmocka_unit_test_teardown(accesses_are_exact, unload),
         cmocka_unit_test_teardown(accesses_are_checked, unload),
+        cmocka_unit_test_teardown(a_fault_names_its_instruction, unload),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

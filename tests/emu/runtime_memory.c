@@ -42,6 +42,35 @@ static void copies_go_all_ways(void **state)
     OK(cudaFree(b));
 }
 
+/* Rows of three words, five and four apart: what lies between them stays. */
+static void rows_are_copied_with_their_strides(void **state)
+{
+    (void)state;
+    enum { ROWS = 3, WIDTH = 3 * sizeof(int) };
+    int from[ROWS * 4], to[ROWS * 5];
+    for (int i = 0; i < ROWS * 4; i++) from[i] = i + 1;
+    int *device = alloc_ints(ROWS * 5);
+    OK(cudaMemset(device, 0, sizeof to));
+    OK(cudaMemcpy2DAsync(device, 5 * sizeof(int), from, 4 * sizeof(int), WIDTH, ROWS, cudaMemcpyHostToDevice,
+                         NULL));
+    memset(from, 0, sizeof from); /* pageable: done with */
+    OK(cudaMemcpy(to, device, sizeof to, cudaMemcpyDeviceToHost));
+    for (int i = 0; i < ROWS * 5; i++) assert_int_equal(to[i], i % 5 < 3 ? i / 5 * 4 + i % 5 + 1 : 0);
+    OK(cudaMemcpy2DAsync(from, WIDTH, device, 5 * sizeof(int), WIDTH, ROWS, cudaMemcpyDeviceToHost, NULL));
+    for (int i = 0; i < ROWS * 3; i++) assert_int_equal(from[i], i / 3 * 4 + i % 3 + 1);
+    assert_int_equal(from[ROWS * 3], 0);
+    OK(cudaMemcpy2DAsync(device, 8, from, 8, 8, 0, cudaMemcpyHostToDevice, NULL)); /* nothing */
+    /* The last row need not have its whole stride. */
+    OK(cudaMemcpy2DAsync(device + 2, 5 * sizeof(int), from, WIDTH, WIDTH, ROWS, cudaMemcpyHostToDevice,
+                         NULL));
+    REFUSED(cudaMemcpy2DAsync(device + 3, 5 * sizeof(int), from, WIDTH, WIDTH, ROWS, cudaMemcpyHostToDevice,
+                              NULL),
+            cudaErrorInvalidValue, "ends 4 bytes beyond");
+    REFUSED(cudaMemcpy2DAsync(device, WIDTH - 1, from, WIDTH, WIDTH, ROWS, cudaMemcpyHostToDevice, NULL),
+            cudaErrorInvalidPitchValue, "rows of 12 bytes, 11 and 12 apart");
+    OK(cudaFree(device));
+}
+
 static void copies_are_checked_against_allocations(void **state)
 {
     (void)state;
@@ -194,6 +223,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         RUNTIME_TEST(memory_is_filled_with_nan_and_aligned),
         RUNTIME_TEST(copies_go_all_ways),
+        RUNTIME_TEST(rows_are_copied_with_their_strides),
         RUNTIME_TEST(copies_are_checked_against_allocations),
         RUNTIME_TEST(directions_must_fit_the_addresses),
         RUNTIME_TEST(wrong_addresses_are_not_freed),

@@ -356,6 +356,7 @@ static void a_driven_workload_gets_the_same(void **state)
 
     options.max_num_batched_tokens = 64;
     drive(&chats, &how, &options, expected); /* burst */
+    how.pacing = QD_PACING_CLOSED;
     how.max_concurrency = 3;
     options.dp = 2;
     options.max_num_batched_tokens = 17;

@@ -28,7 +28,6 @@ static void run_ranks(const struct qd_device_ops *ops, const char *dir, const st
         char what[64];
         qd_model_t *model = load_model(dir, ops, tp);
         model_run_open(&run, model, ops, &options);
-        qd_model_drop_weights(model);
         snprintf(what, sizeof what, "%s %s, %d ranks", ops->name, hf ? "hf" : "fused", tp);
         judge_prompts(&run, golden, max_len, "fused", what);
         model_run_close(&run);

@@ -39,7 +39,7 @@ static struct reduction new_reduction(int n_ranks, int64_t n, uint32_t start)
         gpu_set_rank(rank);
         device[rank] = gpu_alloc(bytes);
         r.args[rank] =
-            (struct qd_cuda_all_reduce_args){.n = n, .peers = peers[rank], .out = gpu_alloc(bytes)};
+            (struct qd_cuda_all_reduce_args){.n = n, .peers = peers[rank], .out = gpu_alloc_output(bytes)};
     }
     for (int rank = 0; rank < n_ranks; rank++) memcpy(r.args[rank].parts, device, sizeof device);
     return r;

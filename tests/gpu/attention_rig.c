@@ -260,8 +260,8 @@ qd_bf16 *attention_rig_launch(const struct attention_rig *rig, const struct qd_s
         .head_dim = h->head_dim,
         .kv = device_kv(rig),
         .numerics = rig->numerics,
-        .parts = gpu_alloc(qd_cuda_attention_parts_bytes(&config, limits)),
-        .out = gpu_alloc(bytes),
+        .parts = gpu_alloc_output(qd_cuda_attention_parts_bytes(&config, limits)),
+        .out = gpu_alloc_output(bytes),
     };
     GPU_LAUNCH(qd_cuda_attention, &args);
     qd_bf16 *out = gpu_host_alloc(bytes);

@@ -22,7 +22,7 @@ static void check_step(int64_t hidden_dim, int64_t n_tokens)
                                       .token_source = gpu_upload(source, (size_t)n_tokens * 4),
                                       .sampled = gpu_upload(SAMPLED, sizeof SAMPLED),
                                       .n_tokens = n_tokens,
-                                      .out = gpu_alloc(out_bytes)};
+                                      .out = gpu_alloc_output(out_bytes)};
     GPU_LAUNCH(qd_cuda_embed, &args);
     gpu_download(got, args.out, out_bytes);
     qd_ref_embed(&(struct qd_embed_args){.table = {.data = table, .n_rows = N_IDS, .n_cols = hidden_dim},
@@ -66,7 +66,7 @@ static void gives_zeros_for_unknown_ids(void)
                                       .token_source = gpu_upload(source, sizeof source),
                                       .sampled = gpu_upload(sampled, sizeof sampled),
                                       .n_tokens = T,
-                                      .out = gpu_alloc(sizeof got)};
+                                      .out = gpu_alloc_output(sizeof got)};
     GPU_LAUNCH(qd_cuda_embed, &args);
     gpu_download(got, args.out, sizeof got);
     for (int t = 0; t < T; t++)
@@ -89,7 +89,7 @@ static void reads_far_rows(void)
                                       .hidden_dim = H,
                                       .token_source = gpu_upload(&id, sizeof id),
                                       .n_tokens = 1,
-                                      .out = gpu_alloc(sizeof got)};
+                                      .out = gpu_alloc_output(sizeof got)};
     GPU_LAUNCH(qd_cuda_embed, &args);
     gpu_download(got, args.out, sizeof got);
     gpu_expect_equal("out", got, row, sizeof got);

@@ -125,7 +125,7 @@ static inline void *gemm_run(const struct gemm_case *c, const struct gemm_inputs
         .epilogue = c->epilogue,
         .numerics = c->numerics,
         .plan = {c->kernel, c->n_slices},
-        .out = gpu_upload(stored, out_bytes),
+        .out = gpu_write_once(gpu_upload(stored, out_bytes), out_bytes),
         .ldo = ldo,
         .slice_stride = slice_stride,
     };
@@ -295,7 +295,7 @@ static inline void gemm_check_silu_mul_apart(struct gemm_case c)
             .m = c.m,
             .n = c.n / 2,
             .numerics = c.numerics,
-            .out = gpu_alloc(out_bytes),
+            .out = gpu_alloc_output(out_bytes),
         };
         GPU_LAUNCH(qd_cuda_silu_mul, &apart);
         qd_bf16 *want = gpu_host_alloc(out_bytes);

@@ -122,8 +122,9 @@ static struct qd_cuda_qk_norm_rope_kv_args new_args(const struct shape *s, const
         .n_kv_heads = s->n_kv_heads,
         .head_dim = s->head_dim,
         .numerics = numerics,
-        .kv = {gpu_upload(untouched_pool(s, N_PAGES), in->n_pool * 2), N_PAGES, s->n_kv_heads, s->head_dim},
-        .q_out = gpu_alloc(in->n_q * 2),
+        .kv = {gpu_write_once(gpu_upload(untouched_pool(s, N_PAGES), in->n_pool * 2), in->n_pool * 2),
+               N_PAGES, s->n_kv_heads, s->head_dim},
+        .q_out = gpu_alloc_output(in->n_q * 2),
     };
 }
 
@@ -212,7 +213,7 @@ static void a_token_is_the_same_anywhere(void)
         one.position += t;
         one.slot_mapping = gpu_upload(&in.slot[t], sizeof in.slot[t]);
         one.n_tokens = 1;
-        one.q_out = gpu_alloc(sizeof alone);
+        one.q_out = gpu_alloc_output(sizeof alone);
         GPU_LAUNCH(qd_cuda_qk_norm_rope_kv, &one);
         gpu_download(alone, one.q_out, sizeof alone);
         gpu_expect_equal("q", alone, together + t * ROW, sizeof alone);

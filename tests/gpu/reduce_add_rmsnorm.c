@@ -70,7 +70,7 @@ static struct qd_cuda_reduce_add_rmsnorm_args new_args(const struct shape *s, co
                                                        enum qd_numerics numerics)
 {
     struct qd_cuda_reduce_add_rmsnorm_args args = {
-        .residual = gpu_upload(e->residual, n_elements(s) * 2),
+        .residual = gpu_write_once(gpu_upload(e->residual, n_elements(s) * 2), n_elements(s) * 2),
         .dtype = s->dtype,
         .n_slices = s->n_slices,
         .slice_stride = e->parts[0].device.stride,
@@ -81,7 +81,7 @@ static struct qd_cuda_reduce_add_rmsnorm_args new_args(const struct shape *s, co
         .dim = s->dim,
         .eps = EPS,
         .numerics = numerics,
-        .out = gpu_alloc((size_t)(s->n_rows * s->dim) * 2),
+        .out = gpu_alloc_output((size_t)(s->n_rows * s->dim) * 2),
     };
     for (int r = 0; r < s->n_ranks; r++) args.partials[r] = e->parts[r].device.data;
     return args;
@@ -215,7 +215,7 @@ static struct qd_cuda_embed_args new_producer(const struct shape *s, const struc
                                        .hidden_dim = s->dim,
                                        .token_source = gpu_upload(row, (size_t)s->n_tokens * sizeof *row),
                                        .n_tokens = s->n_tokens,
-                                       .out = gpu_alloc(n_elements(s) * sizeof(qd_bf16))};
+                                       .out = gpu_alloc_output(n_elements(s) * sizeof(qd_bf16))};
 }
 
 enum { N_STEPS = 2 };

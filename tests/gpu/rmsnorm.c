@@ -53,7 +53,7 @@ static void check_norm(const struct shape *s, float scale, enum qd_numerics nume
         .dim = s->dim,
         .eps = EPS,
         .numerics = numerics,
-        .out = gpu_alloc(out_n * 2),
+        .out = gpu_alloc_output(out_n * 2),
     };
     GPU_LAUNCH(qd_cuda_rmsnorm, &args);
     gpu_download(got, args.out, out_n * 2);
@@ -130,7 +130,7 @@ static void is_exact_where_the_sum_is(void)
                                                 .n_rows = 1,
                                                 .dim = dims[d],
                                                 .numerics = NUMERICS[i],
-                                                .out = gpu_alloc(bytes)};
+                                                .out = gpu_alloc_output(bytes)};
             qd_bf16 *got = gpu_host_alloc(bytes);
             GPU_LAUNCH(qd_cuda_rmsnorm, &args);
             gpu_download(got, args.out, bytes);
@@ -158,7 +158,7 @@ static void a_row_is_the_same_anywhere(void)
     args.n_rows = 1;
     for (int i = 0; i < N; i++) {
         args.x = gpu_upload(x + i * DIM, sizeof alone);
-        args.out = gpu_alloc(sizeof alone);
+        args.out = gpu_alloc_output(sizeof alone);
         GPU_LAUNCH(qd_cuda_rmsnorm, &args);
         gpu_download(alone, args.out, sizeof alone);
         gpu_expect_equal("row", alone, together + i * DIM, sizeof alone);
@@ -181,7 +181,7 @@ static void reads_far_rows(void)
                                         .n_rows = 1,
                                         .dim = DIM,
                                         .eps = EPS,
-                                        .out = gpu_alloc(sizeof got)};
+                                        .out = gpu_alloc_output(sizeof got)};
     GPU_LAUNCH(qd_cuda_rmsnorm, &args);
     gpu_download(got, args.out, sizeof got);
     qd_ref_rmsnorm(

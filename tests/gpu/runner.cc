@@ -9,12 +9,9 @@
 #include <stdlib.h>
 
 #include "kernels/base/random.h"
+#include "tests/gpu/runner_modes.h"
 #ifdef QD_EMU
-#include <dirent.h>
-
 #include "kernels/emu/devices.h"
-#include "kernels/emu/mode.h"
-#include "kernels/emu/ptx/ptx.h"
 #endif
 
 namespace {
@@ -69,133 +66,6 @@ void check(cudaError_t error, const char *what)
 {
     if (error != cudaSuccess) gpu_fail(__FILE__, __LINE__, "%s: %s", what, cudaGetErrorString(error));
 }
-
-/* What differs between the modes: see runner.h. */
-#ifdef QD_EMU
-
-enum { FIXED_MODES = 2, DEFAULT_SEEDS = 2, PTX_MODES = 2 };
-
-/* The PTX front end runs the kernels: one fixed mode with latest arrival, one random and eager. */
-bool is_ptx;
-
-int n_seeds(void)
-{
-    const char *seeds = getenv("QD_GPU_SEEDS");
-    return seeds != NULL ? atoi(seeds) : DEFAULT_SEEDS;
-}
-
-int n_modes(void)
-{
-    return is_ptx ? PTX_MODES : FIXED_MODES + n_seeds() + 1;
-}
-
-/* The last mode sums products in double: other bits than before are right there. */
-bool has_other_sums(void)
-{
-    return !is_ptx && test.mode == n_modes() - 1;
-}
-
-void set_mode(void)
-{
-    static const enum qd_emu_arrival arrivals[] = {QD_EMU_ARRIVAL_LATEST, QD_EMU_ARRIVAL_EAGER,
-                                                   QD_EMU_ARRIVAL_RANDOM};
-    const bool is_random = is_ptx ? test.mode > 0 : test.mode >= FIXED_MODES && !has_other_sums();
-    struct qd_emu_mode mode = qd_emu_default_mode();
-    mode.schedule = is_random ? QD_EMU_SCHEDULE_RANDOM : QD_EMU_SCHEDULE_FIXED;
-    mode.arrival = arrivals[is_random ? test.mode % 3 : test.mode % 2];
-    mode.mma_sum = has_other_sums() ? QD_EMU_MMA_SUM_F64 : QD_EMU_MMA_SUM_F32;
-    mode.seed = static_cast<uint64_t>(test.mode);
-    mode.shared_base_odd = test.mode % 2 == 1;
-    qd_emu_set_mode(&mode);
-}
-
-int poison_byte(void)
-{
-    return 0xff;
-}
-
-/* Without a guard zone the emulator's own end of the allocation shows reads, too. */
-size_t guard_after(void)
-{
-    return test.mode % 2 == 0 ? GUARD_BYTES : 0;
-}
-
-/* Forgets a kernel's failure, which every call would report from now on. */
-void recover(void)
-{
-    qd_emu_shutdown();
-}
-
-/* Loads every module of a folder; false, with the reason on stderr, when one is refused or there is none. */
-bool load_ptx(const char *folder)
-{
-    char path[4096], err[QD_ERR_LEN];
-    DIR *dir = opendir(folder);
-    is_ptx = false;
-    for (const struct dirent *entry; dir != NULL && (entry = readdir(dir)) != NULL;) {
-        const char *dot = strrchr(entry->d_name, '.');
-        if (dot == NULL || strcmp(dot, ".ptx") != 0) continue;
-        snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
-        if (qd_emu_ptx_load(path, err, sizeof err) != 0) {
-            fprintf(stderr, "%s\n", err);
-            closedir(dir);
-            return false;
-        }
-        is_ptx = true;
-    }
-    if (dir != NULL) closedir(dir);
-    if (!is_ptx) fprintf(stderr, "%s: no PTX modules\n", folder);
-    return is_ptx;
-}
-
-/* Whether a kernel ran from source although all were to be interpreted. */
-bool has_called_source(void)
-{
-    const struct qd_emu_ptx_counts counts = qd_emu_ptx_read_counts();
-    if (is_ptx)
-        printf("launches: %llu of PTX, %llu of source\n", static_cast<unsigned long long>(counts.interpreted),
-               static_cast<unsigned long long>(counts.called));
-    return counts.called > 0;
-}
-
-#else
-
-int n_modes(void)
-{
-    return 4;
-}
-
-bool has_other_sums(void)
-{
-    return false;
-}
-
-void set_mode(void) {}
-
-int poison_byte(void)
-{
-    return test.mode % 2 == 0 ? 0xff : 0x7f;
-}
-
-size_t guard_after(void)
-{
-    return GUARD_BYTES;
-}
-
-void recover(void) {}
-
-bool load_ptx(const char *)
-{
-    fprintf(stderr, "--ptx is for the emulator\n");
-    return false;
-}
-
-bool has_called_source(void)
-{
-    return false;
-}
-
-#endif
 
 void fill_guard(unsigned char *host, size_t bytes)
 {
@@ -258,7 +128,7 @@ int run_mode(const struct gpu_test *t, int mode)
 {
     const size_t n_results = test.n_results;
     test.mode = mode;
-    set_mode();
+    gpu_modes::set(mode);
     const int end = setjmp(test.end);
     if (end == 0) {
         test.n_devices = 1;
@@ -271,7 +141,7 @@ int run_mode(const struct gpu_test *t, int mode)
     release();
     if (end == FAILED) {
         forget_results(n_results); /* later modes are not to be judged by what may be wrong */
-        recover();
+        gpu_modes::recover();
     }
     return end;
 }
@@ -282,7 +152,7 @@ int run_test(const struct gpu_test *t)
     int end = 0;
     printf("[ RUN      ] %s\n", t->name);
     fflush(stdout);
-    for (int mode = 0, mode_end = 0; mode < n_modes() && mode_end != SKIPPED; mode++) {
+    for (int mode = 0, mode_end = 0; mode < gpu_modes::count() && mode_end != SKIPPED; mode++) {
         mode_end = run_mode(t, mode);
         if (end != FAILED) end = mode_end;
     }
@@ -384,7 +254,7 @@ bool use_peers(int n)
 int gpu_main(const struct gpu_test *tests, size_t n_tests, int argc, char **argv)
 {
     if (argc > 2 && strcmp(argv[1], "--ptx") == 0) {
-        if (!load_ptx(argv[2])) return 2;
+        if (!gpu_modes::load_ptx(argv[2])) return 2;
         argc -= 2, argv += 2;
     }
     const char *unknown = unknown_name(tests, n_tests, argc, argv), *reason = no_device();
@@ -405,7 +275,7 @@ int gpu_main(const struct gpu_test *tests, size_t n_tests, int argc, char **argv
             printf("skip: %s: %s\n[  SKIPPED ] %s\n", tests[i].name, reason, tests[i].name);
         }
     }
-    if (has_called_source()) {
+    if (gpu_modes::has_called_source()) {
         printf("[  FAILED  ] every launch is of PTX\n");
         failed = true;
     }
@@ -414,11 +284,12 @@ int gpu_main(const struct gpu_test *tests, size_t n_tests, int argc, char **argv
 
 void *gpu_alloc(size_t bytes)
 {
-    struct allocation *a = new_allocation(GUARD_BYTES, bytes, guard_after());
+    struct allocation *a =
+        new_allocation(GUARD_BYTES, bytes, gpu_modes::has_guard_behind(test.mode) ? GUARD_BYTES : 0);
     unsigned char *data = a->base + a->before, guard[GUARD_BYTES];
     fill_guard(guard, sizeof guard);
     gpu_write(a->base, guard, a->before);
-    if (bytes > 0) check(cudaMemset(data, poison_byte(), bytes), "cudaMemset");
+    if (bytes > 0) check(cudaMemset(data, gpu_modes::poison_byte(test.mode), bytes), "cudaMemset");
     if (a->after > 0) gpu_write(data + bytes, guard, a->after);
     check(cudaStreamSynchronize(NULL), "cudaMemset"); /* another GPU may be the first to touch it */
     return data;
@@ -526,7 +397,7 @@ void gpu_random_f32(float *out, size_t n, float scale, uint64_t seed)
 
 void gpu_expect_same_bits(const char *what, const void *host, size_t bytes)
 {
-    if (has_other_sums()) return;
+    if (gpu_modes::has_other_sums(test.mode)) return;
     GPU_EXPECT(test.next_result < MAX_RESULTS, "more than %d results in a test", MAX_RESULTS);
     struct result *r = &test.results[test.next_result++];
     if (test.next_result > test.n_results) { /* the first mode that comes so far */

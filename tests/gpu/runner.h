@@ -18,6 +18,7 @@
 
 #include "kernels/base/bf16.h"
 #include "kernels/base/status.h"
+#include "kernels/emu/mode.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -40,6 +41,13 @@ void *gpu_alloc(size_t bytes);
 /* Device memory of which little is touched: neither filled nor guarded. Skips the test where there is not as
  * much. */
 void *gpu_alloc_sparse(size_t bytes);
+/* Declares, while no launch is under way, that each launch stores to these bytes once at most; returns p. Where
+ * the emulator interprets PTX a second store fails the launch; elsewhere nothing is known of it. */
+void *gpu_write_once(void *p, size_t bytes);
+static inline void *gpu_alloc_output(size_t bytes)
+{
+    return gpu_write_once(gpu_alloc(bytes), bytes);
+}
 /* A device copy of host data; host data into memory that is there; the way back (waits for the device). */
 void *gpu_upload(const void *host, size_t bytes);
 void gpu_write(void *device, const void *host, size_t bytes);
@@ -58,6 +66,10 @@ void gpu_set_rank(int rank);
 
 /* Host memory released when the test ends. */
 void *gpu_host_alloc(size_t bytes);
+
+/* What launches did since the last call or since the test began in this mode (waits for the device). Skips
+ * the test where not all of it is counted: on a GPU, and without --ptx. */
+struct qd_emu_counters gpu_take_counters(void);
 
 /* Shared memory that a block of the device may ask for. */
 size_t gpu_shared_bytes(void);

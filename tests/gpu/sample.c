@@ -60,7 +60,7 @@ static void upload(struct rows *r)
         .peers = {.n_ranks = 1},
         .scratch = {gpu_upload(scratch, scratch_bytes)},
         .sampled = gpu_alloc(N_SLOTS * sizeof(int32_t)),
-        .ids = gpu_alloc((size_t)r->n_rows * sizeof(int32_t)),
+        .ids = gpu_alloc_output((size_t)r->n_rows * sizeof(int32_t)),
     };
 }
 

@@ -75,7 +75,7 @@ static struct shards new_shards(int n_ranks, int64_t n, int64_t shard_rows, uint
             .sampling = gpu_alloc(sizeof s.sampling),
             .peers = peers[rank],
             .sampled = gpu_alloc(N_SLOTS * sizeof(int32_t)),
-            .ids = gpu_alloc(N_ROWS * sizeof(int32_t)),
+            .ids = gpu_alloc_output(N_ROWS * sizeof(int32_t)),
         };
     }
     for (int rank = 0; rank < n_ranks; rank++) {
@@ -98,7 +98,7 @@ static void sample_on_one_rank(const struct shards *s, int32_t *ids)
     args.ld = ld;
     args.shard_rows = s->n;
     args.peers.n_ranks = 1;
-    args.ids = gpu_alloc(N_ROWS * sizeof(int32_t));
+    args.ids = gpu_alloc_output(N_ROWS * sizeof(int32_t));
     args.sampled = gpu_alloc(N_SLOTS * sizeof(int32_t));
     GPU_LAUNCH(qd_cuda_sample, &args);
     gpu_download(ids, args.ids, N_ROWS * sizeof *ids);

@@ -36,7 +36,7 @@ static void check_silu(int64_t m, int64_t n, enum qd_partial_dtype dtype, int n_
     const struct test_partial in = new_partial(2 * n_out, dtype, n_slices, 6.0f, (uint64_t)n);
     qd_bf16 *got = gpu_host_alloc(out_bytes);
     struct qd_cuda_silu_mul_args args = {
-        .gate_up = in.device, .m = m, .n = n, .numerics = numerics, .out = gpu_alloc(out_bytes)};
+        .gate_up = in.device, .m = m, .n = n, .numerics = numerics, .out = gpu_alloc_output(out_bytes)};
     GPU_LAUNCH(qd_cuda_silu_mul, &args);
     gpu_download(got, args.out, out_bytes);
     gpu_expect_rounded_bf16("out", got, expected(in.sum, m, n, numerics), n_out, RTOL[numerics], 0,
@@ -95,7 +95,7 @@ static void keeps_its_form_at_the_ends(void)
             .m = 1,
             .n = 8,
             .numerics = NUMERICS[i],
-            .out = gpu_alloc(sizeof got)};
+            .out = gpu_alloc_output(sizeof got)};
         GPU_LAUNCH(qd_cuda_silu_mul, &args);
         gpu_download(got, args.out, sizeof got);
         /* exp2 flushes what is not a normal number. */
@@ -113,12 +113,12 @@ static void a_group_is_the_same_anywhere(void)
         .gate_up = {.data = gpu_upload(in, sizeof in), .dtype = QD_PARTIAL_BF16, .n_slices = 1},
         .m = M,
         .n = N,
-        .out = gpu_alloc(sizeof together)};
+        .out = gpu_alloc_output(sizeof together)};
     GPU_LAUNCH(qd_cuda_silu_mul, &args);
     gpu_download(together, args.out, sizeof together);
     args.gate_up.data = gpu_upload(in + (M - 1) * 2 * N, 2 * sizeof alone);
     args.m = 1;
-    args.out = gpu_alloc(sizeof alone);
+    args.out = gpu_alloc_output(sizeof alone);
     GPU_LAUNCH(qd_cuda_silu_mul, &args);
     gpu_download(alone, args.out, sizeof alone);
     gpu_expect_equal("row", alone, together + (M - 1) * N, sizeof alone);
@@ -140,7 +140,7 @@ static void reads_far_slices(void)
         .gate_up = {.data = far, .dtype = QD_PARTIAL_F32, .n_slices = 2, .stride = (int64_t)stride},
         .m = 1,
         .n = N,
-        .out = gpu_alloc(sizeof got)};
+        .out = gpu_alloc_output(sizeof got)};
     GPU_LAUNCH(qd_cuda_silu_mul, &args);
     gpu_download(got, args.out, sizeof got);
     gpu_expect_rounded_bf16("out", got, expected(near.sum, 1, N, QD_NUMERICS_FUSED), N, RTOL[0], 0,

@@ -36,6 +36,7 @@ static void check_round_trip(const struct qd_instance_plan *plan, int64_t needed
     qd_run_plan_read_refused(text, &read_needed, &read_available);
     assert_int_equal(read_needed, needed);
     assert_int_equal(read_available, available);
+    assert_int_equal(qd_run_plan_read_budget(text), plan->limits.max_tokens);
     free(text);
 }
 
@@ -63,6 +64,7 @@ static void other_output_holds_no_sums(void **state)
         qd_run_plan_read_refused(texts[i], &needed, &available);
         assert_int_equal(needed, -1);
         assert_int_equal(available, -1);
+        assert_int_equal(qd_run_plan_read_budget(texts[i]), -1);
     }
 }
 
@@ -79,6 +81,7 @@ static void a_plan_is_one_json_object(void **state)
     fclose(out);
     ASSERT_OK(qd_json_parse(text, len, NULL, &object, err, sizeof err), err);
     int64_t tp, seqs, usable;
+    assert_int_equal(qd_run_plan_read_budget(text), 64);
     ASSERT_OK(qd_json_get_int(object, "tensor_parallel_size", 2, 2, &tp, err, sizeof err), err);
     ASSERT_OK(qd_json_get_int(object, "max_num_seqs", 5, 5, &seqs, err, sizeof err), err);
     ASSERT_OK(qd_json_get_int(object, "usable_bytes", 11, 11, &usable, err, sizeof err), err);

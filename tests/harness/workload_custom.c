@@ -101,8 +101,8 @@ static void refuse(const struct fixture *fixture, const char *text, int64_t n, c
 static void bad_rows_are_named(void **state)
 {
     const struct fixture *fixture = *state;
-    refuse(fixture, "", 0, "no rows");
-    refuse(fixture, "\n \n", 0, "no rows");
+    refuse(fixture, "", 0, "no requests");
+    refuse(fixture, "\n \n", 0, "no requests");
     refuse(fixture, "{\"prompt\": \"a\"}\n\n{\"prompt\": \"a\"\n", 0,
            "line 3: byte 14: the text ends too early");
     refuse(fixture, "{\"prompt\": \"a\"} {}\n", 0, "line 1: byte 16: something follows");
@@ -114,7 +114,7 @@ static void bad_rows_are_named(void **state)
     refuse(fixture, "{\"prompt\": \"a\", \"output_tokens\": 0}\n", 0, "line 1: output_tokens");
     refuse(fixture, "{\"prompt\": \"a\", \"output_tokens\": 1.5}\n", 0, "line 1: output_tokens");
     refuse(fixture, "{\"prompt\": \"a\", \"output_tokens\": \"9\"}\n", 0, "line 1: output_tokens");
-    refuse(fixture, "{\"prompt\": \"a\"}\n", 2, "1 rows, fewer than --num-prompts 2");
+    refuse(fixture, "{\"prompt\": \"a\"}\n", 2, "1 requests, fewer than --num-prompts 2");
 }
 
 static void a_length_must_come_from_somewhere(void **state)

@@ -36,11 +36,35 @@ static void rig_open(struct rig *rig, bool null_device, void (*configure)(struct
     *rig = (struct rig){.fake.null_device = null_device};
     rig->fake.config.dp = 2;
     fake_engine_open(&rig->fake, configure);
-    struct qd_random_spec spec = {.n = N, .input_len = 5, .output_len = 1, .seed = 1, .n_allowed = 97};
+    struct qd_random_spec spec = {.n = N, .input_len = 5, .output_len = 1, .seed = 1, .ids.n = 97};
     ASSERT_OK(qd_workload_random(&spec, &rig->workload, rig->err, sizeof rig->err), rig->err);
     for (int i = 0; i < N; i++) rig->workload.requests[i].max_tokens = 1 + i % 7;
     rig->options = (struct qd_drive_options){
         .interrupted = &rig->interrupted, .progress = note_progress, .progress_arg = rig, .top_p = 1};
+}
+
+/* Each way of handing over; the arrivals of an open loop are 10 us apart. */
+static const struct {
+    enum qd_pacing pacing;
+    int64_t max_concurrency, wave_size, client_delay_ns;
+} ways[] = {
+    {.pacing = QD_PACING_BURST},
+    {.pacing = QD_PACING_CLOSED, .max_concurrency = 3},
+    {.pacing = QD_PACING_OPEN},
+    {.pacing = QD_PACING_OPEN, .max_concurrency = 2},
+    {.pacing = QD_PACING_WAVES, .wave_size = 7},
+    {.pacing = QD_PACING_WAVES, .wave_size = 9, .client_delay_ns = 20000},
+};
+enum { N_WAYS = sizeof ways / sizeof *ways };
+
+static void set_way(struct rig *rig, int way)
+{
+    rig->options.pacing = ways[way].pacing;
+    rig->options.max_concurrency = ways[way].max_concurrency;
+    rig->options.wave_size = ways[way].wave_size;
+    rig->options.client_delay_ns = ways[way].client_delay_ns;
+    rig->workload.has_arrivals = ways[way].pacing == QD_PACING_OPEN;
+    for (int i = 0; i < N; i++) rig->workload.requests[i].arrival_ns = i * 10000;
 }
 
 static qd_status rig_drive(struct rig *rig)
@@ -109,7 +133,7 @@ static void a_closed_loop_keeps_its_concurrency(void **state)
     (void)state;
     struct rig rig;
     rig_open(&rig, true, NULL);
-    rig.options.max_concurrency = 3;
+    set_way(&rig, 1);
     for (int round = 0; round < 2; round++) { /* the second run's ids follow on those of the first */
         ASSERT_OK(rig_drive(&rig), rig.err);
         for (int i = 0; i < N; i++) {
@@ -120,6 +144,63 @@ static void a_closed_loop_keeps_its_concurrency(void **state)
         }
     }
     rig_close(&rig);
+}
+
+static int64_t end_of(const struct qd_request_record *record)
+{
+    return record->token_ns[record->output_len - 1];
+}
+
+static void arrivals_are_kept(void **state)
+{
+    (void)state;
+    struct rig rig;
+    rig_open(&rig, true, NULL);
+    set_way(&rig, 2);
+    for (int i = 0; i < N; i++) rig.workload.requests[i].arrival_ns = i / 4 * INT64_C(3000000);
+    ASSERT_OK(rig_drive(&rig), rig.err);
+    for (int i = 0; i < N; i++) {
+        const struct qd_request_record *record = &rig.records[i];
+        assert_completed(record);
+        assert_int_equal(record->intended_ns - rig.records[0].intended_ns, rig.workload.requests[i].arrival_ns);
+        assert_true(record->submit_ns >= record->intended_ns);
+    }
+    assert_true(rig.duration_s >= 0.027);
+    rig_close(&rig);
+}
+
+static void an_open_loop_with_a_limit_waits_in_turn(void **state)
+{
+    (void)state;
+    struct rig rig;
+    rig_open(&rig, true, NULL);
+    set_way(&rig, 3);
+    ASSERT_OK(rig_drive(&rig), rig.err);
+    for (int i = 0; i < N; i++) {
+        assert_completed(&rig.records[i]);
+        assert_in_range(in_flight(rig.records, i), 1, 2);
+        if (i > 0) assert_true(rig.records[i - 1].submit_ns <= rig.records[i].submit_ns);
+    }
+    rig_close(&rig);
+}
+
+static void a_wave_begins_when_all_of_the_last_have_ended(void **state)
+{
+    (void)state;
+    for (int way = 4; way < N_WAYS; way++) {
+        struct rig rig;
+        rig_open(&rig, true, NULL);
+        set_way(&rig, way);
+        ASSERT_OK(rig_drive(&rig), rig.err);
+        int size = (int)ways[way].wave_size;
+        for (int i = 0; i < N; i++) {
+            const struct qd_request_record *record = &rig.records[i], *first = &rig.records[i / size * size];
+            assert_completed(record);
+            assert_int_equal(record->intended_ns - first->intended_ns, i % size * ways[way].client_delay_ns);
+            for (int k = 0; k < i / size * size; k++) assert_true(end_of(&rig.records[k]) <= record->submit_ns);
+        }
+        rig_close(&rig);
+    }
 }
 
 static void lengthen(struct rig *rig, int i, int32_t n)
@@ -135,10 +216,10 @@ static void lengthen(struct rig *rig, int i, int32_t n)
 static void refusals_are_records_of_their_own(void **state)
 {
     (void)state;
-    for (int concurrency = 0; concurrency <= 3; concurrency += 3) {
+    for (int way = 0; way < N_WAYS; way++) {
         struct rig rig;
         rig_open(&rig, true, NULL);
-        rig.options.max_concurrency = concurrency;
+        set_way(&rig, way);
         static const int too_long[] = {0, 17, 18, 19, 20, N - 1};
         for (size_t i = 0; i < sizeof too_long / sizeof *too_long; i++)
             lengthen(&rig, too_long[i], MODEL_LEN);
@@ -165,7 +246,8 @@ static void a_workload_of_refusals_ends(void **state)
     struct rig rig;
     rig_open(&rig, true, NULL);
     for (int i = 0; i < N; i++) lengthen(&rig, i, MODEL_LEN);
-    for (rig.options.max_concurrency = 0; rig.options.max_concurrency < 2; rig.options.max_concurrency++) {
+    for (int way = 0; way < N_WAYS; way++) {
+        set_way(&rig, way);
         rig.n_done = 0;
         ASSERT_OK(rig_drive(&rig), rig.err);
         assert_int_equal(rig.n_done, N);
@@ -183,10 +265,10 @@ static void slow_down(struct fake_engine *fake)
 static void an_interrupt_keeps_what_was_measured(void **state)
 {
     (void)state;
-    for (int concurrency = 0; concurrency <= 4; concurrency += 4) {
+    for (int way = 0; way < N_WAYS; way++) {
         struct rig rig;
         rig_open(&rig, false, slow_down);
-        rig.options.max_concurrency = concurrency;
+        set_way(&rig, way);
         rig.interrupt_after = 3;
         for (int i = 0; i < N; i++) rig.workload.requests[i].max_tokens = 2 + i % 29;
         assert_int_equal(rig_drive(&rig), QD_ERR_ABORTED);
@@ -202,10 +284,9 @@ static void an_interrupt_keeps_what_was_measured(void **state)
         assert_int_equal(n_completed + n_aborted + n_refused, N);
         assert_in_range(n_completed, 3, N - 1);
         assert_int_not_equal(n_aborted, 0);
-        if (concurrency == 0)
-            assert_int_equal(n_refused, 0);
-        else
-            assert_in_range(n_refused, 1, N - 4);
+        bool all_at_once = ways[way].pacing == QD_PACING_BURST ||
+                           (ways[way].pacing == QD_PACING_OPEN && ways[way].max_concurrency == 0);
+        assert_in_range(n_refused, all_at_once ? 0 : 1, all_at_once ? 0 : N - 4);
         char expected[64];
         snprintf(expected, sizeof expected, "interrupted after %d of %d requests", n_completed, N);
         assert_string_equal(rig.err, expected);
@@ -221,10 +302,10 @@ static void fail_both(struct fake_engine *fake)
 static void dead_replicas_leave_records(void **state)
 {
     (void)state;
-    for (int concurrency = 0; concurrency <= 3; concurrency += 3) {
+    for (int way = 0; way < N_WAYS; way++) {
         struct rig rig;
         rig_open(&rig, false, fail_both);
-        rig.options.max_concurrency = concurrency;
+        set_way(&rig, way);
         assert_int_equal(rig_drive(&rig), QD_ERR_RANK);
         assert_int_not_equal(strlen(rig.err), 0);
         int n_completed = 0, n_failed = 0;
@@ -245,6 +326,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_burst_is_handed_over_at_once),
         cmocka_unit_test(a_closed_loop_keeps_its_concurrency),
+        cmocka_unit_test(arrivals_are_kept),
+        cmocka_unit_test(an_open_loop_with_a_limit_waits_in_turn),
+        cmocka_unit_test(a_wave_begins_when_all_of_the_last_have_ended),
         cmocka_unit_test(refusals_are_records_of_their_own),
         cmocka_unit_test(a_workload_of_refusals_ends),
         cmocka_unit_test(an_interrupt_keeps_what_was_measured),

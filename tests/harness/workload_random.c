@@ -4,7 +4,7 @@
 #include "harness/workload/workload.h"
 
 static const struct qd_random_spec plain = {
-    .n = 50, .input_len = 20, .output_len = 10, .seed = 3, .n_allowed = 97};
+    .n = 50, .input_len = 20, .output_len = 10, .seed = 3, .ids.n = 97};
 
 static struct qd_workload build(const struct qd_random_spec *spec)
 {
@@ -21,8 +21,8 @@ static void tokens_are_consecutive_allowed_ids(void **state)
     (void)state;
     static const int32_t allowed[] = {3, 5, 7, 11, 13};
     struct qd_random_spec spec = plain;
-    spec.allowed = allowed;
-    spec.n_allowed = 5;
+    spec.ids.allowed = allowed;
+    spec.ids.n = 5;
     struct qd_workload workload = build(&spec);
     int first_ids[5] = {0};
     for (size_t i = 0; i < workload.n; i++) {
@@ -138,7 +138,7 @@ static void impossible_lengths_are_refused(void **state)
     spec.range_ratio = 1;
     refuse(spec, QD_ERR_ARGUMENT, "must be positive");
     spec = plain;
-    spec.n_allowed = 0;
+    spec.ids.n = 0;
     refuse(spec, QD_ERR_ARGUMENT, "must be positive");
     spec = plain;
     spec.output_len = 1 << 30;

@@ -113,7 +113,6 @@ static struct ids generate(int tp, bool enforce_eager, bool batch_invariant, int
     qd_model_t *model = make_model("micro", &ops, tp);
     struct model_run run;
     model_run_open(&run, model, &ops, &options);
-    qd_model_drop_weights(model);
     struct qd_step *step = calloc(1, qd_step_capacity(&run.limits));
     assert_non_null(step);
     struct ids ids = {.n = {0}};

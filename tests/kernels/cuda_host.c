@@ -65,26 +65,73 @@ static void unsupported_shapes_have_a_reason(void **state)
         assert_true(qd_emu_ops.supports(&good, tp, QD_NUMERICS_FUSED, why, sizeof why));
 }
 
-/* Rows and columns are padded with zeros; a whole weight stays as it is. */
 static void weights_are_padded(void **state)
 {
     (void)state;
-    char err[QD_ERR_LEN] = "";
-    qd_bf16 data[64 * 128];
-    memset(data, 0, sizeof data);
-    assert_int_equal(qd_emu_ops.weight_bytes(3, 96, QD_LAYOUT_PACKED), sizeof data);
+    assert_int_equal(qd_emu_ops.weight_bytes(3, 96, QD_LAYOUT_PACKED), 64 * 128 * sizeof(qd_bf16));
     assert_int_equal(qd_emu_ops.weight_bytes(3, 96, QD_LAYOUT_ROWS), 3 * 96 * sizeof(qd_bf16));
     assert_true(qd_emu_ops.weight_bytes(-1, 96, QD_LAYOUT_PACKED) == SIZE_MAX);
     assert_true(qd_emu_ops.weight_bytes(INT64_MAX, 64, QD_LAYOUT_PACKED) == SIZE_MAX);
-    for (int i = 0; i < 3 * 96; i++) data[i] = (qd_bf16)(i + 1);
-    ASSERT_OK(qd_emu_ops.pack_weight(data, 3, 96, err, sizeof err), err);
-    for (int i = 0; i < 64 * 128; i++) {
-        int row = i / 128, column = i % 128;
-        assert_int_equal(data[i], row < 3 && column < 96 ? row * 96 + column + 1 : 0);
+    assert_int_equal(qd_emu_ops.store->row_stride(96, QD_LAYOUT_PACKED), 128);
+    assert_int_equal(qd_emu_ops.store->row_stride(96, QD_LAYOUT_ROWS), 96);
+}
+
+/* A store is on the GPU of its rank; rows arrive with their strides, the rest is zero. */
+static void stores_take_rows(void **state)
+{
+    (void)state;
+    enum { ROWS = 3, COLS = 96, LD = 128, RANK = QD_EMU_DEFAULT_DEVICES + 3 };
+    const struct qd_store_ops *ops = qd_emu_ops.store;
+    char err[QD_ERR_LEN] = "";
+    void *store, *data, *staging;
+    int gpu;
+    ASSERT_OK(ops->device_of(RANK, &gpu, err, sizeof err), err);
+    assert_int_equal(gpu, 3);
+    ASSERT_OK(ops->open(gpu, 64 * LD * sizeof(qd_bf16), 2, &store, &data, err, sizeof err), err);
+    ASSERT_OK(ops->alloc_staging(ROWS * COLS * sizeof(qd_bf16), &staging, err, sizeof err), err);
+    qd_bf16 *rows = staging, got[64 * LD];
+    for (int i = 0; i < ROWS * COLS; i++) rows[i] = (qd_bf16)(i + 1);
+    const struct qd_store_copy gaps = {data, rows, ROWS, COLS * 2, LD * 2, COLS * 2};
+    const struct qd_store_copy whole = {(qd_bf16 *)data + 9 * LD, rows, ROWS, COLS * 2, COLS * 2, COLS * 2};
+    ASSERT_OK(ops->copy(store, 0, &gaps, err, sizeof err), err);
+    ASSERT_OK(ops->copy(store, 1, &whole, err, sizeof err), err);
+    ASSERT_OK(ops->wait(store, 0, err, sizeof err), err);
+    struct qd_store_stats stats;
+    ASSERT_OK(ops->finish(store, &stats, err, sizeof err), err);
+    assert_int_equal(stats.copied_bytes, 2 * ROWS * COLS * 2);
+    assert_true(stats.copy_ns >= 0);
+    assert_int_equal(cudaMemcpy(got, data, sizeof got, cudaMemcpyDeviceToHost), cudaSuccess);
+    for (int i = 0; i < 64 * LD; i++) {
+        int row = i / LD, column = i % LD, behind = i - 9 * LD;
+        bool in_gaps = row < ROWS && column < COLS, in_whole = behind >= 0 && behind < ROWS * COLS;
+        assert_int_equal(got[i], in_gaps ? row * COLS + column + 1 : in_whole ? behind + 1 : 0);
     }
-    ASSERT_OK(qd_emu_ops.pack_weight(data, 1, 128, err, sizeof err), err);
-    assert_int_equal(data[128], 97);
-    assert_int_equal(qd_emu_ops.pack_weight(data, 1, -1, err, sizeof err), QD_ERR_ARGUMENT);
+    ops->free_staging(staging);
+    ops->close(store);
+    ops->close(NULL);
+    assert_int_equal(qd_emu_leaks(err, sizeof err), 0);
+}
+
+/* What the GPU has not: named with what was asked for and what there is. */
+static void a_store_that_does_not_fit_names_the_gpu(void **state)
+{
+    (void)state;
+    char err[QD_ERR_LEN] = "";
+    void *store, *data;
+    qd_emu_set_device_memory(1 << 20);
+    assert_int_equal(qd_emu_ops.store->open(5, (1 << 20) + 1, 1, &store, &data, err, sizeof err),
+                     QD_ERR_NO_MEMORY);
+    assert_null(store);
+    ASSERT_CONTAINS(err, "GPU 5 has no 1048577 bytes (0.001 GiB): 1048576 (0.001 GiB) of its 1048576 ");
+    qd_model_t *model;
+    struct qd_model_config config;
+    ASSERT_OK(qd_model_config_preset("micro", &config, err, sizeof err), err);
+    struct qd_model_options options = {
+        .config = &config, .load_format = QD_LOAD_DUMMY, .ops = &qd_emu_ops, .tp = 1, .n_threads = 1};
+    assert_int_equal(qd_model_load(&options, &model, err, sizeof err), QD_ERR_NO_MEMORY);
+    ASSERT_CONTAINS(err, "micro: weights of rank 0: GPU 0 has no ");
+    qd_emu_set_device_memory(0);
+    assert_int_equal(qd_emu_leaks(err, sizeof err), 0);
 }
 
 /* ---- ranks ---- */
@@ -163,9 +210,8 @@ static void memory_that_is_not_there_is_refused(void **state)
     qd_emu_set_device_memory(48 << 20);
     ASSERT_OK(qd_emu_ops.open(&config, &alone, &device.ctx, err, sizeof err), err);
     assert_int_equal(qd_device_alloc(device, 63 << 20, &data, err, sizeof err), QD_ERR_NO_MEMORY);
-    ASSERT_CONTAINS(err, "kernels/cuda/memory.c:");
-    ASSERT_CONTAINS(err, "GPU 0: cudaMalloc(");
-    ASSERT_CONTAINS(err, "66060288 bytes");
+    ASSERT_CONTAINS(err, "GPU 0 has no 66060288 bytes (0.062 GiB): ");
+    ASSERT_CONTAINS(err, "of its 50331648 (0.047 GiB) are free");
     ASSERT_OK(qd_device_alloc(device, 1 << 20, &data, err, sizeof err), err);
     qd_emu_ops.close(device.ctx);
     qd_emu_shutdown();
@@ -218,7 +264,7 @@ static qd_status reduce_and_gather(struct rank *rank, struct qd_device d, qd_bf1
     QD_TRY(qd_cuda_memory_exchange(cuda, err, errlen));
     QD_TRY(qd_cuda_comm_connect(cuda, err, errlen));
     for (int64_t i = 0; i < N_REDUCED; i++) host[i] = qd_bf16_from_f32(term(self, i));
-    QD_TRY(qd_device_upload(d, data, host, bytes, err, errlen));
+    QD_TRY(qd_cuda_memory_upload(cuda, data, host, bytes, err, errlen));
     const struct qd_all_gather_args gather = {.in = data, .bytes = 64, .out = gathered};
     QD_TRY(qd_device_all_gather(d, &gather));
     QD_TRY(d.ops->all_reduce(d.ctx, &(struct qd_all_reduce_args){.data = data, .n = N_REDUCED}));
@@ -280,7 +326,6 @@ static float *logits_of(const struct qd_device_ops *ops, int tp, enum qd_numeric
     struct model_run run;
     qd_model_t *model = make_model("micro", ops, tp);
     model_run_open(&run, model, ops, &options);
-    if (qd_device_has_copies(ops)) qd_model_drop_weights(model);
     float *logits = model_run_logits(&run, tokens, N_TOKENS, 18, MICRO_VOCAB);
     model_run_close(&run);
     qd_model_free(model);
@@ -328,6 +373,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(unsupported_shapes_have_a_reason),
         cmocka_unit_test(weights_are_padded),
+        cmocka_unit_test(stores_take_rows),
+        cmocka_unit_test(a_store_that_does_not_fit_names_the_gpu),
         cmocka_unit_test(what_cannot_be_opened_is_refused),
         cmocka_unit_test(memory_that_is_not_there_is_refused),
         cmocka_unit_test(working_bytes_are_what_open_takes),

@@ -85,7 +85,6 @@ static float *run_micro(int tp, bool batch_invariant, size_t limit, int32_t n_to
     qd_model_t *model = make_model("micro", &qd_emu_ops, tp);
     struct model_run run;
     model_run_open(&run, model, &qd_emu_ops, &options);
-    qd_model_drop_weights(model);
     float *logits = model_run_logits(&run, tokens, n_tokens, chunk, VOCAB);
     model_run_close(&run);
     qd_model_free(model);

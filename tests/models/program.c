@@ -3,12 +3,14 @@
 
 #include "kernels/cpu/host/device.h"
 #include "kernels/null/device.h"
+#include "kernels/ref/ref.h"
 #include "tests/support/model_run.h"
 
 #define MODEL "tests/data/goldens/models/tied-gqa2-hd64"
 
 enum { N_BLOCKS = 5 };
 
+static bool no_logits; /* of the programs that are opened */
 static const struct qd_step_limits limits = {
     .max_tokens = 48, .max_seqs = 4, .max_blocks = 8, .max_logit_rows = 7};
 
@@ -50,7 +52,7 @@ static qd_status open_group(qd_model_t *model, const struct qd_device_ops *ops, 
 {
     const struct qd_model_config *config = qd_model_get_config(model);
     struct qd_program program;
-    struct qd_program_options options = {.n_kv_blocks = n_blocks, .limits = limits};
+    struct qd_program_options options = {.n_kv_blocks = n_blocks, .limits = limits, .no_logits = no_logits};
     struct qd_shard shard;
     ASSERT_OK(qd_shard_make(config, tp, 0, &shard, err, errlen), err);
     ASSERT_OK(qd_model_program(model, &options, &program, err, errlen), err);
@@ -84,8 +86,30 @@ static void memory_is_what_was_announced(void **state)
         n_allocated = 0;
         ASSERT_OK(open_group(model, &ops, 1, n_blocks, err, sizeof err), err);
         size_t pool = need.kv_bytes_per_token * QD_KV_BLOCK_SIZE * (size_t)n_blocks;
+        assert_int_equal(n_allocated, pool + need.activation_bytes + need.logit_bytes);
+        no_logits = true;
+        n_allocated = 0;
+        ASSERT_OK(open_group(model, &ops, 1, n_blocks, err, sizeof err), err);
         assert_int_equal(n_allocated, pool + need.activation_bytes);
+        no_logits = false;
     }
+    qd_model_free(model);
+}
+
+static void logits_are_not_had_of_a_program_without(void **state)
+{
+    (void)state;
+    char err[QD_ERR_LEN] = "";
+    const struct run_options options = {
+        .max_tokens = 8, .max_logit_rows = 8, .max_model_len = 32, .no_logits = true};
+    const int32_t tokens[] = {1, 2, 3};
+    const struct qd_forward forward = {.tokens = tokens, .n_tokens = 3, .chunk = 3};
+    struct model_run run;
+    qd_model_t *model = load_model(MODEL, &qd_ref_ops, 1);
+    model_run_open(&run, model, &qd_ref_ops, &options);
+    assert_int_equal(qd_forward_once(run.group, &run.limits, &forward, err, sizeof err), QD_ERR_RANK);
+    ASSERT_CONTAINS(err, "step 0: logits are wanted, and the program was opened without");
+    model_run_close(&run);
     qd_model_free(model);
 }
 
@@ -114,7 +138,7 @@ static void a_refused_pool_is_reported(void **state)
     qd_model_t *model = load_model(MODEL, &ops, 1);
     assert_int_equal(open_group(model, &ops, 1, N_BLOCKS, err, sizeof err), QD_ERR_NO_MEMORY);
     /* 2 layers of K and V, 2 KV heads of 64 */
-    assert_string_equal(err, "replica 0 rank 0: open model: cannot map 81920 bytes");
+    assert_string_equal(err, "replica 0 rank 0: open model: KV pages: cannot map 81920 bytes");
     qd_model_free(model);
 }
 
@@ -123,6 +147,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(options_are_checked),
         cmocka_unit_test(memory_is_what_was_announced),
+        cmocka_unit_test(logits_are_not_had_of_a_program_without),
         cmocka_unit_test(a_rank_too_many_is_refused),
         cmocka_unit_test(a_refused_pool_is_reported),
     };

@@ -112,7 +112,8 @@ static void test_memory_of_8b(void **state)
     assert_int_equal(one.embedding_bytes, 2 * 622329856LL);
     assert_int_equal(one.kv_bytes_per_token, 147456);
     /* rows of 4*H + 6144 + 2*4096 + 12288 values, and three vocabularies of logits (the shard's is padded) */
-    assert_int_equal(one.activation_bytes, 2048LL * 2 * 43008 + 128LL * 4 * (3 * 151936));
+    assert_int_equal(one.activation_bytes, 2048LL * 2 * 43008 + 128LL * 4 * 151936);
+    assert_int_equal(one.logit_bytes, 128LL * 4 * 2 * 151936);
     ASSERT_OK(qd_memory_need(&config, 8, &panel_ops, &limits, &eight, err, sizeof err), err);
     assert_int_equal(eight.kv_bytes_per_token, 147456 / 8);
     assert_in_range(eight.weight_bytes, one.weight_bytes / 8, one.weight_bytes / 8 + (1 << 20));

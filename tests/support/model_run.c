@@ -37,8 +37,10 @@ void model_run_open(struct model_run *run, qd_model_t *model, const struct qd_de
                    .max_blocks = n_blocks,
                    .max_logit_rows = options->max_logit_rows},
     };
-    struct qd_program_options program = {
-        .n_kv_blocks = n_blocks, .limits = run->limits, .numerics = options->numerics};
+    struct qd_program_options program = {.n_kv_blocks = n_blocks,
+                                         .limits = run->limits,
+                                         .numerics = options->numerics,
+                                         .no_logits = options->no_logits};
     ASSERT_OK(qd_model_program(model, &program, &run->program, err, sizeof err), err);
     int tp = qd_model_get_tp(model);
     ASSERT_OK(qd_shard_make(config, tp, 0, &shard, err, sizeof err), err);

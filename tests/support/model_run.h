@@ -18,6 +18,7 @@ struct run_options {
     enum qd_numerics numerics;
     int32_t max_tokens, max_logit_rows, max_model_len;
     bool enforce_eager, batch_invariant; /* as in qd_device_config */
+    bool no_logits;                      /* as in qd_program_options */
 };
 
 /* Loads DIR for `tp` ranks of the device; fails the running test when that does not work. */

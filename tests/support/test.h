@@ -3,6 +3,7 @@
 #ifndef QD_TESTS_SUPPORT_TEST_H
 #define QD_TESTS_SUPPORT_TEST_H
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -40,6 +41,11 @@ enum { IS_SANITIZED = 0 };
 #else
 enum { IS_SANITIZED = 0 };
 #endif
+
+static inline void assert_within(double value, double expected, double tolerance)
+{
+    if (!(fabs(value - expected) <= tolerance)) fail_msg("%.9g is not %.9g +- %.9g", value, expected, tolerance);
+}
 
 /* Data that is not part of the repository; tests that want it skip where it is absent. */
 #define SHARED_DATA "../shared/data/"

@@ -197,6 +197,7 @@ bool qd_ptx_decode(struct qd_ptx_loader *l, const struct qd_ptx_statement *s)
         if (!is_named(f, s->opcode)) continue;
         struct matching m = {.l = l, .s = s, .form = f};
         if (match(&m)) {
+            if (m.i.space == QD_PTX_SHARED) m.i.access = e->n_accesses++;
             e->code = qd_ptx_grow(e->code, e->n_code, sizeof *e->code);
             e->code[e->n_code++] = m.i;
             return true;

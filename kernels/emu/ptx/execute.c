@@ -60,15 +60,27 @@ static int64_t signed_quotient(int64_t a, int64_t b, struct qd_emu_site site)
 
 /* ---- memory ---- */
 
-/* The bytes that the address operand in `base` names, checked. */
-static void *memory(const struct state *s, const struct qd_ptx_instruction *i, uint16_t base, size_t bytes)
+/* What an access counts as. */
+enum use { FLAG, LOAD, STORE, ATOMIC };
+
+/* The bytes that the address operand in `base` names, checked and counted. */
+static void *memory(const struct state *s, const struct qd_ptx_instruction *i, uint16_t base, size_t bytes,
+                    enum use use)
 {
-    if (i->space == QD_PTX_SHARED)
-        return qd_emu_shared_pointer(s->r[base].u32 + (uint32_t)i->offset, bytes, bytes,
-                                     "access of shared memory", site_of(s, i));
+    const struct qd_emu_site site = site_of(s, i);
+    if (i->space == QD_PTX_SHARED) {
+        const uint32_t at = s->r[base].u32 + (uint32_t)i->offset;
+        void *p = qd_emu_shared_pointer(at, bytes, bytes, "access of shared memory", site);
+        if (use != ATOMIC) qd_emu_note_shared(i->access, at, (unsigned)bytes);
+        return p;
+    }
     const uintptr_t address = s->r[base].u64 + (uint64_t)(int64_t)i->offset;
     if (address % bytes != 0)
-        qd_emu_fail(site_of(s, i), "access of %zu bytes: %p is not aligned to them", bytes, (void *)address);
+        qd_emu_fail(site, "access of %zu bytes: %p is not aligned to them", bytes, (void *)address);
+    if (i->space == QD_PTX_PARAM) return (void *)address;
+    qd_emu_self->access = site;
+    if (use == LOAD || use == ATOMIC) qd_emu_note_load(bytes);
+    if (use == STORE || use == ATOMIC) qd_emu_note_store((const void *)address, bytes, use == ATOMIC, site);
     return (void *)address;
 }
 
@@ -81,7 +93,7 @@ static void load(const struct state *s, const struct qd_ptx_instruction *i)
 {
     const uint16_t *to = i->operand;
     const size_t n = i->n_elements;
-    const void *p = memory(s, i, i->operand[n], n * i->bytes);
+    const void *p = memory(s, i, i->operand[n], n * i->bytes, LOAD);
     union qd_ptx_slot *r = s->r;
     switch (i->is_signed ? -i->bytes : i->bytes) {
     case 1: COPY_ELEMENTS(((const uint8_t *)p)[k], r[to[k]].u64);
@@ -98,7 +110,7 @@ static void store(const struct state *s, const struct qd_ptx_instruction *i)
 {
     const uint16_t *from = i->operand + 1;
     const size_t n = i->n_elements;
-    void *p = memory(s, i, i->operand[0], n * i->bytes);
+    void *p = memory(s, i, i->operand[0], n * i->bytes, STORE);
     const union qd_ptx_slot *r = s->r;
     switch (i->bytes) {
     case 1: COPY_ELEMENTS(r[from[k]].u8, ((uint8_t *)p)[k]);
@@ -113,7 +125,7 @@ static void store(const struct state *s, const struct qd_ptx_instruction *i)
 static void add_atomically(const struct state *s, const struct qd_ptx_instruction *i)
 {
     const uint16_t *o = i->operand;
-    uint32_t *p = memory(s, i, o[1], sizeof *p);
+    uint32_t *p = memory(s, i, o[1], sizeof *p, ATOMIC);
     const uint32_t added = s->r[o[2]].u32;
     s->r[o[0]].u32 = __atomic_fetch_add(p, added, __ATOMIC_RELAXED);
     if (added != 0)
@@ -186,6 +198,7 @@ static void execute_other(const struct state *s, const struct qd_ptx_instruction
     union qd_ptx_slot *r = s->r;
     const uint16_t *o = i->operand;
     const struct qd_emu_site site = site_of(s, i);
+    qd_emu_self->access = site;
     switch (i->op) {
     case QD_PTX_OP_PACK_16: r[o[0]].b32 = r[o[1]].b16 | (uint32_t)r[o[2]].b16 << 16; break;
     case QD_PTX_OP_PACK_32: r[o[0]].b64 = r[o[1]].b32 | (uint64_t)r[o[2]].b32 << 32; break;
@@ -220,9 +233,11 @@ static void execute_other(const struct state *s, const struct qd_ptx_instruction
     case QD_PTX_OP_COPY_WAIT: qd_emu_async_wait((unsigned)i->offset); break;
     case QD_PTX_OP_LOAD_WEIGHT: load_weight(s, i); break;
     case QD_PTX_OP_LOAD_ACQUIRE:
-        r[o[0]].u64 = qd_emu_load_acquire((const uint32_t *)memory(s, i, o[1], 4), site);
+        r[o[0]].u64 = qd_emu_load_acquire((const uint32_t *)memory(s, i, o[1], 4, FLAG), site);
         break;
-    case QD_PTX_OP_STORE_RELEASE: qd_emu_store_release((uint32_t *)memory(s, i, o[0], 4), r[o[1]].u32); break;
+    case QD_PTX_OP_STORE_RELEASE:
+        qd_emu_store_release((uint32_t *)memory(s, i, o[0], 4, FLAG), r[o[1]].u32);
+        break;
     case QD_PTX_OP_ATOMIC_ADD_GLOBAL:
     case QD_PTX_OP_ATOMIC_ADD_SHARED: add_atomically(s, i); break;
     default: qd_emu_fail(site, "instruction %u is decoded, but not executed", i->op);

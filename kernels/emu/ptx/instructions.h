@@ -158,6 +158,7 @@
     QD_PTX_TYPES(QD_PTX_LOAD, X, "shared", "u32")                                                            \
     QD_PTX_TYPES(QD_PTX_LOAD, X, "param", "u64")                                                             \
     QD_PTX_TYPES(QD_PTX_STORE, X, "global", "u64")                                                           \
+    QD_PTX_TYPES(QD_PTX_STORE, X, "volatile.global", "u64")                                                  \
     QD_PTX_TYPES(QD_PTX_STORE, X, "shared", "u32")
 
 #endif

@@ -54,8 +54,9 @@ struct qd_ptx_instruction {
     uint8_t n_elements; /* of a memory access, or registers of ldmatrix */
     bool is_signed;     /* a load's elements */
     uint8_t n_operands, n_written;
-    int32_t offset; /* of an address in bytes; a branch's target; the number that a form names */
-    uint32_t line;  /* in the file */
+    int32_t offset;  /* of an address in bytes; a branch's target; the number that a form names */
+    uint32_t line;   /* in the file */
+    uint16_t access; /* number among the entry's instructions with an address of shared memory */
     uint16_t operand[QD_PTX_MAX_OPERANDS]; /* slots: first those written */
 };
 
@@ -89,6 +90,7 @@ struct qd_ptx_entry {
     uint32_t param_bytes[QD_PTX_MAX_PARAMS];
     struct qd_ptx_instruction *code; /* [n_code], the last one returns */
     size_t n_code;
+    uint16_t n_accesses;        /* of shared memory */
     union qd_ptx_slot *initial; /* [n_slots], what a thread starts with */
     size_t n_slots;
     struct qd_ptx_plan *at_start; /* [n_at_start] of the last three kinds */

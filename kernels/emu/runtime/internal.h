@@ -33,6 +33,14 @@ enum qd_emu_work_kind {
     QD_EMU_WORK_RECORD, /* of an event */
 };
 
+struct qd_emu_transfer {
+    void *dst;
+    const void *src;  /* NULL: a fill */
+    int value;        /* of a fill */
+    size_t row_bytes; /* of each of n_rows, strides apart */
+    size_t n_rows, dst_stride, src_stride;
+};
+
 struct qd_emu_work {
     struct qd_emu_work *next;
     uint64_t order; /* among all work of the GPU, as issued */
@@ -42,12 +50,7 @@ struct qd_emu_work {
             struct qd_emu_kernel *kernel;
             struct qd_emu_launch shape; /* without its args, which are in the payload */
         } launch;
-        struct {
-            void *dst;
-            const void *src; /* NULL: a fill with value */
-            int value;
-            size_t bytes;
-        } memory;
+        struct qd_emu_transfer memory;
         struct CUevent_st *event;
     } as;
     size_t payload_bytes;

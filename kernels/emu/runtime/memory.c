@@ -170,15 +170,17 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 
 /* ---- copies and fills ---- */
 
-/* The allocation of one side of a copy, NULL for pageable host memory: it must hold all the bytes, and the
- * GPU must reach it. */
+/* The allocation of one side of a copy, NULL for pageable host memory: it must hold all the rows, and the GPU
+ * must reach it. */
 static cudaError_t check_side(const struct CUstream_st *stream, const char *call, const char *name,
-                              const void *p, size_t bytes, const struct qd_emu_allocation **found)
+                              const void *p, const struct qd_emu_transfer *t, size_t stride,
+                              const struct qd_emu_allocation **found)
 {
     const struct qd_emu_allocation *a = *found = qd_emu_find_allocation(p);
     if (p == NULL) return qd_emu_refuse(cudaErrorInvalidValue, "%s: %s is NULL", call, name);
     if (a == NULL) return cudaSuccess;
     const size_t rest = a->bytes - (size_t)((const char *)p - a->address);
+    const size_t bytes = (t->n_rows - 1) * stride + t->row_bytes;
     if (bytes > rest)
         return qd_emu_refuse(cudaErrorInvalidValue,
                              "%s: %s of %zu bytes ends %zu bytes beyond its allocation", call, name, bytes,
@@ -186,25 +188,23 @@ static cudaError_t check_side(const struct CUstream_st *stream, const char *call
     return qd_emu_check_access(stream->device, a, call, name);
 }
 
-static void issue(struct CUstream_st *stream, void *dst, const void *src, int value, size_t bytes)
+static void issue(struct CUstream_st *stream, const struct qd_emu_transfer *t)
 {
     struct qd_emu_work *work = qd_emu_work_create(QD_EMU_WORK_MEMORY, 0);
-    work->as.memory.dst = dst;
-    work->as.memory.src = src;
-    work->as.memory.value = value;
-    work->as.memory.bytes = bytes;
+    work->as.memory = *t;
     qd_emu_issue(stream, work);
 }
 
-static cudaError_t copy(const char *call, void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind,
+static cudaError_t copy(const char *call, struct qd_emu_transfer t, enum cudaMemcpyKind kind,
                         cudaStream_t handle, bool is_async)
 {
+    QD_EMU_ENTER();
     struct CUstream_st *stream;
     const struct qd_emu_allocation *to, *from;
     QD_EMU_TRY(qd_emu_find_stream(handle, call, &stream));
-    if (bytes == 0) return cudaSuccess;
-    QD_EMU_TRY(check_side(stream, call, "destination", dst, bytes, &to));
-    QD_EMU_TRY(check_side(stream, call, "source", src, bytes, &from));
+    if (t.n_rows == 0 || t.row_bytes == 0) return cudaSuccess;
+    QD_EMU_TRY(check_side(stream, call, "destination", t.dst, &t, t.dst_stride, &to));
+    QD_EMU_TRY(check_side(stream, call, "source", t.src, &t, t.src_stride, &from));
     const bool to_device = to != NULL && to->device != NULL,
                from_device = from != NULL && from->device != NULL;
     if (kind != cudaMemcpyDefault &&
@@ -214,21 +214,38 @@ static cudaError_t copy(const char *call, void *dst, const void *src, size_t byt
     if (to == NULL || from == NULL) QD_EMU_TRY(qd_emu_forbid(stream, "a copy of pageable host memory"));
     /* Pageable memory is done with on return, and a copy within or between GPUs waits for nothing. */
     const bool must_wait = to == NULL || from == NULL || (!is_async && !(to_device && from_device));
-    issue(stream, dst, src, 0, bytes);
+    issue(stream, &t);
     return must_wait ? qd_emu_wait_for(stream->device, stream) : cudaSuccess;
+}
+
+static struct qd_emu_transfer one_row(void *dst, const void *src, size_t bytes)
+{
+    return (struct qd_emu_transfer){.dst = dst, .src = src, .row_bytes = bytes, .n_rows = 1};
 }
 
 cudaError_t cudaMemcpy(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind)
 {
-    QD_EMU_ENTER();
-    return copy("cudaMemcpy", dst, src, bytes, kind, NULL, false);
+    return copy("cudaMemcpy", one_row(dst, src, bytes), kind, NULL, false);
 }
 
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind,
                             cudaStream_t stream)
 {
-    QD_EMU_ENTER();
-    return copy("cudaMemcpyAsync", dst, src, bytes, kind, stream, true);
+    return copy("cudaMemcpyAsync", one_row(dst, src, bytes), kind, stream, true);
+}
+
+cudaError_t cudaMemcpy2DAsync(void *dst, size_t dst_pitch, const void *src, size_t src_pitch, size_t width,
+                              size_t height, enum cudaMemcpyKind kind, cudaStream_t stream)
+{
+    size_t bytes;
+    if (width > dst_pitch || width > src_pitch)
+        return qd_emu_refuse(cudaErrorInvalidPitchValue,
+                             "cudaMemcpy2DAsync: rows of %zu bytes, %zu and %zu apart", width, dst_pitch,
+                             src_pitch);
+    if (!qd_size_mul(height, dst_pitch > src_pitch ? dst_pitch : src_pitch, &bytes))
+        return qd_emu_refuse(cudaErrorInvalidValue, "cudaMemcpy2DAsync: %zu rows overflow", height);
+    const struct qd_emu_transfer t = {dst, src, 0, width, height, dst_pitch, src_pitch};
+    return copy("cudaMemcpy2DAsync", t, kind, stream, true);
 }
 
 cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t handle)
@@ -237,11 +254,13 @@ cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t han
     QD_EMU_ENTER();
     struct CUstream_st *stream;
     const struct qd_emu_allocation *a;
+    struct qd_emu_transfer t = one_row(dst, NULL, bytes);
+    t.value = value;
     QD_EMU_TRY(qd_emu_find_stream(handle, call, &stream));
     if (bytes == 0) return cudaSuccess;
-    QD_EMU_TRY(check_side(stream, call, "destination", dst, bytes, &a));
+    QD_EMU_TRY(check_side(stream, call, "destination", dst, &t, 0, &a));
     if (a == NULL) return qd_emu_refuse(cudaErrorInvalidValue, "%s: %p is not memory of a GPU", call, dst);
-    issue(stream, dst, NULL, value, bytes);
+    issue(stream, &t);
     return cudaSuccess;
 }
 

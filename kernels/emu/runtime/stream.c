@@ -105,10 +105,14 @@ static struct CUstream_st *choose_stream(struct qd_emu_device *device, const str
 static int execute(const struct qd_emu_work *work, char *err, size_t errlen)
 {
     if (work->kind == QD_EMU_WORK_KERNEL) return qd_emu_run_launch(work, err, errlen);
-    if (work->as.memory.src != NULL)
-        memcpy(work->as.memory.dst, work->as.memory.src, work->as.memory.bytes);
-    else
-        memset(work->as.memory.dst, work->as.memory.value, work->as.memory.bytes);
+    const struct qd_emu_transfer *t = &work->as.memory;
+    for (size_t row = 0; row < t->n_rows; row++) {
+        char *dst = (char *)t->dst + row * t->dst_stride;
+        if (t->src == NULL)
+            memset(dst, t->value, t->row_bytes);
+        else
+            memcpy(dst, (const char *)t->src + row * t->src_stride, t->row_bytes);
+    }
     return 0;
 }
 
