@@ -28,6 +28,9 @@ void qd_emu_set_device_memory(size_t bytes);
  * written, not counted. For offsets beyond 32 bits. A cudaError_t; freed by cudaFree. */
 int qd_emu_malloc_sparse(void **p, size_t bytes);
 
+/* The number of allocations and streams that exist, told in text. Events and graphs are LeakSanitizer's. */
+size_t qd_emu_leaks(char *text, size_t text_len);
+
 /* Finishes what was issued, ends the worker threads, frees all memory and streams, forgets failures, peer
  * access and kernel attributes; the number of GPUs and their limits stay. No other call may be in progress.
  * The next call starts afresh; events and graphs are the caller's to destroy, before or after. */

@@ -211,8 +211,11 @@ static void shutdown_frees_what_is_left(void **state)
     cudaStream_t stream;
     OK(cudaSetDevice(2));
     OK(cudaMalloc(&p, 100));
+    char text[64];
     OK(cudaMallocHost(&host, 50));
-    OK(cudaStreamCreateWithFlags(&stream, cudaStreamDefault)); /* for LeakSanitizer to find */
+    OK(cudaStreamCreateWithFlags(&stream, cudaStreamDefault));
+    assert_int_equal(qd_emu_leaks(text, sizeof text), 3);
+    assert_string_equal(text, "2 allocations, 1 streams");
     qd_emu_shutdown();
     REFUSED(cudaFree(p), cudaErrorInvalidValue, "or was freed");
     REFUSED(cudaFreeHost(host), cudaErrorInvalidValue, "or was freed");

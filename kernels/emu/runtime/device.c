@@ -184,6 +184,19 @@ void qd_emu_set_device_memory(size_t bytes)
     qd_emu_runtime.memory_bytes = bytes;
 }
 
+size_t qd_emu_leaks(char *text, size_t text_len)
+{
+    QD_EMU_ENTER();
+    size_t n_allocations = 0, n_streams = 0;
+    for (const struct qd_emu_allocation *a = qd_emu_runtime.allocations; a != NULL; a = a->next)
+        n_allocations++;
+    for (int d = 0; d < QD_EMU_MAX_DEVICES; d++)
+        for (const struct CUstream_st *s = qd_emu_runtime.devices[d].legacy.next; s != NULL; s = s->next)
+            n_streams++;
+    snprintf(text, text_len, "%zu allocations, %zu streams", n_allocations, n_streams);
+    return n_allocations + n_streams;
+}
+
 static void stop_worker(struct qd_emu_device *device)
 {
     if (!device->has_thread) return;
