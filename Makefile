@@ -115,12 +115,19 @@ $(BUILD)/commit.h: FORCE
 	$(Q)printf '#define QD_COMMIT "%s"\n' "$$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)" >$@.new
 	$(Q)cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
-# The presets travel inside the binary: one C string a file.
-PRESETS := Qwen3-0.6B Qwen3-1.7B Qwen3-4B Qwen3-8B Qwen3-14B Qwen3-32B micro
-$(BUILD)/presets.inc: $(PRESETS:%=models/presets/%.json) Makefile
+# Presets and machine profiles travel inside the binary: one C string a file.
+PRESETS  := Qwen3-0.6B Qwen3-1.7B Qwen3-4B Qwen3-8B Qwen3-14B Qwen3-32B micro
+MACHINES := H100-SXM A100-80G L40S RTX-4090
+define strings
 	$(Q)mkdir -p $(@D)
-	$(Q)for name in $(PRESETS); do printf '{"%s",\n' $$name; sed 's/[\\"]/\\&/g; s/.*/"&\\n"/' models/presets/$$name.json; echo '},'; done >$@.new && mv $@.new $@
+	$(Q)for name in $(1); do printf '{"%s",\n' $$name; sed 's/[\\"]/\\&/g; s/.*/"&\\n"/' $(2)/$$name.json; echo '},'; done >$@.new && mv $@.new $@
+endef
+$(BUILD)/presets.inc: $(PRESETS:%=models/presets/%.json) Makefile
+	$(call strings,$(PRESETS),models/presets)
+$(BUILD)/machines.inc: $(MACHINES:%=bench/machines/%.json) Makefile
+	$(call strings,$(MACHINES),bench/machines)
 $(BUILD)/models/presets.o: $(BUILD)/presets.inc
+$(BUILD)/harness/ops/machine.o: $(BUILD)/machines.inc
 
 define compile
 	@$(if $(V),,echo "  CC $@")
@@ -137,6 +144,9 @@ $(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
 $(BUILD)/harness/cli/version.o: $(BUILD)/commit.h
 $(BUILD)/%.o: %.c
 	$(call compile)
+
+# Compares what is declared of NVIDIA's libraries with their headers, where those are.
+$(BUILD)/tests/kernels/library_real.o: CPPFLAGS += $(patsubst %,-isystem %,$(wildcard $(CUDA_HOME)/include))
 
 # The emulator in the place of CUDA. Under ThreadSanitizer it is not watched itself: it tells what CUDA threads do.
 EMU := -Ikernels/emu/shim -DQD_EMU

@@ -71,3 +71,55 @@ qd_status qd_device_get(const char *name, const struct qd_device_ops **out, char
     if (strcmp(name, "cuda") == 0) return open_cuda(out, err, errlen);
     return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "this build has no device \"%s\"", name);
 }
+
+const char *qd_segment_name(enum qd_segment segment)
+{
+    switch (segment) {
+    case QD_SEGMENT_LINEAR: return "linear";
+    case QD_SEGMENT_ATTENTION: return "attention";
+    case QD_SEGMENT_NORM_ROPE: return "norm_rope";
+    case QD_SEGMENT_SAMPLING: return "sampling";
+    case QD_SEGMENT_COLLECTIVE: return "collective";
+    case QD_SEGMENT_GAP: return "gap";
+    case QD_N_SEGMENTS: break;
+    }
+    return "?";
+}
+
+struct qd_device_stats qd_device_stats_since(const struct qd_device_stats *now,
+                                             const struct qd_device_stats *then)
+{
+    struct qd_device_stats since = *now;
+    since.n_eager_steps -= then->n_eager_steps;
+    since.n_replayed_steps -= then->n_replayed_steps;
+    since.n_eager_tokens -= then->n_eager_tokens;
+    since.n_replayed_tokens -= then->n_replayed_tokens;
+    since.n_padded_tokens -= then->n_padded_tokens;
+    since.n_timed_steps -= then->n_timed_steps;
+    since.span_ns -= then->span_ns;
+    since.timed_span_ns -= then->timed_span_ns;
+    for (int i = 0; i < QD_N_SEGMENTS; i++) since.segment_ns[i] -= then->segment_ns[i];
+    return since;
+}
+
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+void qd_device_stats_add(struct qd_device_stats *sum, const struct qd_device_stats *other)
+{
+    sum->n_graphs += other->n_graphs;
+    sum->capture_ns = larger(sum->capture_ns, other->capture_ns);
+    sum->graph_bytes += other->graph_bytes;
+    sum->n_eager_steps += other->n_eager_steps;
+    sum->n_replayed_steps += other->n_replayed_steps;
+    sum->n_eager_tokens += other->n_eager_tokens;
+    sum->n_replayed_tokens += other->n_replayed_tokens;
+    sum->n_padded_tokens += other->n_padded_tokens;
+    sum->n_timed_steps += other->n_timed_steps;
+    sum->span_ns += other->span_ns;
+    sum->last_span_ns = larger(sum->last_span_ns, other->last_span_ns);
+    sum->timed_span_ns += other->timed_span_ns;
+    for (int i = 0; i < QD_N_SEGMENTS; i++) sum->segment_ns[i] += other->segment_ns[i];
+}

@@ -15,7 +15,14 @@
 extern "C" {
 #endif
 
-enum { QD_DEVICE_ABI_VERSION = 3 };
+enum { QD_DEVICE_ABI_VERSION = 5 };
+
+/* Which collectives a device with several uses. */
+enum qd_collectives {
+    QD_COLLECTIVES_AUTO = 0, /* by size and by what is there */
+    QD_COLLECTIVES_OWN,      /* this project's kernels: the same bits for every size, in rank order */
+    QD_COLLECTIVES_NCCL,
+};
 
 /* The shape facts of a model that decide whether a device can run it; of one rank where marked. */
 struct qd_model_shape {
@@ -34,13 +41,16 @@ struct qd_device_config {
     struct qd_step_limits limits;
     int32_t max_model_len;      /* longest kv_len */
     bool enforce_eager;         /* never record and replay a step (devices with begin_step) */
+    bool device_timing;         /* time every op of a step (devices with stats) */
     bool batch_invariant;       /* a row's bits never depend on the other rows (`cpu`: always so) */
+    int ranks_per_gpu;          /* global ranks [g * N, (g + 1) * N) are on GPU g; 0: 1 (devices with GPUs) */
+    enum qd_collectives collectives; /* of `cuda` and `emu`; NCCL neither with batch_invariant nor shared GPUs */
 };
 
 /* Memory of one device that is not the host's. */
 struct qd_device_memory {
     size_t free_bytes, total_bytes;
-    int n_devices; /* ranks are dealt over these in order of their global index */
+    int n_devices; /* there are */
     char name[64]; /* "NVIDIA H100 80GB HBM3" */
 };
 
@@ -48,6 +58,51 @@ struct qd_device_memory {
 struct qd_device_reserve {
     size_t graph_bytes;      /* recorded steps */
     size_t collective_bytes; /* channels and mappings of collectives */
+};
+
+/* What the time of a step on the device goes to. An op that is fused with a collective counts as collective,
+ * but sampling over ranks as sampling; gap is everything between ops, the step's and the ids' copies
+ * included. */
+enum qd_segment {
+    QD_SEGMENT_LINEAR = 0,
+    QD_SEGMENT_ATTENTION,
+    QD_SEGMENT_NORM_ROPE,
+    QD_SEGMENT_SAMPLING,
+    QD_SEGMENT_COLLECTIVE,
+    QD_SEGMENT_GAP,
+    QD_N_SEGMENTS
+};
+
+/* What a rank's device did since it was opened, its warm-up left out. */
+struct qd_device_stats {
+    int32_t n_graphs;     /* recorded when it was opened */
+    int64_t capture_ns;   /* which took so long */
+    uint64_t graph_bytes; /* and so much of the device's memory */
+    uint64_t n_eager_steps, n_replayed_steps;
+    uint64_t n_eager_tokens, n_replayed_tokens; /* of these steps, without padding */
+    uint64_t n_padded_tokens;                   /* what replays computed beyond them, for nobody */
+    uint64_t n_timed_steps;                     /* eager or replayed steps whose ops were timed */
+    int64_t span_ns;                            /* of all steps on the device; 0: not measured */
+    int64_t last_span_ns;                       /* of the last one */
+    int64_t timed_span_ns;                      /* of the timed steps */
+    int64_t segment_ns[QD_N_SEGMENTS];          /* likewise */
+};
+
+/* What a device reaches in a measurement, to set an op's figures beside. */
+struct qd_device_ceilings {
+    double copy_gbps;     /* GB/s (1e9) read and written by a copy within its memory */
+    double matrix_gflops; /* GFLOP/s (1e9) of a large bf16 product, this project's best */
+};
+
+/* Another library's product on the stream of the ops, to set gemm_nt beside: out [M][N] = a [M][K] * w [N][K]^T in
+ * bf16 with fp32 accumulation, all without gaps between rows and 256-byte aligned. */
+struct qd_rival_ops {
+    const char *name; /* "cuBLASLt" */
+    /* Asks for algorithms, the most promising first. QD_ERR_NOT_FOUND: the library is not installed;
+     * QD_ERR_ENVIRONMENT, QD_ERR_UNSUPPORTED: it cannot be used, or not for this shape. */
+    qd_status (*prepare)(void *ctx, int64_t m, int64_t n, int64_t k, int *n_algorithms, char *err, size_t errlen);
+    int (*algorithm)(void *ctx, int i); /* its number in the library */
+    qd_status (*run)(void *ctx, int i, const qd_bf16 *a, const qd_bf16 *w, qd_bf16 *out, char *err, size_t errlen);
 };
 
 struct qd_device_ops {
@@ -63,9 +118,13 @@ struct qd_device_ops {
     bool (*supports)(const struct qd_model_shape *shape, int tp, enum qd_numerics numerics, char *why,
                      size_t why_len);
     const char *(*error_text)(void *ctx); /* (optional) */
+    void (*abandon)(void *ctx);           /* (optional) */
+    const char *(*waits_for)(void *ctx);  /* (optional) */
+    const char *(*note)(void *ctx);       /* (optional) */
 
     /* memory and copies */
-    qd_status (*memory)(int first_rank, struct qd_device_memory *out, char *err, size_t errlen); /* (optional) */
+    qd_status (*memory)(const struct qd_device_config *config, struct qd_device_memory *out, char *err,
+                        size_t errlen); /* (optional) of the rank's GPU */
     void (*reserve)(const struct qd_device_config *config, int tp,
                     struct qd_device_reserve *out); /* (with memory) */
     qd_status (*working_bytes)(const struct qd_device_config *config, size_t *out, char *err, size_t errlen);
@@ -75,6 +134,8 @@ struct qd_device_ops {
     qd_status (*pack_weight)(void *data, int64_t n_rows, int64_t n_cols, char *err,
                              size_t errlen); /* or store */
     const struct qd_store_ops *store;        /* (optional) weights in memory of the device's own */
+    qd_status (*upload)(void *ctx, void *data, const void *host, size_t bytes, char *err,
+                        size_t errlen); /* (with store) */
     qd_status (*copy_to_host)(void *ctx, const struct qd_copy_to_host_args *args);
 
     /* plan, once per step */
@@ -82,7 +143,19 @@ struct qd_device_ops {
 
     /* stream and graph */
     qd_status (*begin_step)(void *ctx, const struct qd_step **launched); /* (optional, with end_step) */
-    qd_status (*end_step)(void *ctx, int32_t *ids);                      /* (optional, with begin_step) */
+    qd_status (*end_step)(void *ctx);                                    /* (optional, with begin_step) */
+    qd_status (*finish_step)(void *ctx, int32_t *ids);                   /* (optional, with begin_step) */
+    bool (*step_ended)(void *ctx);                                       /* (optional, with begin_step) */
+    bool (*warm_up_step)(void *ctx, int index, struct qd_step *step);    /* (optional) */
+    void (*stats)(void *ctx, struct qd_device_stats *out);               /* (optional) */
+
+    /* timing (optional, all or none): of devices whose ops return before they have run */
+    qd_status (*time_begin)(void *ctx);
+    qd_status (*time_end)(void *ctx, int64_t *ns);
+    qd_status (*cache_bytes)(int first_rank, size_t *out, char *err, size_t errlen);
+    qd_status (*ceilings)(int first_rank, struct qd_device_ceilings *out, char *err, size_t errlen);
+    qd_status (*pci_bus_id)(int first_rank, char *out, size_t len, char *err, size_t errlen); /* (optional by itself) */
+    const struct qd_rival_ops *rival; /* (optional by itself) */
 
     /* ops */
     qd_status (*embed)(void *ctx, const struct qd_embed_args *args);
@@ -110,6 +183,15 @@ const struct qd_device_ops *const *qd_device_list(void);
  * the shared object is missing or was built from another version. */
 qd_status qd_device_get(const char *name, const struct qd_device_ops **out, char *err, size_t errlen);
 
+/* "linear", "attention", ... */
+const char *qd_segment_name(enum qd_segment segment);
+
+/* What was done between two readings of the same device; what opening took stays. */
+struct qd_device_stats qd_device_stats_since(const struct qd_device_stats *now,
+                                             const struct qd_device_stats *then);
+/* Adds another rank's; of the times of opening and of the last step the larger stays. */
+void qd_device_stats_add(struct qd_device_stats *sum, const struct qd_device_stats *other);
+
 /* A device with the state of one rank: what the forward pass passes around. */
 struct qd_device {
     const struct qd_device_ops *ops;
@@ -121,6 +203,26 @@ struct qd_device {
 static inline const char *qd_device_error_text(struct qd_device d)
 {
     return d.ops->error_text != NULL ? d.ops->error_text(d.ctx) : "";
+}
+/* Another rank of the replica has failed or hangs: whatever this context does or will do on the device that
+ * waits for other ranks ends soon, and steps fail with QD_ERR_RANK from now on. From any thread while the
+ * context is open; returns at once and calls nothing that could wait. Without the member nothing on the
+ * device waits for other ranks: they meet through the bootstrap alone. */
+static inline void qd_device_abandon(struct qd_device d)
+{
+    if (d.ops->abandon != NULL) d.ops->abandon(d.ctx);
+}
+/* What the thread that runs the context's steps waits for outside of the bootstrap ("its GPU"), or NULL. From
+ * any thread while the context is open. */
+static inline const char *qd_device_waits_for(struct qd_device d)
+{
+    return d.ops->waits_for != NULL ? d.ops->waits_for(d.ctx) : NULL;
+}
+/* What the device does otherwise than a user might expect, for whom it is one line; "" when nothing. As long as the
+ * context is open. */
+static inline const char *qd_device_note(struct qd_device d)
+{
+    return d.ops->note != NULL ? d.ops->note(d.ctx) : "";
 }
 /* True when the device has memory apart from the host's and other ranks': weights go to stores, never to the
  * host's memory as a whole, and what alloc() returns is no address of the host's. */
@@ -149,6 +251,13 @@ static inline qd_status qd_device_alloc_host(struct qd_device d, size_t bytes, v
     return d.ops->alloc_host != NULL ? d.ops->alloc_host(d.ctx, bytes, out, err, errlen)
                                      : d.ops->alloc(d.ctx, bytes, out, err, errlen);
 }
+/* Host bytes into memory from alloc(), of ops that are run by themselves: weights go to stores. `host` may go when it has
+ * returned. Only where qd_device_has_copies. */
+static inline qd_status qd_device_upload(struct qd_device d, void *data, const void *host, size_t bytes,
+                                         char *err, size_t errlen)
+{
+    return d.ops->upload(d.ctx, data, host, bytes, err, errlen);
+}
 static inline qd_status qd_device_copy_to_host(struct qd_device d, const struct qd_copy_to_host_args *args)
 {
     return d.ops->copy_to_host(d.ctx, args);
@@ -164,11 +273,53 @@ static inline qd_status qd_device_begin_step(struct qd_device d, const struct qd
 {
     return d.ops->begin_step != NULL ? d.ops->begin_step(d.ctx, launched) : QD_OK;
 }
-/* After the last op: returns when the step has ended on the device, with the sampled ids [R]. Without the member
- * sample() has written them. */
-static inline qd_status qd_device_end_step(struct qd_device d, int32_t *ids)
+/* After the last op: the step is handed to the device, which need not have begun it. The next may then be
+ * planned, whose token sources may be what this one samples; two steps at most are unfinished. */
+static inline qd_status qd_device_end_step(struct qd_device d)
 {
-    return d.ops->end_step != NULL ? d.ops->end_step(d.ctx, ids) : QD_OK;
+    return d.ops->end_step != NULL ? d.ops->end_step(d.ctx) : QD_OK;
+}
+/* Waits for the oldest unfinished step, with its sampled ids [R]. Without the member sample() has written
+ * them. */
+static inline qd_status qd_device_finish_step(struct qd_device d, int32_t *ids)
+{
+    return d.ops->finish_step != NULL ? d.ops->finish_step(d.ctx, ids) : QD_OK;
+}
+/* Whether qd_device_finish_step would not wait; also when it would fail. True without the member. */
+static inline bool qd_device_step_ended(struct qd_device d)
+{
+    return d.ops->step_ended == NULL || d.ops->step_ended(d.ctx);
+}
+/* Before the first step, with index 0, 1, ...: writes a step, within the limits, that the device wants to be
+ * run next as any other is, from plan to end. It changes no page and no slot, and its ids are not to be read.
+ * False: that was all. The steps of all ranks are alike; each is written to the same buffer. */
+static inline bool qd_device_warm_up_step(struct qd_device d, int index, struct qd_step *step)
+{
+    return d.ops->warm_up_step != NULL && d.ops->warm_up_step(d.ctx, index, step);
+}
+/* On the rank's thread, between steps. All zeros without the member. */
+static inline struct qd_device_stats qd_device_get_stats(struct qd_device d)
+{
+    struct qd_device_stats stats = {0};
+    if (d.ops->stats != NULL) d.ops->stats(d.ctx, &stats);
+    return stats;
+}
+/* Measures both, in a second or so, with memory of its own that is given back; no context need be open. Only where there
+ * is time_begin. QD_ERR_NO_MEMORY when the device has less than a gigabyte free. */
+static inline qd_status qd_device_measure_ceilings(const struct qd_device_ops *ops, int first_rank,
+                                                   struct qd_device_ceilings *out, char *err, size_t errlen)
+{
+    return ops->ceilings(first_rank, out, err, errlen);
+}
+/* What the device takes for the ops called between the two, on its own clock; time_end waits for them. Both are called
+ * between plan and end_step, by a context that does not record. Only where there is time_begin. */
+static inline qd_status qd_device_time_begin(struct qd_device d)
+{
+    return d.ops->time_begin(d.ctx);
+}
+static inline qd_status qd_device_time_end(struct qd_device d, int64_t *ns)
+{
+    return d.ops->time_end(d.ctx, ns);
 }
 static inline qd_status qd_device_embed(struct qd_device d, const struct qd_embed_args *args)
 {

@@ -25,6 +25,9 @@ struct qd_program {
                            size_t errlen);
     qd_status (*rank_step)(void *state, const struct qd_step *step, struct qd_step_output *out, char *err,
                            size_t errlen);
+    /* (optional) Waits for the oldest step that rank_step began, whose output that was. A next one may have
+     * been begun, not a third. Without it a step has ended when rank_step returns. */
+    qd_status (*rank_finish)(void *state, struct qd_step_output *out, char *err, size_t errlen);
     void (*rank_close)(void *state); /* accepts NULL */
 };
 
@@ -35,6 +38,7 @@ struct qd_group_config {
     int32_t vocab_size;             /* for the ids that non-executing devices make up */
     struct qd_program program;      /* unused when ops->executes is false */
     int64_t null_step_ns;           /* virtual duration of a step on `null` */
+    int64_t watchdog_ns; /* a rank that opens its device, or a step, for longer hangs; 0: wait forever */
 };
 
 struct qd_group_result {
@@ -42,25 +46,40 @@ struct qd_group_result {
     int32_t n_ids;
     const float *logits;   /* [n_ids][vocab] when the step wanted them, else NULL; same lifetime */
     int32_t vocab_size;    /* floats from one row of logits to the next */
-    int64_t step_begin_ns; /* rank 0 began (monotonic clock) */
+    int64_t step_begin_ns; /* rank 0 began (monotonic clock): its device, where that measures a step's span */
     int64_t step_end_ns;   /* the last rank ended; the virtual clock advances from it on `null` */
 };
 
 typedef struct qd_group qd_group_t;
 
 /* Starts the rank threads, opens their contexts and programs. On failure nothing is left behind and err
- * names rank and phase. */
+ * names rank and phase; but with QD_ERR_TIMEOUT (which takes a watchdog) a rank hangs, and keeps using what
+ * the program's user points to: that must stay. */
 qd_status qd_group_open(const struct qd_group_config *config, qd_group_t **out, char *err, size_t errlen);
 
 /* Hands a step to the ranks and returns at once; the used prefix is copied. At most two steps in flight:
  * QD_ERR_FULL otherwise. */
 qd_status qd_group_launch(qd_group_t *group, const struct qd_step *step, char *err, size_t errlen);
 
-/* Waits for the oldest launched step. QD_ERR_RANK when a rank failed in it or before: err names rank, phase
- * and reason; the group is then dead and only close is allowed. */
+/* Waits for the oldest launched step. QD_ERR_RANK when a rank failed in it or before, or when no rank has
+ * moved for watchdog_ns: err names rank, phase and reason ("replica 0 rank 1: step 7: no progress for 60 s");
+ * the other ranks' waits end, on their devices too, the group is dead and only end and close are allowed. */
 qd_status qd_group_wait(qd_group_t *group, struct qd_group_result *result, char *err, size_t errlen);
 
-/* Joins and releases everything, also after a failure. Accepts NULL. */
+/* What rank 0's device did in the steps that have ended. Ranks take the same steps, so counts are those of
+ * any rank; what rank 0 waits for others is in its collectives. All zeros where the device counts nothing. */
+struct qd_device_stats qd_group_get_stats(qd_group_t *group);
+
+/* What the device of rank 0 does otherwise than expected (qd_device_note); as long as the group. */
+const char *qd_group_note(const qd_group_t *group);
+
+/* Ends the ranks and waits until they have closed what they opened. With a watchdog a rank gets its time for
+ * that, at most ten seconds: QD_ERR_TIMEOUT when one is still there (err names it), and what the program's
+ * user points to must stay. */
+qd_status qd_group_end(qd_group_t *group, char *err, size_t errlen);
+
+/* Ends the ranks, then joins and releases everything, also after a failure. Where qd_group_end gives up, the
+ * last rank to end releases it. Accepts NULL. */
 void qd_group_close(qd_group_t *group);
 
 #ifdef __cplusplus

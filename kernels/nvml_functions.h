@@ -1,5 +1,5 @@
 /* The functions of NVML that kernels/nvml.c calls, declared without nvml.h: X(result, member, symbol,
- * arguments). tests/kernels/library_headers.c holds the lists to nvml.h where that is installed; `memory`,
+ * arguments). tests/kernels/library_real.c holds the lists to nvml.h where that is installed; `memory`,
  * `pci` and `process` are the names of three structures, ours or nvml.h's. Not one of them changes a setting.
  */
 #ifndef QD_KERNELS_NVML_FUNCTIONS_H

@@ -179,7 +179,7 @@ struct qd_sample_args {
     int64_t vocab_begin;   /* first id of the shard */
     int64_t n_vocab;       /* ids of this shard (may be 0) */
     int64_t vocab_size;    /* ids of all shards */
-    int32_t *ids;          /* [R] out, on the host; not written by a device with end_step, which returns them */
+    int32_t *ids; /* [R] out, on the host; not written by a device with finish_step, which returns them */
 };
 
 /* Gathers `bytes` of every rank into out[world * bytes], in rank order; a rank that does not want them passes
@@ -191,7 +191,7 @@ struct qd_all_gather_args {
 };
 
 /* Copies n_rows rows of row_bytes to the host; the rows there are host_stride bytes apart. On a device with
- * end_step they have arrived when that returns. */
+ * finish_step they have arrived when that returns. */
 struct qd_copy_to_host_args {
     void *host;
     const void *data; /* [n_rows] rows, stride bytes apart */

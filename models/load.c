@@ -341,7 +341,7 @@ static qd_status make_stores(const struct loading *l, char *err, size_t errlen)
         return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "table of stores");
     for (int rank = 0; rank < n_ranks; rank++) {
         int i = 0;
-        QD_TRY(ops->store->device_of(rank, &device, err, errlen));
+        QD_TRY(ops->store->device_of(rank, n_ranks, l->options->ranks_per_gpu, &device, err, errlen));
         while (i < model->n_stores &&
                (model->stores[i].device != device || model->stores[i].shards[0].rank != rank % model->tp))
             i++;

@@ -20,6 +20,7 @@ struct qd_model_options {
     const struct qd_device_ops *ops; /* arranges the weights; one that does not execute loads nothing */
     int tp;
     int dp;        /* replicas, where the device has memory of its own; 0: one */
+    int ranks_per_gpu; /* there, as in qd_device_config */
     int n_threads; /* readers */
     /* Called from one thread a few times per second; NULL: silent. */
     void (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes);

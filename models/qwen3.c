@@ -101,31 +101,6 @@ static void rank_close(void *state)
     free(r); /* buffers belong to the device */
 }
 
-static qd_status rank_open(void *user, int index, struct qd_device device, void **state, char *err,
-                           size_t errlen)
-{
-    struct program *program = user;
-    if (index >= qd_model_get_tp(program->model))
-        return qd_fail(QD_ERR_ARGUMENT, err, errlen, "the model was loaded for %d ranks",
-                       qd_model_get_tp(program->model));
-    struct rank *r = calloc(1, sizeof *r);
-    if (r == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for a rank");
-    r->config = qd_model_get_config(program->model);
-    r->shard = qd_model_shard(program->model, index);
-    r->rope = qd_model_get_rope(program->model);
-    r->options = program->options;
-    r->device = device;
-    r->step_capacity = qd_step_capacity(&r->options.limits);
-    r->weights = *qd_model_rank_weights(program->model, program->options.first_rank + index);
-    qd_status st = allocate(r, err, errlen);
-    if (st != QD_OK) {
-        rank_close(r);
-        return st;
-    }
-    *state = r;
-    return QD_OK;
-}
-
 /* out [m][...] = a [m][K] * w^T, rows of `a` without a gap; rows of `out` are ldo apart. */
 static qd_status project(const struct rank *r, const qd_bf16 *a, int64_t m, const struct qd_weight *w,
                          enum qd_epilogue epilogue, void *out, int64_t ldo)
@@ -329,7 +304,52 @@ static qd_status run_step(const struct rank *r, const struct qd_step *step, stru
         QD_TRY(run_layers(r, launched));
         if (launched->n_logit_rows > 0) QD_TRY(predict(r, launched, out));
     }
-    return qd_device_end_step(r->device, out->ids);
+    return qd_device_end_step(r->device);
+}
+
+/* What the device wants to have met before the first step. */
+static qd_status warm_up(const struct rank *r, char *err, size_t errlen)
+{
+    struct qd_step *step = calloc(1, r->step_capacity);
+    struct qd_step_output out = {.ids =
+                                     calloc((size_t)r->options.limits.max_logit_rows + 1, sizeof *out.ids)};
+    qd_status st = QD_OK;
+    if (step == NULL || out.ids == NULL)
+        st = qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for the steps of the warm-up");
+    for (int i = 0; st == QD_OK && qd_device_warm_up_step(r->device, i, step); i++) {
+        st = run_step(r, step, &out);
+        if (st == QD_OK) st = qd_device_finish_step(r->device, out.ids);
+        if (st != QD_OK) qd_fail(st, err, errlen, "warm-up: step %d: %s", i, qd_device_error_text(r->device));
+    }
+    free(out.ids);
+    free(step);
+    return st;
+}
+
+static qd_status rank_open(void *user, int index, struct qd_device device, void **state, char *err,
+                           size_t errlen)
+{
+    struct program *program = user;
+    if (index >= qd_model_get_tp(program->model))
+        return qd_fail(QD_ERR_ARGUMENT, err, errlen, "the model was loaded for %d ranks",
+                       qd_model_get_tp(program->model));
+    struct rank *r = calloc(1, sizeof *r);
+    if (r == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for a rank");
+    r->config = qd_model_get_config(program->model);
+    r->shard = qd_model_shard(program->model, index);
+    r->rope = qd_model_get_rope(program->model);
+    r->options = program->options;
+    r->device = device;
+    r->step_capacity = qd_step_capacity(&r->options.limits);
+    r->weights = *qd_model_rank_weights(program->model, program->options.first_rank + index);
+    qd_status st = allocate(r, err, errlen);
+    if (st == QD_OK) st = warm_up(r, err, errlen);
+    if (st != QD_OK) {
+        rank_close(r);
+        return st;
+    }
+    *state = r;
+    return QD_OK;
 }
 
 static qd_status rank_step(void *state, const struct qd_step *step, struct qd_step_output *out, char *err,
@@ -341,6 +361,13 @@ static qd_status rank_step(void *state, const struct qd_step *step, struct qd_st
     if ((step->flags & QD_STEP_WANT_LOGITS) != 0 && r->options.no_logits)
         return qd_fail(QD_ERR_ARGUMENT, err, errlen, "logits are wanted, and the program was opened without");
     qd_status st = run_step(r, step, out);
+    return st == QD_OK ? st : qd_fail(st, err, errlen, "%s", qd_device_error_text(r->device));
+}
+
+static qd_status rank_finish(void *state, struct qd_step_output *out, char *err, size_t errlen)
+{
+    const struct rank *r = state;
+    qd_status st = qd_device_finish_step(r->device, out->ids);
     return st == QD_OK ? st : qd_fail(st, err, errlen, "%s", qd_device_error_text(r->device));
 }
 
@@ -359,7 +386,12 @@ qd_status qd_model_program(qd_model_t *model, const struct qd_program_options *o
     if (program == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for a program");
     *program = (struct program){.model = model, .options = *options};
     *out = (struct qd_program){
-        .user = program, .rank_open = rank_open, .rank_step = rank_step, .rank_close = rank_close};
+        .user = program,
+        .rank_open = rank_open,
+        .rank_step = rank_step,
+        .rank_finish = rank_finish,
+        .rank_close = rank_close,
+    };
     return QD_OK;
 }
 

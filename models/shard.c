@@ -4,6 +4,11 @@
 
 enum { VOCAB_GRAIN = 64, INTERLEAVE_GROUP = 8 };
 
+int64_t qd_shard_vocab_rows(int64_t vocab_size, int tp)
+{
+    return VOCAB_GRAIN * qd_div_up(vocab_size, (int64_t)VOCAB_GRAIN * tp);
+}
+
 qd_status qd_shard_make(const struct qd_model_config *config, int tp, int rank, struct qd_shard *out,
                         char *err, size_t errlen)
 {
@@ -31,7 +36,7 @@ qd_status qd_shard_make(const struct qd_model_config *config, int tp, int rank, 
         .kv_head_begin = replicated ? rank / (tp / n_kv_heads) : rank * (n_kv_heads / tp),
         .ffn_dim = config->ffn_dim / tp,
         .ffn_begin = rank * (config->ffn_dim / tp),
-        .vocab_rows = VOCAB_GRAIN * qd_div_up(config->vocab_size, (int64_t)VOCAB_GRAIN * tp),
+        .vocab_rows = qd_shard_vocab_rows(config->vocab_size, tp),
     };
     int64_t begin = rank * out->vocab_rows, end = begin + out->vocab_rows;
     if (begin > config->vocab_size) begin = config->vocab_size;

@@ -31,6 +31,9 @@ static inline int64_t qd_shard_activated_dim(const struct qd_shard *shard)
     return (shard->ffn_dim + 63) / 64 * 64;
 }
 
+/* S: rows of the lm_head shard of each of tp ranks, for a vocabulary of V. */
+int64_t qd_shard_vocab_rows(int64_t vocab_size, int tp);
+
 /* QD_ERR_UNSUPPORTED with the arithmetic when heads or ffn do not divide by tp, or neither of kv heads and tp
  * divides the other. */
 qd_status qd_shard_make(const struct qd_model_config *config, int tp, int rank, struct qd_shard *out,

@@ -3,6 +3,8 @@
 set -eu
 
 build=${BUILD:-build/release}
-"$build/bench/cpu"
-echo
+for threads in 1 0; do # one, then all cores
+    echo "threads: $threads (0: all cores)"
+    "$build/qdyno" kernels --model 0.6B --op gemm_nt --tokens 1,2,4,8,16,64,512 --threads "$threads"
+done
 "$build/bench/model" --model 0.6B --load-format dummy

@@ -11,6 +11,7 @@ extern const struct qd_command qd_command_sched;
 extern const struct qd_command qd_command_generate;
 extern const struct qd_command qd_command_eval;
 extern const struct qd_command qd_command_tokenize;
+extern const struct qd_command qd_command_kernels;
 extern const struct qd_command qd_command_doctor;
 
 /* Prints "qdyno: NAME: text" to stderr and returns the exit code of `status`. */

@@ -213,13 +213,14 @@ static int run_eval(const struct qd_command *command, const struct qd_options *o
     }
     struct qd_instance_options instance_options = qd_session_instance_options(options);
     instance_options.max_logit_rows = MAX_LOGIT_ROWS;
+    instance_options.enforce_eager = true; /* steps that want logits are never replayed */
     QD_TRY_GOTO(qd_session_open(&instance_options, &instance, err, sizeof err), status, cleanup);
     status = eval_all(instance, options, prompts, err, sizeof err);
 
 cleanup:
-    qd_instance_close(instance);
     cJSON_Delete(file);
-    return status == QD_OK ? QD_EXIT_OK : qd_command_fail(command, status, err);
+    int exit_code = status == QD_OK ? QD_EXIT_OK : qd_command_fail(command, status, err);
+    return qd_session_close(command, instance, exit_code);
 }
 
 const struct qd_command qd_command_eval = {

@@ -140,10 +140,10 @@ static int run_generate(const struct qd_command *command, const struct qd_option
 
 cleanup:
     qd_detokenizer_free(&stream);
-    qd_instance_close(instance);
     qd_tokenizer_free(tokenizer);
     free(ids);
-    return status == QD_OK ? QD_EXIT_OK : qd_command_fail(command, status, err);
+    int exit_code = status == QD_OK ? QD_EXIT_OK : qd_command_fail(command, status, err);
+    return qd_session_close(command, instance, exit_code);
 }
 
 const struct qd_command qd_command_generate = {

@@ -1,6 +1,7 @@
 /* qdyno: picks the command, parses its options, maps its outcome to an exit code. */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "harness/cli/commands.h"
 #include "harness/cli/stream.h"
@@ -9,8 +10,9 @@
 #include "kernels/device.h"
 
 static const struct qd_command *const commands[] = {
-    &qd_command_run,  &qd_command_sweep,    &qd_command_report, &qd_command_sched, &qd_command_generate,
-    &qd_command_eval, &qd_command_tokenize, &qd_command_doctor,
+    &qd_command_run,      &qd_command_sweep, &qd_command_report,   &qd_command_sched,
+    &qd_command_generate, &qd_command_eval,  &qd_command_tokenize, &qd_command_kernels,
+    &qd_command_doctor,
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
@@ -62,12 +64,14 @@ static int pick(int argc, char **argv)
     return QD_EXIT_USAGE;
 }
 
-/* What was printed but did not arrive (a full disk) turns success into an error. */
+/* What was printed but did not arrive (a full disk) turns success into an error. After a failed rank nothing
+ * that is registered for the end runs: it could wait for what the rank, or its device, hangs in. */
 int main(int argc, char **argv)
 {
     int exit_code = pick(argc, argv);
     char err[QD_ERR_LEN];
     qd_status status = qd_stream_flush(stdout, err, sizeof err);
+    if (exit_code == QD_EXIT_PARTIAL) _exit(exit_code);
     if (exit_code != QD_EXIT_OK || status == QD_OK) return exit_code;
     fprintf(stderr, "qdyno: %s\n", err);
     return qd_exit_code(status);

@@ -33,21 +33,24 @@ static const struct option_row option_rows[] = {
      "model directory (Hugging Face files), or a preset with --load-format dummy", "none"},
     {"load-format", NULL, QD_GROUP_MODEL, OPTION_TEXT, AT(load_format), 0, 0, "auto|dummy", NULL,
      "dummy: random weights, no files read but config.json", NULL},
-    {"device", NULL, QD_GROUP_MODEL, OPTION_TEXT, AT(device), 0, 0, "cpu|emu|cuda|null", NULL,
+    {"device", NULL, QD_GROUP_MODEL | QD_GROUP_KERNELS, OPTION_TEXT, AT(device), 0, 0, "cpu|emu|cuda|null",
+     NULL,
      "cpu, cuda: real inference; emu: the CUDA code on emulated GPUs; null: scheduling only", NULL},
-    {"cpu-isa", NULL, QD_GROUP_MODEL, OPTION_TEXT, AT(cpu_isa), 0, 0, "auto|portable|avx2", NULL,
-     "instruction set of the cpu device", NULL},
-    {"numerics", NULL, QD_GROUP_MODEL, OPTION_TEXT, AT(numerics), 0, 0, "fused|hf", NULL,
+    {"cpu-isa", NULL, QD_GROUP_MODEL | QD_GROUP_KERNELS, OPTION_TEXT, AT(cpu_isa), 0, 0, "auto|portable|avx2",
+     NULL, "instruction set of the cpu device", NULL},
+    {"numerics", NULL, QD_GROUP_MODEL | QD_GROUP_KERNELS, OPTION_TEXT, AT(numerics), 0, 0, "fused|hf", NULL,
      "hf: round to bf16 wherever Hugging Face does", NULL},
-    {"seed", NULL, QD_GROUP_MODEL, OPTION_INT, AT(seed), 0, TWO_POW_53, NULL, "N",
+    {"seed", NULL, QD_GROUP_MODEL | QD_GROUP_KERNELS, OPTION_INT, AT(seed), 0, TWO_POW_53, NULL, "N",
      "seed of prompts, sampling and dummy weights", NULL},
 
     {"tensor-parallel-size", "tp", QD_GROUP_PARALLEL, OPTION_INT, AT(tp), 1, 8, NULL, "N",
      "ranks of one replica: 1, 2, 4 or 8", NULL},
     {"data-parallel-size", "dp", QD_GROUP_PARALLEL, OPTION_INT, AT(dp), 1, 64, NULL, "N",
      "independent replicas", NULL},
-    {"threads", NULL, QD_GROUP_PARALLEL, OPTION_INT, AT(threads), 0, 1024, NULL, "N",
+    {"threads", NULL, QD_GROUP_PARALLEL | QD_GROUP_KERNELS, OPTION_INT, AT(threads), 0, 1024, NULL, "N",
      "cores of the process, divided over all ranks", "all cores"},
+    {"ranks-per-gpu", NULL, QD_GROUP_PARALLEL, OPTION_INT, AT(ranks_per_gpu), 1, 64, NULL, "N",
+     "ranks that share a GPU, for trying TP and DP out: not comparable (cuda, emu)", NULL},
 
     {"router", NULL, QD_GROUP_PARALLEL, OPTION_TEXT, AT(router), 0, 0, "round-robin|least-loaded|vllm|vllm-0.9.1",
      NULL, "which replica a request goes to", NULL},
@@ -70,14 +73,20 @@ static const struct option_row option_rows[] = {
      "launch every step op by op, never as a recorded graph (cuda, emu)", NULL},
     {"batch-invariant", NULL, QD_GROUP_ENGINE, OPTION_FLAG, AT(batch_invariant), 0, 0, NULL, NULL,
      "a request's bits do not depend on its batch (cuda, emu; cpu: always)", NULL},
+    {"collectives", NULL, QD_GROUP_ENGINE, OPTION_TEXT, AT(collectives), 0, 0, "auto|own|nccl", NULL,
+     "how ranks add up (cuda, emu): own kernels, NCCL, or by size and by what is there", NULL},
     {"enable-prefix-caching", NULL, QD_GROUP_ENGINE, OPTION_FLAG, AT(enable_prefix_caching), 0, 0, NULL, NULL,
      "share KV pages of equal beginnings between requests", NULL},
     {"async-scheduling", NULL, QD_GROUP_ENGINE, OPTION_FLAG, AT(async_scheduling), 0, 0, NULL, NULL,
      "schedule the next step while the device runs one", NULL},
     {"long-prefill-token-threshold", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(long_prefill_token_threshold), 0,
      1 << 24, NULL, "N", "the most tokens of one request in a step; 0: no limit but the budget", NULL},
+    {"device-timing", NULL, QD_GROUP_ENGINE, OPTION_FLAG, AT(device_timing), 0, 0, NULL, NULL,
+     "time every op of a step on the device, in graphs too (cuda, emu)", NULL},
     {"null-step-us", NULL, QD_GROUP_ENGINE, OPTION_REAL, AT(null_step_us), 0, 1e9, NULL, "US",
      "virtual duration of a step on the null device", NULL},
+    {"watchdog-timeout-s", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(watchdog_timeout_s), 0, 1 << 24, NULL, "N",
+     "seconds after which a step, or a rank opening its device, hangs; 0: never", "60 on cuda, else 0"},
 
     {"temperature", NULL, QD_GROUP_SAMPLING, OPTION_REAL, AT(temperature), 0, 100, NULL, "T", "0: greedy",
      NULL},
@@ -185,6 +194,26 @@ static const struct option_row option_rows[] = {
 
     {"matrix", NULL, QD_GROUP_REPORT, OPTION_TEXT, AT(matrix), 0, 0, NULL, "tp=1,2;dp=1,2;budget=64,256",
      "the cells that were to be measured", "inferred"},
+
+    {"model", "m", QD_GROUP_KERNELS, OPTION_TEXT, AT(model), 0, 0, NULL, "PRESET|DIR",
+     "whose shapes; only config.json is read", "8B"},
+    {"op", NULL, QD_GROUP_KERNELS, OPTION_TEXT, AT(op), 0, 0, NULL, "LIST",
+     "ops by name, of a kind (gemm_nt, attention), or all", NULL},
+    {"tensor-parallel-size", "tp", QD_GROUP_KERNELS, OPTION_TEXT, AT(tp_list), 0, 0, NULL, "LIST",
+     "shapes of one rank; collectives run on all of them", NULL},
+    {"tokens", NULL, QD_GROUP_KERNELS, OPTION_TEXT, AT(tokens_list), 0, 0, NULL, "LIST",
+     "tokens of the step: 1,16, 1-256*2", NULL},
+    {"context", NULL, QD_GROUP_KERNELS, OPTION_TEXT, AT(context_list), 0, 0, NULL, "LIST",
+     "attention: keys of every sequence before the step", NULL},
+    {"repeat", NULL, QD_GROUP_KERNELS, OPTION_INT, AT(repeat), 1, 1000, NULL, "N", "samples of a time", NULL},
+    {"cache", NULL, QD_GROUP_KERNELS, OPTION_TEXT, AT(cache), 0, 0, "cold|warm", NULL,
+     "cold: operands rotate over three times the last cache", NULL},
+    {"machine", NULL, QD_GROUP_KERNELS, OPTION_TEXT, AT(machine), 0, 0, NULL, "NAME|FILE",
+     "floors of H100-SXM, A100-80G, L40S, RTX-4090, a profile, or this (cpu)", "this on cpu, else H100-SXM"},
+    {"format", NULL, QD_GROUP_KERNELS, OPTION_TEXT, AT(format), 0, 0, "table|csv|json", NULL,
+     "of the rows", NULL},
+    {"output", "o", QD_GROUP_KERNELS, OPTION_TEXT, AT(output), 0, 0, NULL, "FILE", "write there",
+     "standard output"},
 };
 
 enum { N_OPTIONS = sizeof option_rows / sizeof option_rows[0] };
@@ -195,10 +224,13 @@ static const struct qd_options option_defaults = {
     .device = "cpu",
     .cpu_isa = "auto",
     .numerics = "fused",
+    .collectives = "auto",
     .tp = 1,
     .dp = 1,
+    .ranks_per_gpu = 1,
     .router = "round-robin",
     .memory_utilization = 0.9,
+    .watchdog_timeout_s = -1,
     .top_p = 1.0,
     .dataset_name = "random",
     .trace_columns = "auto",
@@ -215,6 +247,13 @@ static const struct qd_options option_defaults = {
     .running = "1,16,64,256,1024,4096",
     .waiting = "0",
     .steps = 1000,
+    .op = "all",
+    .tp_list = "1",
+    .tokens_list = "1,16,256",
+    .context_list = "1024",
+    .repeat = 15,
+    .cache = "cold",
+    .format = "table",
 };
 
 static const struct option_row *find_row(unsigned groups, const char *name, size_t len)
@@ -372,9 +411,20 @@ static qd_status options_check(const struct qd_command *command, const struct qd
     if (o->num_gpu_blocks > 0 && o->kv_cache_bytes > 0)
         return qd_fail(QD_ERR_INPUT, err, errlen,
                        "--num-gpu-blocks-override and --kv-cache-memory-bytes both size the KV pool");
+    bool has_collectives = strcmp(o->device, "cuda") == 0 || strcmp(o->device, "emu") == 0;
+    if (strcmp(o->collectives, "auto") != 0 && !has_collectives)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--collectives %s is of --device cuda and emu", o->collectives);
+    if (strcmp(o->collectives, "nccl") == 0 && o->batch_invariant)
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "--collectives nccl and --batch-invariant exclude each other: NCCL's sums depend on sizes");
+    if (strcmp(o->collectives, "nccl") == 0 && o->ranks_per_gpu > 1)
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "--collectives nccl and --ranks-per-gpu exclude each other: NCCL takes one rank a GPU");
     if (o->variant != NULL) QD_TRY(qd_variant_check("--variant", o->variant, err, errlen));
     if (o->probe && strcmp(o->device, "cpu") != 0)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--probe is of --device cpu");
+    if (o->ranks_per_gpu > 1 && strcmp(o->device, "cuda") != 0 && strcmp(o->device, "emu") != 0)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--ranks-per-gpu is of --device cuda and emu");
     if (o->resume && o->experiment == NULL)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--resume needs --experiment");
     return QD_OK;

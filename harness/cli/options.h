@@ -39,6 +39,7 @@ enum qd_option_group {
     QD_GROUP_CHAT = 1 << 12,
     QD_GROUP_DRY_RUN = 1 << 13,
     QD_GROUP_SCHED = 1 << 14,
+    QD_GROUP_KERNELS = 1 << 15,
 };
 
 enum { QD_MAX_OPTIONS = 96 };
@@ -65,12 +66,16 @@ struct qd_options {
     /* parallel */
     int64_t tp, dp;
     int64_t threads; /* 0: all cores */
+    int64_t ranks_per_gpu;
     const char *router; /* qd_router_policy_name */
     /* engine; 0: the default of the device */
     int64_t budget, max_num_seqs, max_model_len, num_gpu_blocks, kv_cache_bytes, memory_limit;
     double memory_utilization;
     double null_step_us;
+    bool device_timing;
+    int64_t watchdog_timeout_s; /* 0: off; -1: the default of the device */
     bool enforce_eager, batch_invariant, enable_prefix_caching, async_scheduling;
+    const char *collectives; /* auto | own | nccl */
     int64_t long_prefill_token_threshold;
     /* sampling */
     double temperature, top_p;
@@ -116,6 +121,13 @@ struct qd_options {
     int64_t steps;
     /* report */
     const char *matrix;
+    /* kernels; lists and ranges as texts */
+    const char *op, *tp_list, *tokens_list, *context_list;
+    int64_t repeat;
+    const char *cache;   /* cold | warm */
+    const char *machine; /* NULL: the device's default */
+    const char *format;  /* table | csv | json */
+    const char *output;
     int n_given;
     struct qd_given_option given[QD_MAX_OPTIONS];
     int n_positional;

@@ -146,6 +146,7 @@ static void describe(struct run *run)
         .burstiness = o->burstiness,
         .tp = (int)o->tp,
         .dp = (int)o->dp,
+        .ranks_per_gpu = (int)o->ranks_per_gpu,
         .n_threads = plan->n_threads > 0 ? plan->n_threads : machine.n_cores,
         .router = o->router,
         .max_num_batched_tokens = plan->limits.max_tokens,
@@ -317,7 +318,7 @@ static int run_run(const struct qd_command *command, const struct qd_options *op
     struct run run = {.options = options, .interrupted = qd_interrupt_install()};
     qd_status status = run_all(&run, err, sizeof err);
     int exit_code = status == QD_OK ? finish_run(&run) : qd_command_fail(command, status, err);
-    qd_instance_close(run.instance);
+    exit_code = qd_session_close(command, run.instance, exit_code);
     qd_tokenizer_free(run.tokenizer);
     qd_records_free(run.records, run.workload.n);
     qd_workload_free(&run.workload);

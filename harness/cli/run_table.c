@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 
+#include "harness/result/device_use.h"
 #include "harness/result/marks.h"
 
 static void print_latency(FILE *out, const char *name, const struct qd_distribution *d)
@@ -16,6 +17,27 @@ static void print_marks(FILE *out, uint32_t marks)
 {
     for (uint32_t mark = 1; mark != 0; mark <<= 1)
         if ((marks & mark) != 0 && qd_mark_text(mark) != NULL) fprintf(out, "  mark: %s\n", qd_mark_text(mark));
+}
+
+/* Nothing for a device that has no graphs and measures no time. */
+static void print_device(FILE *out, const struct qd_run_result *run)
+{
+    struct qd_device_use use = qd_device_use_of(run->replicas, run->dp);
+    const struct qd_device_stats *total = &use.total;
+    if (total->n_graphs > 0)
+        fprintf(out,
+                "  graphs         %.1f %% of steps replayed, %.1f %% of tokens; padding %.1f %% of what they "
+                "computed\n",
+                100 * use.hit_rate_steps, 100 * use.hit_rate_tokens, 100 * use.padding_share);
+    if (total->span_ns > 0)
+        fprintf(out, "  device         %.3f s of steps%s\n", (double)total->span_ns / 1e9 / run->dp,
+                run->dp > 1 ? " (mean over replicas)" : "");
+    if (total->n_timed_steps == 0) return;
+    fprintf(out, "  device time   ");
+    for (int i = 0; i < QD_N_SEGMENTS; i++)
+        fprintf(out, "%s %s %.1f %%", i > 0 ? "," : "", qd_segment_name((enum qd_segment)i),
+                100 * (double)total->segment_ns[i] / (double)total->timed_span_ns);
+    fprintf(out, "; unexplained %.2f %%\n", 100 * use.unexplained_share);
 }
 
 void qd_run_table_print(const struct qd_run_result *run, FILE *out)
@@ -45,5 +67,6 @@ void qd_run_table_print(const struct qd_run_result *run, FILE *out)
     fprintf(out, "  steps          %" PRIu64 ", %" PRIu64 " preemptions\n", n_steps, n_preemptions);
     if (run->prefix_caching)
         fprintf(out, "  prefix cache   %" PRIu64 " of %" PRIu64 " prompt tokens hit\n", n_hit, n_query);
+    print_device(out, run);
     print_marks(out, run->marks);
 }

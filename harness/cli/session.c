@@ -5,8 +5,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "harness/cli/commands.h"
 #include "harness/cli/progress.h"
 #include "kernels/cpu/host/isa.h"
+
+enum { DEFAULT_WATCHDOG_S = 60 };
 
 void qd_session_say(const char *format, ...)
 {
@@ -29,6 +32,20 @@ const char *qd_session_isa(const struct qd_options *options)
     char why[QD_ERR_LEN];
     if (strcmp(options->device, "cpu") != 0) return NULL;
     return qd_cpu_isa_select(options->cpu_isa, &kernels, why, sizeof why) == QD_OK ? kernels->isa : NULL;
+}
+
+/* A step on a processor takes what it takes; one on a GPU takes seconds at most. */
+static int64_t watchdog_ns(const struct qd_options *options)
+{
+    int64_t seconds = options->watchdog_timeout_s;
+    if (seconds < 0) seconds = strcmp(options->device, "cuda") == 0 ? DEFAULT_WATCHDOG_S : 0;
+    return seconds * 1000000000;
+}
+
+static enum qd_collectives collectives(const struct qd_options *options)
+{
+    if (strcmp(options->collectives, "own") == 0) return QD_COLLECTIVES_OWN;
+    return strcmp(options->collectives, "nccl") == 0 ? QD_COLLECTIVES_NCCL : QD_COLLECTIVES_AUTO;
 }
 
 static enum qd_router_policy router_of(const char *name)
@@ -59,11 +76,15 @@ struct qd_instance_options qd_session_instance_options(const struct qd_options *
         .memory_utilization = options->memory_utilization,
         .enforce_eager = options->enforce_eager,
         .batch_invariant = options->batch_invariant,
+        .device_timing = options->device_timing,
+        .collectives = collectives(options),
+        .ranks_per_gpu = (int)options->ranks_per_gpu,
         .prefix_caching = options->enable_prefix_caching,
         .router = router_of(options->router),
         .async_scheduling = options->async_scheduling,
         .long_prefill_token_threshold = options->long_prefill_token_threshold,
         .null_step_ns = (int64_t)(options->null_step_us * 1e3),
+        .watchdog_ns = watchdog_ns(options),
         .max_requests = 16,
     };
 }
@@ -83,6 +104,17 @@ static void say_plan(const struct qd_instance_plan *plan)
                    plan->limits.max_seqs, plan->lowered_seqs ? " (lowered to the budget)" : "",
                    plan->max_model_len, plan->shrunk_model_len ? " (shrunk to the pool)" : "", plan->n_kv_blocks,
                    plan->shrunk_pool ? " (shrunk to the memory)" : "");
+}
+
+/* Replicas on like GPUs say the same: once is enough. */
+static void say_notes(const qd_instance_t *instance)
+{
+    const char *last = "";
+    for (int replica = 0; replica < qd_instance_get_plan(instance)->dp; replica++) {
+        const char *note = qd_instance_note(instance, replica);
+        if (strcmp(note, last) != 0) qd_session_say("%s", note);
+        last = note;
+    }
 }
 
 /* Bytes over time; bytes per nanosecond are GB/s. */
@@ -109,6 +141,21 @@ static void say_load(const struct qd_load_stats *load)
         qd_session_say("%" PRIu64 " weights are too large for bf16 and became infinite", load->n_overflowed);
 }
 
+/* Replicas record one after the other. */
+static void say_graphs(qd_instance_t *instance)
+{
+    struct qd_device_stats sum = {0};
+    double seconds = 0;
+    for (int r = 0; r < qd_instance_get_plan(instance)->dp; r++) {
+        struct qd_device_stats stats = qd_group_get_stats(qd_instance_group(instance, r));
+        qd_device_stats_add(&sum, &stats);
+        seconds += (double)stats.capture_ns * 1e-9;
+    }
+    if (sum.n_graphs > 0)
+        qd_session_say("graphs: %" PRId32 " recorded in %.2f s, %.3f GiB of rank 0", sum.n_graphs, seconds,
+                       (double)sum.graph_bytes / 1073741824.0);
+}
+
 qd_status qd_session_open(const struct qd_instance_options *options, qd_instance_t **out, char *err,
                           size_t errlen)
 {
@@ -122,8 +169,23 @@ qd_status qd_session_open(const struct qd_instance_options *options, qd_instance
     if (status != QD_OK) return status;
     struct qd_load_stats load = qd_instance_load_stats(*out);
     say_plan(qd_instance_get_plan(*out));
+    say_notes(*out);
     say_load(&load);
+    say_graphs(*out);
     return QD_OK;
+}
+
+int qd_session_close(const struct qd_command *command, qd_instance_t *instance, int exit_code)
+{
+    char err[QD_ERR_LEN] = "";
+    if (instance == NULL) return exit_code;
+    qd_status status = qd_instance_end(instance, err, sizeof err);
+    if (status != QD_OK) {
+        int failed = qd_command_fail(command, status, err);
+        if (exit_code == QD_EXIT_OK) exit_code = failed;
+    }
+    qd_instance_close(instance);
+    return exit_code;
 }
 
 qd_status qd_session_tokenizer(const struct qd_options *options, qd_tokenizer_t **out, char *err, size_t errlen)

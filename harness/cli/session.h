@@ -13,6 +13,10 @@ struct qd_instance_options qd_session_instance_options(const struct qd_options *
 qd_status qd_session_open(const struct qd_instance_options *options, qd_instance_t **out, char *err,
                           size_t errlen);
 
+/* Closes the instance (NULL: there is none). A rank that does not end is said on standard error and turns
+ * success into QD_EXIT_PARTIAL; returns the exit code. */
+int qd_session_close(const struct qd_command *command, qd_instance_t *instance, int exit_code);
+
 /* The tokenizer of --model; QD_ERR_NOT_FOUND when --model is a preset or has no tokenizer.json. */
 qd_status qd_session_tokenizer(const struct qd_options *options, qd_tokenizer_t **out, char *err,
                                size_t errlen);

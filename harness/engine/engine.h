@@ -79,6 +79,7 @@ struct qd_replica_stats {
     int32_t peak_running, peak_waiting, peak_kv_blocks;
     int64_t schedule_ns, prepare_ns, launch_ns, wait_ns, output_ns, idle_ns; /* host segments */
     int64_t wall_ns; /* read apart from the segments */
+    struct qd_device_stats device; /* of rank 0; opening's figures stay at a reset */
 };
 
 qd_status qd_engine_open(const struct qd_engine_config *config, qd_engine_t **out, char *err, size_t errlen);

@@ -26,6 +26,7 @@ static qd_status load_model(const struct qd_instance_options *o, qd_instance_t *
         .ops = instance->plan.ops,
         .tp = o->tp,
         .dp = o->dp,
+        .ranks_per_gpu = o->ranks_per_gpu,
         .n_threads = n_readers < MAX_READERS ? n_readers : MAX_READERS,
         .progress = o->progress,
         .progress_arg = o->progress_arg,
@@ -53,6 +54,7 @@ static qd_status open_group(const struct qd_instance_options *o, qd_instance_t *
         .vocab_size = (int32_t)plan->config.vocab_size,
         .program = *program,
         .null_step_ns = o->null_step_ns,
+        .watchdog_ns = o->watchdog_ns,
     };
     return qd_group_open(&config, &instance->groups[replica], err, errlen);
 }
@@ -103,14 +105,24 @@ qd_status qd_instance_open(const struct qd_instance_options *options, qd_instanc
     return QD_OK;
 
 cleanup:
-    qd_instance_close(instance);
+    if (status != QD_ERR_TIMEOUT) qd_instance_close(instance);
     return status;
+}
+
+qd_status qd_instance_end(qd_instance_t *instance, char *err, size_t errlen)
+{
+    qd_engine_close(instance->engine);
+    instance->engine = NULL;
+    for (int replica = 0; replica < instance->plan.dp && instance->groups != NULL; replica++)
+        if (instance->groups[replica] != NULL) QD_TRY(qd_group_end(instance->groups[replica], err, errlen));
+    return QD_OK;
 }
 
 void qd_instance_close(qd_instance_t *instance)
 {
     if (instance == NULL) return;
-    qd_engine_close(instance->engine);
+    char unused[QD_ERR_LEN];
+    if (qd_instance_end(instance, unused, sizeof unused) != QD_OK) return;
     for (int replica = 0; replica < instance->plan.dp; replica++) {
         if (instance->groups != NULL) qd_group_close(instance->groups[replica]);
         if (instance->programs != NULL && instance->programs[replica].user != NULL)
@@ -140,6 +152,11 @@ const struct qd_instance_plan *qd_instance_get_plan(const qd_instance_t *instanc
 const struct qd_model_config *qd_instance_config(const qd_instance_t *instance)
 {
     return &instance->plan.config;
+}
+
+const char *qd_instance_note(const qd_instance_t *instance, int replica)
+{
+    return qd_group_note(instance->groups[replica]);
 }
 
 struct qd_load_stats qd_instance_load_stats(const qd_instance_t *instance)

@@ -25,11 +25,15 @@ struct qd_instance_options {
     size_t kv_cache_bytes;    /* KV pool per rank */
     size_t memory_limit;      /* --memory-limit */
     double memory_utilization; /* (0, 1], always given */
+    bool device_timing;        /* as in qd_device_config, like the next two */
     bool enforce_eager, batch_invariant; /* as in qd_device_config */
+    int ranks_per_gpu;                   /* as in qd_device_config, as the next */
+    enum qd_collectives collectives;
     bool prefix_caching, async_scheduling; /* as in qd_engine_config, as the next */
     int64_t long_prefill_token_threshold;
     enum qd_router_policy router;
     int64_t null_step_ns;
+    int64_t watchdog_ns;      /* as in qd_group_config */
     int32_t max_logit_rows;   /* of a step whose logits are wanted (eval); 0: nobody wants logits */
     size_t max_requests;      /* alive or unpolled at once */
     void (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes); /* of loading; NULL: silent */
@@ -54,7 +58,6 @@ struct qd_instance_plan {
     size_t kv_bytes;                /* of those ranks; imagined pages may saturate it */
     size_t kv_block_bytes;          /* one page over the ranks of a replica */
     /* Of devices with memory of their own; 0 elsewhere. What follows is of the fullest one. */
-    int n_gpus;                     /* over which ranks are dealt */
     int gpu;                        /* index of the fullest */
     size_t graph_bytes;             /* allowance for recorded steps, those ranks */
     size_t collective_bytes;        /* for collectives, those ranks */
@@ -85,15 +88,21 @@ struct qd_device_config qd_instance_device(const struct qd_instance_options *opt
 
 typedef struct qd_instance qd_instance_t;
 
-/* Plans, loads the model, opens dp groups of tp ranks and the engine. On failure nothing is left. */
+/* Plans, loads the model, opens dp groups of tp ranks and the engine. On failure nothing is left, but with
+ * QD_ERR_TIMEOUT: then a rank hangs, and what it may use stays until the process ends. */
 qd_status qd_instance_open(const struct qd_instance_options *options, qd_instance_t **out, char *err,
                            size_t errlen);
-void qd_instance_close(qd_instance_t *instance); /* accepts NULL */
+/* Ends the engine and the ranks. QD_ERR_TIMEOUT when a rank does not end (see qd_group_end): what it may use
+ * then stays, also after qd_instance_close, until the process ends. */
+qd_status qd_instance_end(qd_instance_t *instance, char *err, size_t errlen);
+void qd_instance_close(qd_instance_t *instance); /* ends it first; accepts NULL */
 
 qd_engine_t *qd_instance_engine(qd_instance_t *instance);
 qd_group_t *qd_instance_group(qd_instance_t *instance, int replica); /* only while the engine is idle */
 const struct qd_instance_plan *qd_instance_get_plan(const qd_instance_t *instance);
 const struct qd_model_config *qd_instance_config(const qd_instance_t *instance);
+/* What the devices of a replica do otherwise than expected, in one line; "" when nothing. */
+const char *qd_instance_note(const qd_instance_t *instance, int replica);
 struct qd_load_stats qd_instance_load_stats(const qd_instance_t *instance);
 
 #endif

@@ -184,6 +184,9 @@ struct qd_device_config qd_instance_device(const struct qd_instance_options *opt
         .max_model_len = plan->max_model_len,
         .enforce_eager = options->enforce_eager,
         .batch_invariant = options->batch_invariant,
+        .device_timing = options->device_timing,
+        .collectives = options->collectives,
+        .ranks_per_gpu = options->ranks_per_gpu,
     };
 }
 
@@ -199,17 +202,18 @@ static size_t usable_of(size_t bytes, double utilization)
 static qd_status plan_device_memory(const struct qd_instance_options *o, struct qd_instance_plan *plan,
                                     int *tier, char *err, size_t errlen)
 {
-    int n_ranks = plan->tp * plan->dp;
+    int n_ranks = plan->tp * plan->dp, per_gpu = o->ranks_per_gpu > 1 ? o->ranks_per_gpu : 1;
     size_t least = SIZE_MAX;
-    struct qd_device_memory device = {.n_devices = n_ranks};
-    for (int rank = 0; rank < n_ranks && rank < device.n_devices; rank++) {
-        QD_TRY(plan->ops->memory(rank, &device, err, errlen));
+    struct qd_device_config config = qd_instance_device(o, plan, 0);
+    for (; config.first_rank < n_ranks; config.first_rank += per_gpu) {
+        struct qd_device_memory device;
+        QD_TRY(plan->ops->memory(&config, &device, err, errlen));
         size_t usable = usable_of(device.total_bytes, o->memory_utilization);
         size_t taken = device.total_bytes - device.free_bytes, rest = usable > taken ? usable - taken : 0;
         if (memory_tier(&device) > *tier) *tier = memory_tier(&device);
-        if (rank > 0 && rest >= least) continue;
+        if (config.first_rank > 0 && rest >= least) continue;
         least = rest;
-        plan->gpu = rank;
+        plan->gpu = config.first_rank / per_gpu;
         plan->taken_bytes = taken;
         plan->memory = (struct qd_memory_limit){device.total_bytes, QD_MEMORY_DEVICE};
     }
@@ -217,8 +221,7 @@ static qd_status plan_device_memory(const struct qd_instance_options *o, struct 
         plan->taken_bytes = 0;
         plan->memory = (struct qd_memory_limit){o->memory_limit, QD_MEMORY_OPTION};
     }
-    plan->n_gpus = device.n_devices;
-    plan->n_sharing = (int)qd_div_up(n_ranks, device.n_devices);
+    plan->n_sharing = n_ranks < per_gpu ? n_ranks : per_gpu;
     return QD_OK;
 }
 
@@ -266,13 +269,8 @@ static bool count_weights(const struct qd_instance_plan *plan, size_t *out)
     if (!qd_device_has_copies(plan->ops))
         return qd_size_mul(plan->need.weight_bytes, (size_t)plan->tp, out) &&
                qd_size_add(*out, plan->need.embedding_bytes, out);
-    bool has_store[QD_MAX_TP] = {false};
-    int n_ranks = plan->tp * plan->dp, n_stores = 0;
-    for (int rank = 0; rank < n_ranks && plan->n_gpus > 0; rank += plan->n_gpus) {
-        n_stores += !has_store[rank % plan->tp];
-        has_store[rank % plan->tp] = true;
-    }
-    if (plan->n_gpus == 0) n_stores = n_ranks; /* emulated GPUs are all in the host's memory */
+    int n_stores = plan->tp * plan->dp; /* emulated GPUs are all in the host's memory */
+    if (plan->ops->memory != NULL) n_stores = plan->n_sharing < plan->tp ? plan->n_sharing : plan->tp;
     size_t of_rank;
     return qd_size_add(plan->need.weight_bytes, plan->need.embedding_bytes, &of_rank) &&
            qd_size_mul(of_rank, (size_t)n_stores, out);

@@ -32,6 +32,7 @@ struct qd_replica {
 
     struct qd_replica_stats stats; /* written by the thread, read by others while it is parked */
     int64_t wall_begin_ns;
+    struct qd_device_stats device_before; /* at the last reset */
     int64_t stamp_ns; /* end of the last segment, where the next begins */
 
     char failure[QD_ERR_LEN]; /* written once, before `dead` */
@@ -431,6 +432,8 @@ struct qd_replica_stats qd_replica_get_stats(qd_replica_t *replica)
     struct qd_replica_stats stats = replica->stats;
     stats.idle_ns += qd_clock_now_ns() - replica->inbox.idle_begin_ns;
     stats.wall_ns = qd_clock_now_ns() - replica->wall_begin_ns;
+    struct qd_device_stats device = qd_group_get_stats(replica->config.group);
+    stats.device = qd_device_stats_since(&device, &replica->device_before);
     qd_inbox_unlock(&replica->inbox);
     return stats;
 }
@@ -439,6 +442,7 @@ void qd_replica_reset_stats(qd_replica_t *replica)
 {
     qd_inbox_lock_parked(&replica->inbox);
     replica->stats = (struct qd_replica_stats){0};
+    replica->device_before = qd_group_get_stats(replica->config.group);
     replica->wall_begin_ns = replica->inbox.idle_begin_ns = qd_clock_now_ns();
     qd_inbox_unlock(&replica->inbox);
 }

@@ -15,7 +15,10 @@ enum qd_comparison qd_compare_values(const struct qd_metric_value *a, const stru
 /* Whether a's median is better than b's. */
 bool qd_is_better(enum qd_metric metric, const struct qd_cell *a, const struct qd_cell *b);
 
-/* Measured, and allowed to carry a TP or DP conclusion (not more ranks than cores). */
+/* Ranks took turns on a core or a GPU. */
+enum { QD_MARKS_SHARED = QD_MARK_MORE_RANKS_THAN_CORES | QD_MARK_SHARED_GPUS };
+
+/* Measured, and allowed to carry a TP or DP conclusion (no shared cores or GPUs). */
 bool qd_is_candidate(const struct qd_cell *cell, enum qd_metric metric);
 
 /* Whether any cell measured the metric. */

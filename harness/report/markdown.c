@@ -154,10 +154,10 @@ static void print_certainty(const struct qd_report_data *data, enum qd_metric me
 
 static void print_marked_note(const struct qd_report_data *data, FILE *out)
 {
-    size_t n = qd_count_marked(data, QD_MARK_MORE_RANKS_THAN_CORES);
+    size_t n = qd_count_marked(data, QD_MARKS_SHARED);
     if (n == 0) return;
     fprintf(out,
-            "%zu measured %s more ranks than cores: shown in the results, but left out of the best "
+            "%zu measured %s more ranks than cores or GPUs: shown in the results, but left out of the best "
             "configurations, of the comparison of DP with TP and of the recommendations.\n\n",
             n, n == 1 ? "cell has" : "cells have");
 }

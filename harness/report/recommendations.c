@@ -97,7 +97,7 @@ static void recommend_budget(const struct qd_report_data *data, FILE *out)
 /* What to do about what weakens the data. */
 static void recommend_measurement(const struct qd_report_data *data, FILE *out)
 {
-    size_t n_ranks = qd_count_marked(data, QD_MARK_MORE_RANKS_THAN_CORES);
+    size_t n_ranks = qd_count_marked(data, QD_MARKS_SHARED);
     size_t n_shared = qd_count_marked(data, QD_MARK_SHARED_MACHINE | QD_MARK_STEAL_TIME);
     size_t n_missing = data->n_expected - data->n_expected_ok;
     if (!qd_has_repeats(data))
@@ -110,9 +110,8 @@ static void recommend_measurement(const struct qd_report_data *data, FILE *out)
                 n_shared);
     if (n_ranks > 0)
         fprintf(out,
-                "- **Nothing is recommended about %zu cells with more ranks than cores**: their ranks took "
-                "turns on "
-                "the same cores, so they say nothing about TP or DP.\n",
+                "- **Nothing is recommended about %zu cells with more ranks than cores or GPUs**: their "
+                "ranks took turns on the same ones, so they say nothing about TP or DP.\n",
                 n_ranks);
     if (n_missing > 0)
         fprintf(out, "- **Nothing is recommended about the %zu missing cells**: they were not measured.\n",

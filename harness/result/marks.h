@@ -11,7 +11,8 @@
     X(QD_MARK_FAILED_REQUESTS, 1, "requests failed: numbers are over the completed ones")                    \
     X(QD_MARK_SHARED_MACHINE, 2, "shared machine: other processes took more than 5 % of the cores")          \
     X(QD_MARK_STEAL_TIME, 3, "steal time: the hypervisor took more than 2 % of the cores")                   \
-    X(QD_MARK_UNKNOWN, 4, "a mark this version does not know: see the run's file")
+    X(QD_MARK_SHARED_GPUS, 4, "ranks shared a GPU: not comparable")                                          \
+    X(QD_MARK_UNKNOWN, 5, "a mark this version does not know: see the run's file")
 
 enum {
 #define QD_MARK_ENUM(name, bit, text) name = 1 << bit,

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "harness/result/device_use.h"
 #include "harness/result/files.h"
 #include "harness/result/marks.h"
 
@@ -19,6 +20,7 @@ uint32_t qd_run_result_find_marks(const struct qd_run_result *run)
 {
     uint32_t marks = qd_machine_marks(&run->machine, &run->load_before, &run->load_after, run->tp * run->dp);
     if (run->metrics.n_failed > 0) marks |= QD_MARK_FAILED_REQUESTS;
+    if (run->ranks_per_gpu > 1 && run->tp * run->dp > 1) marks |= QD_MARK_SHARED_GPUS;
     return marks;
 }
 
@@ -134,6 +136,7 @@ static void put_origin(cJSON *o, const struct qd_run_result *run, bool *ok)
     qd_json_put_text(device, "isa", run->device_isa, ok);
     qd_json_put_text(device, "numerics", run->numerics, ok);
     qd_json_put_int(device, "n_threads", run->n_threads, ok);
+    qd_json_put_int(device, "ranks_per_gpu", run->ranks_per_gpu, ok);
     if (run->probed_read_gbps > 0)
         qd_json_put_number(device, "probed_read_gbps", run->probed_read_gbps, ok);
     else
@@ -205,6 +208,7 @@ static void put_replica(cJSON *array, const struct qd_replica_stats *s, int64_t 
     qd_json_put_int(o, "output_ns", s->output_ns, ok);
     qd_json_put_int(o, "idle_ns", s->idle_ns, ok);
     qd_json_put_int(o, "wall_ns", s->wall_ns, ok);
+    qd_device_stats_put(o, &s->device, ok);
 }
 
 cJSON *qd_run_result_to_json(const struct qd_run_result *run)
@@ -225,6 +229,8 @@ cJSON *qd_run_result_to_json(const struct qd_run_result *run)
     qd_json_put_int(own, "hit_tokens", (int64_t)n_hit_tokens, &ok);
     double imbalance = qd_replica_imbalance(run->replicas, run->dp);
     qd_json_put_number(own, "imbalance", imbalance, &ok);
+    struct qd_device_use use = qd_device_use_of(run->replicas, run->dp);
+    qd_device_use_put(own, &use, &ok);
     cJSON *replicas = qd_json_put_array(own, "replicas", &ok);
     for (int i = 0; i < run->dp; i++)
         put_replica(replicas, &run->replicas[i], run->n_kv_blocks, &ok);

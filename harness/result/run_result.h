@@ -37,6 +37,7 @@ struct qd_run_result {
 
     /* the configuration, after every default and shrinking */
     int tp, dp, n_threads;
+    int ranks_per_gpu; /* 1 also where there are no GPUs */
     const char *router;
     int64_t max_num_batched_tokens, max_num_seqs, max_model_len, n_kv_blocks;
     bool prefix_caching, async_scheduling;

@@ -28,17 +28,38 @@ static qd_status enable_peer(struct qd_cuda *cuda, int peer_gpu, char *err, size
     return qd_cuda_check(error, "cudaDeviceEnablePeerAccess", __FILE__, __LINE__, err, errlen);
 }
 
-/* A GPU of fewer SMs than a meeting has blocks (each may take a whole SM) would wait for blocks that never
- * start. Emulated blocks all run, whatever number of SMs the emulator reports. */
-static qd_status check_residency(const struct qd_cuda *cuda, char *err, size_t errlen)
+/* An SM for every block that waits (each may take a whole one): those of all ranks that share a GPU. */
+static qd_status choose_blocks(struct qd_cuda *cuda, char *err, size_t errlen)
 {
-#ifndef QD_EMU
-    if (cuda->bootstrap.world > 1 && cuda->size.n_sms < QD_CUDA_PEER_BLOCKS)
-        return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "%d ranks need GPUs of %d SMs: one has %d",
-                       cuda->bootstrap.world, QD_CUDA_PEER_BLOCKS, cuda->size.n_sms);
-#else
-    (void)cuda, (void)err, (void)errlen;
-#endif
+    int per_gpu = cuda->config.ranks_per_gpu > 0 ? cuda->config.ranks_per_gpu : 1;
+    cuda->peers.n_blocks = least(QD_CUDA_PEER_BLOCKS, cuda->size.n_sms / per_gpu);
+    if (cuda->bootstrap.world > 1 && cuda->peers.n_blocks < 1)
+        return qd_fail(QD_ERR_ENVIRONMENT, err, errlen,
+                       "%d ranks on a GPU of %d SMs: each needs one to wait on", per_gpu, cuda->size.n_sms);
+    return QD_OK;
+}
+
+/* Largest message, in bytes a rank, that is summed in one shot. Into a rank's links go S * (n - 1) bytes in
+ * one shot, 2 * S * (n - 1) / n in two with a meeting more (about 2 us): with 2 ranks two shots move as much,
+ * with 4 half as much, with 8 a quarter. At 300 to 450 GB/s that pays from some 100 KB on; published figures
+ * cross at 0.5 to 1 MB with 4 ranks and between 0.25 and 0.5 MB with 6 and 8, where vLLM
+ * (csrc/custom_all_reduce.cuh) changes as well. Ranks that share a GPU, and have no links, take the same
+ * ways, to try them out. Not measured here. */
+static const struct {
+    int max_ranks;
+    int64_t one_shot_bytes;
+} SHOTS[] = {{2, INT64_MAX}, {4, 512 << 10}, {QD_CUDA_MAX_RANKS, 256 << 10}};
+
+qd_status qd_cuda_comm_choose_pieces(struct qd_cuda *cuda, int64_t bytes, struct qd_cuda_pieces *out)
+{
+    const void *all[QD_CUDA_MAX_RANKS];
+    int row = 0;
+    *out = (struct qd_cuda_pieces){{NULL}};
+    while (cuda->bootstrap.world > SHOTS[row].max_ranks) row++;
+    if (bytes <= SHOTS[row].one_shot_bytes) return QD_OK;
+    QD_TRY(qd_cuda_memory_of_ranks(cuda, cuda->pieces, all, cuda->text, sizeof cuda->text));
+    for (int rank = 0; rank < cuda->bootstrap.world; rank++)
+        out->of_rank[rank] = (qd_bf16 *)(uintptr_t)all[rank];
     return QD_OK;
 }
 
@@ -48,19 +69,17 @@ qd_status qd_cuda_comm_open(struct qd_cuda *cuda, char *err, size_t errlen)
     struct hello mine = {cuda->gpu, cuda->size}, all[QD_CUDA_MAX_RANKS] = {{0}};
     cuda->peers.rank = b->rank;
     cuda->peers.n_ranks = b->world;
+    char no_peers[QD_ERR_LEN] = "";
+    bool has_peers = true;
     QD_TRY(b->all_gather(b->ctx, b->rank, &mine, sizeof mine, all, err, errlen));
     for (int rank = 0; rank < b->world; rank++) {
         cuda->size.n_sms = least(cuda->size.n_sms, all[rank].size.n_sms);
         cuda->size.shared_bytes = least(cuda->size.shared_bytes, all[rank].size.shared_bytes);
-        if (rank == b->rank) continue;
-        /* Kernels that wait for each other must run at the same time. */
-        if (all[rank].gpu == cuda->gpu)
-            return qd_fail(QD_ERR_ENVIRONMENT, err, errlen,
-                           "%d ranks need a GPU each: ranks %d and %d share GPU %d", b->world, b->rank, rank,
-                           cuda->gpu);
-        QD_TRY(enable_peer(cuda, all[rank].gpu, err, errlen));
+        if (all[rank].gpu == cuda->gpu) continue;
+        has_peers = has_peers && enable_peer(cuda, all[rank].gpu, no_peers, sizeof no_peers) == QD_OK;
     }
-    return check_residency(cuda, err, errlen);
+    QD_TRY(qd_cuda_collectives_open(cuda, has_peers, no_peers, err, errlen));
+    return choose_blocks(cuda, err, errlen);
 }
 
 qd_status qd_cuda_comm_connect(struct qd_cuda *cuda, char *err, size_t errlen)
@@ -85,12 +104,14 @@ static qd_status reduce(struct qd_cuda *cuda, const qd_bf16 *data, int64_t n, qd
     struct qd_cuda_all_reduce_args args = {.n = n, .peers = cuda->peers, .out = out};
     QD_TRY(qd_cuda_memory_of_ranks(cuda, data, parts, err, errlen));
     for (int rank = 0; rank < cuda->bootstrap.world; rank++) args.parts[rank] = parts[rank];
-    return qd_cuda_all_reduce(&args, cuda->stream, err, errlen);
+    QD_TRY(qd_cuda_comm_choose_pieces(cuda, n * (int64_t)sizeof *data, &args.pieces));
+    return qd_cuda_all_reduce(&args, qd_cuda_launch_stream(cuda), err, errlen);
 }
 
 qd_status qd_cuda_comm_meet(struct qd_cuda *cuda)
 {
-    if (cuda->bootstrap.world == 1) return QD_OK;
+    /* NCCL's kernels read no memory but their own rank's. */
+    if (cuda->bootstrap.world == 1 || cuda->config.collectives == QD_COLLECTIVES_NCCL) return QD_OK;
     return reduce(cuda, cuda->reduced, MEETING_VALUES, cuda->reduced + MEETING_VALUES);
 }
 
@@ -101,6 +122,8 @@ qd_status qd_cuda_all_reduce_in_place(void *ctx, const struct qd_all_reduce_args
     char *err = cuda->text;
     const size_t errlen = sizeof cuda->text;
     if (cuda->bootstrap.world == 1) return QD_OK;
+    if (qd_cuda_all_reduce_choose(cuda, (size_t)args->n * sizeof *args->data) == QD_CUDA_ALL_REDUCE_NCCL)
+        return qd_nccl_all_reduce(&cuda->nccl, args->data, args->data, args->n, cuda->stream, err, errlen);
     for (int64_t begin = 0; begin < args->n; begin += QD_CUDA_REDUCE_VALUES) {
         int64_t left = args->n - begin, n = left < QD_CUDA_REDUCE_VALUES ? left : QD_CUDA_REDUCE_VALUES;
         QD_TRY(reduce(cuda, args->data + begin, n, cuda->reduced));
@@ -116,7 +139,7 @@ static qd_status meet_on_host(struct qd_cuda *cuda)
     char *err = cuda->text;
     const size_t errlen = sizeof cuda->text;
     struct qd_bootstrap *b = &cuda->bootstrap;
-    QD_TRY(QD_CUDA(cudaStreamSynchronize(cuda->stream)));
+    QD_TRY(qd_cuda_step_wait(cuda, NULL));
     return b->barrier(b->ctx, b->rank, err, errlen);
 }
 
@@ -126,6 +149,8 @@ qd_status qd_cuda_all_gather(void *ctx, const struct qd_all_gather_args *args)
     char *err = cuda->text;
     const size_t errlen = sizeof cuda->text;
     const void *parts[QD_CUDA_MAX_RANKS];
+    if (cuda->config.collectives == QD_COLLECTIVES_NCCL)
+        return qd_cuda_gather_rows(cuda, args->in, 1, args->bytes, args->out);
     QD_TRY(qd_cuda_memory_of_ranks(cuda, args->in, parts, err, errlen));
     QD_TRY(meet_on_host(cuda));
     for (int rank = 0; rank < cuda->bootstrap.world && args->out != NULL; rank++)

@@ -8,4 +8,7 @@
 extern const struct qd_device_ops qd_emu_ops;         /* in the main binary */
 const struct qd_device_ops *qd_cuda_device_ops(void); /* in the shared object */
 
+/* cuBLASLt on a context's stream, `cuda`'s rival. Not `emu`'s: the real library takes no emulated memory. */
+extern const struct qd_rival_ops qd_cuda_rival;
+
 #endif

@@ -5,8 +5,12 @@
  *     memory.c   allocations, and where the other ranks have theirs
  *     store.c    memory of weights, filled by several threads before ranks open
  *     step.c     a step on its way to fixed device addresses, and its ids on the way back
- *     graph.c    decode steps recorded once for each padded batch and replayed
+ *     graph.c    decode steps recorded for each padded batch when the device is opened, and replayed
+ *     timing.c   what a step takes on the device, and its ops
+ *     measure.c  how long single ops take, and cuBLASLt beside them
+ *     ceilings.c what a GPU reaches, to set them beside
  *     comm.c     how ranks meet, and the collectives that are no part of another op
+ *     collectives.c   own kernels or NCCL: which, and what goes by NCCL
  *     ops.c      the ops of the table over the launchers of kernels.h and attention.h
  *
  * Compiled against CUDA it is the device `cuda`, against the emulator (QD_EMU) the device `emu`.
@@ -15,18 +19,22 @@
 #define QD_KERNELS_CUDA_HOST_H
 
 #include <cuda_runtime.h>
+#include <stdatomic.h>
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/cublaslt.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/nccl.h"
 #include "kernels/device.h"
 
 enum {
     QD_CUDA_MAX_BLOCKS = 32,       /* allocations of one rank */
     QD_CUDA_MAX_GRAPH_BATCH = 512, /* larger decode steps are not recorded: launches no longer matter */
-    QD_CUDA_N_GRAPHS = 3 + QD_CUDA_MAX_GRAPH_BATCH / 8,
+    QD_CUDA_N_GRAPHS = 51,         /* 1, 2, 4, 8, 16 ... 256, 272 ... 512 */
     /* qkv, o and down of a layer: a collective may still read the last o and down */
     QD_CUDA_N_SLICE_BUFFERS = 3,
+    QD_CUDA_STEPS_IN_FLIGHT = 2,
     QD_CUDA_REDUCE_VALUES = 1 << 19, /* an all-reduce goes in pieces of this many bf16: 1 MiB */
 };
 
@@ -58,34 +66,61 @@ struct qd_cuda_step_arrays {
     struct qd_cuda_attention_plan *plan;
 };
 
+/* One of the steps in flight, as the host has it. */
+struct qd_cuda_step_slot {
+    unsigned char *staging;         /* page-locked: parts, step, plan (step_unpack.h) */
+    struct qd_step *launched;       /* the step in staging; counts as launched, padded for a graph */
+    int32_t n_tokens, n_logit_rows; /* without padding */
+    int32_t *host_ids;              /* [max_logit_rows] page-locked */
+    cudaEvent_t begin, end;         /* before the upload, after the copy of ids */
+    int64_t span_ns;                /* between them */
+    bool runs;                      /* on the GPU: it is not only loaded or recorded */
+};
+
 struct qd_cuda_step {
     struct qd_cuda_step_arrays at;
     size_t step_bytes, plan_bytes;          /* of the largest step and plan */
-    unsigned char *staging;                 /* page-locked: parts, step, plan (step_unpack.h) */
-    unsigned char *upload;                  /* its copy in device memory */
-    struct qd_step *launched;               /* the step in staging; counts as launched, padded for a graph */
-    int32_t n_logit_rows;                   /* without padding */
+    struct qd_cuda_step_slot slots[QD_CUDA_STEPS_IN_FLIGHT];
+    struct qd_cuda_step_slot *slot;   /* of the step that is being planned and launched */
+    uint64_t n_submitted, n_finished; /* steps: the oldest unfinished one is in slots[n_finished % 2] */
+    unsigned char *upload;            /* copy of staging in device memory; of one step after the other */
     struct qd_cuda_attention_limits limits; /* grids of this step's attention */
     float *cos, *sin;                       /* [max_model_len][hd/2] */
     bool has_rope;                          /* both are filled */
     int32_t *sampled;                       /* [max_seqs] by slot */
     int32_t *ids;                           /* [max_logit_rows] */
-    int32_t *host_ids;                      /* [max_logit_rows] page-locked */
-    cudaEvent_t done;                       /* after the copy of ids */
 };
 
 /* ---- graph.c ---- */
 
-enum qd_cuda_mode { QD_CUDA_EAGER = 0, QD_CUDA_RECORD, QD_CUDA_REPLAY };
+/* What becomes of the ops of a step: they run, they load their kernels, they are recorded, or are not called.
+ */
+enum qd_cuda_mode { QD_CUDA_EAGER = 0, QD_CUDA_LOAD, QD_CUDA_RECORD, QD_CUDA_REPLAY };
 
 struct qd_cuda_graphs {
     struct {
+        int32_t size;         /* decodes, padding included */
         cudaGraphExec_t exec; /* NULL: not recorded yet */
-        bool has_run; /* op by op with this padding: every kernel is loaded and every shape was accepted */
-    } of[QD_CUDA_N_GRAPHS];
+    } of[QD_CUDA_N_GRAPHS];   /* [n] rising */
+    int n;
     int current; /* index of this step's, or -1 */
-    enum qd_cuda_mode mode;
-    bool recording; /* the stream captures */
+    enum qd_cuda_mode mode;    /* of this step */
+    enum qd_cuda_mode planned; /* of the next step when the warm-up made it */
+    bool recording;            /* the stream captures */
+    int64_t capture_begin_ns;
+    uint64_t bytes_before; /* free on the GPU before the first recording */
+};
+
+/* ---- timing.c ---- */
+
+struct qd_cuda_timing {
+    struct {
+        cudaEvent_t begin, end;
+        enum qd_segment segment;
+        enum qd_segment recorded_segment; /* in a graph: all have the same ops */
+    } * ops;                              /* [max_ops] of the step, with device_timing */
+    int n_ops, max_ops;                   /* max_ops 0: ops are not timed */
+    int n_recorded_ops;
 };
 
 /* ---- the context ---- */
@@ -100,6 +135,11 @@ struct qd_cuda {
     struct qd_cuda_memory memory;
     bool has_peers; /* allocations are exchanged: no more may come */
     struct qd_cuda_peers peers;
+    struct qd_nccl nccl; /* config.collectives says what it is used for, once the context is open */
+    float *gathered;     /* [qd_cuda_gathered_values] what NCCL has gathered */
+    char note[QD_ERR_LEN]; /* as the table's member */
+    _Atomic uint32_t *abandoned;     /* what peers.abandoned points to; written by any thread */
+    _Atomic(const char *) waits_for; /* as the table's member */
     void *sample_scratch[QD_CUDA_MAX_RANKS];
     struct qd_cuda_attention_config attention;
     struct qd_cuda_attention_limits attention_capacity;
@@ -107,18 +147,28 @@ struct qd_cuda {
     float *slices[QD_CUDA_N_SLICE_BUFFERS];
     int n_partials;   /* of this step so far: which slices come next */
     qd_bf16 *reduced; /* [QD_CUDA_REDUCE_VALUES] with several ranks */
+    qd_bf16 *pieces;  /* sums of this rank in two-shot launches; of no size with fewer than 3 ranks */
     struct qd_cuda_step step;
     struct qd_cuda_graphs graphs;
+    struct qd_cuda_timing timing;
+    struct qd_device_stats stats;
+    cudaEvent_t time_begin, time_end; /* NULL until somebody measures */
+    qd_cublaslt_t *cublaslt;          /* likewise */
 };
 
-/* The GPU of a rank by its global index. */
-qd_status qd_cuda_gpu_of_rank(int global_rank, int *gpu, char *err, size_t errlen);
+/* The GPU of a rank of n_ranks by its global index; QD_ERR_ENVIRONMENT when there are too few. */
+qd_status qd_cuda_gpu_of_rank(int global_rank, int n_ranks, int ranks_per_gpu, int *gpu, char *err, size_t errlen);
 extern const struct qd_store_ops qd_cuda_store_ops;
 
 /* Zeroed memory of the current GPU, once `stream` has come so far; page-locked memory of the host. Refusals
  * name the GPU, what was asked for and what is free. Of no context: cudaFree, cudaFreeHost. */
 qd_status qd_cuda_allocate_zeroed(cudaStream_t stream, size_t bytes, void **out, char *err, size_t errlen);
 qd_status qd_cuda_allocate_host(size_t bytes, void **out, char *err, size_t errlen);
+/* Where kernels are launched. */
+static inline cudaStream_t qd_cuda_launch_stream(const struct qd_cuda *cuda)
+{
+    return cuda->graphs.mode == QD_CUDA_LOAD ? QD_CUDA_LOAD_ONLY : cuda->stream;
+}
 
 /* Device memory of `bytes`, zeroed, or page-locked host memory; both until the context closes. */
 qd_status qd_cuda_memory_alloc(struct qd_cuda *cuda, size_t bytes, void **out, char *err, size_t errlen);
@@ -137,32 +187,90 @@ void qd_cuda_memory_free(struct qd_cuda *cuda);
 qd_status qd_cuda_working_memory(const struct qd_device_config *config, struct qd_cuda_gpu_size size,
                                  struct qd_cuda *cuda, size_t *bytes, char *err, size_t errlen);
 
-/* Page-locked memory and the event of steps. */
+/* Page-locked memory and events of steps. */
 qd_status qd_cuda_step_init(struct qd_cuda *cuda, char *err, size_t errlen);
 void qd_cuda_step_free(struct qd_cuda *cuda);
 /* The step's arrays, padded, and the attention plan on their way to the device. */
 qd_status qd_cuda_step_plan(struct qd_cuda *cuda, const struct qd_plan_args *args);
-/* Waits for the stream, with the ids of this step's logit rows. */
+/* Behind the step's last op: its ids come to the host, and the next step may be planned. */
+qd_status qd_cuda_step_submit(struct qd_cuda *cuda);
+/* Waits until the event or, with NULL, the whole stream has come to its end; QD_ERR_RANK when ranks were told
+ * meanwhile or before to wait no more: what their kernels left then is nothing. */
+qd_status qd_cuda_step_wait(struct qd_cuda *cuda, cudaEvent_t event);
+/* Waits for the oldest unfinished step, with the ids of its logit rows; for nothing when it did not run. */
 qd_status qd_cuda_step_finish(struct qd_cuda *cuda, int32_t *ids);
+/* As in the table. */
+bool qd_cuda_step_ended(void *ctx);
 /* Where the array of the launched step (token_source or logit_row) lies in device memory; NULL for NULL. */
 const int32_t *qd_cuda_step_array(const struct qd_cuda *cuda, const int32_t *host);
 
-/* How many steps may ever be recorded under the configuration's limits. */
+/* How many steps are recorded under the configuration's limits. */
 int qd_cuda_graph_count(const struct qd_device_config *config);
+/* The batches to record under the context's limits. */
+void qd_cuda_graph_init(struct qd_cuda *cuda);
+/* As in the table. */
+bool qd_cuda_graph_warm_up_step(void *ctx, int index, struct qd_step *step);
 /* Decides how this step runs; *n_padded is the count of tokens and logit rows to launch. */
 void qd_cuda_graph_choose(struct qd_cuda *cuda, const struct qd_step *step, int32_t *n_padded);
 qd_status qd_cuda_graph_begin(struct qd_cuda *cuda);
 qd_status qd_cuda_graph_end(struct qd_cuda *cuda);
 void qd_cuda_graph_free(struct qd_cuda *cuda);
 
+/* With device_timing: events of ops. */
+qd_status qd_cuda_timing_init(struct qd_cuda *cuda, char *err, size_t errlen);
+void qd_cuda_timing_free(struct qd_cuda *cuda);
+/* Around every op of a step, after a first call of begin_step. */
+void qd_cuda_timing_begin_step(struct qd_cuda *cuda);
+qd_status qd_cuda_timing_begin_op(struct qd_cuda *cuda, enum qd_segment segment);
+qd_status qd_cuda_timing_end_op(struct qd_cuda *cuda);
+/* The ops of this step are those of every graph. */
+void qd_cuda_timing_keep_recorded(struct qd_cuda *cuda);
+/* When the end of a step was reached: adds its span, and that of the ops launched last, to the context's
+ * stats. */
+qd_status qd_cuda_timing_add_step(struct qd_cuda *cuda, struct qd_cuda_step_slot *slot, char *err,
+                                  size_t errlen);
+
+/* measure.c, as in the table. */
+qd_status qd_cuda_time_begin(void *ctx);
+qd_status qd_cuda_time_end(void *ctx, int64_t *ns);
+void qd_cuda_time_free(struct qd_cuda *cuda); /* cuBLASLt too */
+
+/* ceilings.c: on the calling thread's GPU. */
+qd_status qd_cuda_ceilings(struct qd_cuda_gpu_size gpu, struct qd_device_ceilings *out, char *err, size_t errlen);
+
 /* Gives this rank's GPU access to the others'. Collective. */
 qd_status qd_cuda_comm_open(struct qd_cuda *cuda, char *err, size_t errlen);
+/* The pieces of every rank where all ranks sum a message of `bytes` a rank in two shots; otherwise none. */
+qd_status qd_cuda_comm_choose_pieces(struct qd_cuda *cuda, int64_t bytes, struct qd_cuda_pieces *out);
 /* Once allocations are exchanged: flags and scratch of every rank. */
 qd_status qd_cuda_comm_connect(struct qd_cuda *cuda, char *err, size_t errlen);
 /* Every rank's stream has come here before any goes on. */
 qd_status qd_cuda_comm_meet(struct qd_cuda *cuda);
 qd_status qd_cuda_all_gather(void *ctx, const struct qd_all_gather_args *args);
 qd_status qd_cuda_all_reduce_in_place(void *ctx, const struct qd_all_reduce_args *args);
+
+/* ---- collectives.c ---- */
+
+enum qd_cuda_all_reduce_way { QD_CUDA_ALL_REDUCE_ONE_SHOT, QD_CUDA_ALL_REDUCE_NCCL };
+
+/* How all ranks sum a message of so many bytes a rank. */
+enum qd_cuda_all_reduce_way qd_cuda_all_reduce_choose(const struct qd_cuda *cuda, size_t bytes);
+/* QD_ERR_ARGUMENT for a configuration that contradicts itself. */
+qd_status qd_cuda_collectives_check(const struct qd_device_config *config, char *err, size_t errlen);
+/* Settles config.collectives for this replica: OWN, NCCL, or AUTO when both are there; opens NCCL if it is used.
+ * has_peers: this rank reaches all others, or `no_peers` says why not. Collective. */
+qd_status qd_cuda_collectives_open(struct qd_cuda *cuda, bool has_peers, const char *no_peers, char *err,
+                                   size_t errlen);
+/* What open will settle as far as memory depends on it: NCCL alone where some GPU may not reach another. */
+qd_status qd_cuda_collectives_expect(struct qd_device_config *config, int n_gpus, char *err, size_t errlen);
+/* Floats of `gathered`: where NCCL alone serves, the logits of all ranks. */
+int64_t qd_cuda_gathered_values(const struct qd_device_config *config);
+/* out [n_rows][world][row_bytes] (NULL: `gathered`) by NCCL. Collective. */
+qd_status qd_cuda_gather_rows(struct qd_cuda *cuda, const void *in, int64_t n_rows, size_t row_bytes, void *out);
+/* With NCCL: returns when the stream has come there, or it will because a rank has failed; QD_ERR_ENVIRONMENT when
+ * NCCL has. */
+qd_status qd_cuda_collectives_wait(struct qd_cuda *cuda, cudaEvent_t event);
+void qd_cuda_collectives_close(struct qd_cuda *cuda);
 
 /* ops.c, as in the table. */
 qd_status qd_cuda_op_embed(void *ctx, const struct qd_embed_args *args);

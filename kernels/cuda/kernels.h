@@ -19,17 +19,24 @@ extern "C" {
 
 struct CUstream_st; /* cudaStream_t is a pointer to it */
 
+/* In a stream's place: the launcher checks and loads its kernels, and launches nothing. */
+#define QD_CUDA_LOAD_ONLY ((struct CUstream_st *)(intptr_t)-1)
+
 enum {
-    QD_CUDA_MAX_RANKS = 8, /* of one replica */
-    QD_CUDA_PEER_BLOCKS = 32, /* blocks of a kernel that meets its twins on other GPUs; all resident at once */
+    QD_CUDA_MAX_RANKS = 8,    /* of one replica */
+    QD_CUDA_PEER_BLOCKS = 32, /* most blocks of a kernel that meets its twins on other GPUs */
 };
 
 /* How the ranks' kernels meet: block b of every rank waits for block b of all others. Flags live in memory of
  * their rank and are written by the peers. All ranks launch the same collective kernels in the same order. */
 struct qd_cuda_peers {
     int rank, n_ranks;                      /* n_ranks 1: the rest is unused */
+    int n_blocks; /* 1 .. QD_CUDA_PEER_BLOCKS: most blocks of a launch, all resident at once; the same on all
+                     ranks */
     uint32_t *flags[QD_CUDA_MAX_RANKS];     /* [QD_CUDA_PEER_BLOCKS][QD_CUDA_MAX_RANKS] of each rank, zero at first */
     uint32_t *epoch;                        /* [QD_CUDA_PEER_BLOCKS] this rank's count of meetings, zero at first */
+    const uint32_t
+        *abandoned; /* not 0: a rank has failed, so that nobody waits; in page-locked host memory; or NULL */
 };
 
 /* embed.cu: out[t] = table[id(t)], ids as in qd_embed_args. An id outside the table gives a row of zeros. */
@@ -55,10 +62,18 @@ struct qd_cuda_rmsnorm_args {
 qd_status qd_cuda_rmsnorm(const struct qd_cuda_rmsnorm_args *args, struct CUstream_st *stream, char *err,
                           size_t errlen);
 
+/* Where ranks leave what they have summed for all in a two-shot launch, memory of each rank (NULL: one-shot).
+ * Two-shot launches may follow each other with the same pieces, which nobody else may write to. */
+struct qd_cuda_pieces {
+    qd_bf16 *of_rank[QD_CUDA_MAX_RANKS];
+};
+
 /* reduce_add_rmsnorm.cu: residual[t] = r(residual[t] + r(sum over ranks of r(sum over slices))), out =
- * rmsnorm(residual); sums in fp32 in index order. With n_ranks > 1 one launch on every rank, which reads the other
- * ranks' partials in place (one-shot all-reduce): bit-equal results on all ranks. A partial may be overwritten only
- * after the next collective launch has begun on every rank. dim a multiple of 8, at most 8192. */
+ * rmsnorm(residual); sums in fp32 in index order. With n_ranks > 1 one launch on every rank, bit-equal
+ * results on all ranks and in both ways: one-shot reads all of every rank's partial in place; two-shot reads
+ * this rank's part of the columns, and then the sums of the other columns from the ranks that made them. A
+ * partial may be overwritten only after the next collective launch has begun on every rank. dim a multiple of
+ * 8, at most 8192. */
 struct qd_cuda_reduce_add_rmsnorm_args {
     qd_bf16 *residual;                          /* [T][dim] in and out */
     const void *partials[QD_CUDA_MAX_RANKS];    /* [n_slices][T][dim] of each rank */
@@ -66,6 +81,7 @@ struct qd_cuda_reduce_add_rmsnorm_args {
     int32_t n_slices;
     int64_t slice_stride;      /* elements */
     struct qd_cuda_peers peers;
+    struct qd_cuda_pieces pieces; /* qd_cuda_reduce_add_rmsnorm_piece_bytes each */
     const qd_bf16 *weight;     /* [dim] */
     const int32_t *rows;       /* [n_rows] token indices or NULL */
     int64_t n_rows, dim;
@@ -76,14 +92,20 @@ struct qd_cuda_reduce_add_rmsnorm_args {
 qd_status qd_cuda_reduce_add_rmsnorm(const struct qd_cuda_reduce_add_rmsnorm_args *args, struct CUstream_st *stream,
                                      char *err, size_t errlen);
 
-/* all_reduce.cu: out = sum over ranks of parts[rank] in fp32 in rank order, rounded once; out apart from every part.
- * Parts may be overwritten when the launch has ended on every rank (it meets again at its end). */
+size_t qd_cuda_reduce_add_rmsnorm_piece_bytes(int64_t n_rows, int64_t dim, int n_ranks);
+
+/* all_reduce.cu: out = sum over ranks of parts[rank] in fp32 in rank order, rounded once; out apart from
+ * every part. One-shot or two-shot as above, the same bits. Parts may be overwritten when the launch has
+ * ended on every rank, and a rank's own when it has ended there: it meets once more when all have been read.
+ */
 struct qd_cuda_all_reduce_args {
     const qd_bf16 *parts[QD_CUDA_MAX_RANKS]; /* [n] of each rank */
     int64_t n;                               /* a multiple of 8 */
     struct qd_cuda_peers peers;
+    struct qd_cuda_pieces pieces; /* qd_cuda_all_reduce_piece_bytes each */
     qd_bf16 *out; /* [n] */
 };
+size_t qd_cuda_all_reduce_piece_bytes(int64_t n, int n_ranks);
 qd_status qd_cuda_all_reduce(const struct qd_cuda_all_reduce_args *args, struct CUstream_st *stream, char *err,
                              size_t errlen);
 

@@ -31,6 +31,11 @@ qd_status launch_checked(const char *name, const void *kernel, const struct laun
                                                  static_cast<int>(shape.shared_bytes));
         if (error != cudaSuccess) return cuda_failed(name, "shared memory", error, err, errlen);
     }
+    if (shape.stream == QD_CUDA_LOAD_ONLY) {
+        cudaFuncAttributes loaded;
+        cudaError_t error = cudaFuncGetAttributes(&loaded, kernel);
+        return error == cudaSuccess ? QD_OK : cuda_failed(name, "load", error, err, errlen);
+    }
     cudaError_t error = cudaLaunchKernel(kernel, grid, block, args, shape.shared_bytes, shape.stream);
     return error == cudaSuccess ? QD_OK : cuda_failed(name, "launch", error, err, errlen);
 }

@@ -219,6 +219,18 @@ static void place_step(struct layout *l, const struct qd_device_config *config, 
     step->ids = take(l, limits->max_logit_rows, sizeof(int32_t));
 }
 
+/* Pieces of two-shot launches; how many ranks a replica has is not known here, and the fewest that take two
+ * shots need the most. */
+static size_t piece_bytes(const struct qd_device_config *config)
+{
+    enum { FEWEST_RANKS = 3 };
+    if (config->n_ranks < FEWEST_RANKS) return 0;
+    size_t of_rows = qd_cuda_reduce_add_rmsnorm_piece_bytes(config->limits.max_tokens,
+                                                            config->shape.hidden_dim, FEWEST_RANKS);
+    size_t of_sums = qd_cuda_all_reduce_piece_bytes(QD_CUDA_REDUCE_VALUES, FEWEST_RANKS);
+    return of_rows > of_sums ? of_rows : of_sums;
+}
+
 static void place(struct layout *l, const struct qd_device_config *config, size_t slices,
                   struct qd_cuda *cuda)
 {
@@ -231,7 +243,9 @@ static void place(struct layout *l, const struct qd_device_config *config, size_
     cuda->peers.flags[rank] = take(l, QD_CUDA_PEER_BLOCKS * QD_CUDA_MAX_RANKS, sizeof(uint32_t));
     cuda->sample_scratch[rank] =
         take(l, (int64_t)qd_cuda_sample_scratch_bytes(config->limits.max_logit_rows), 1);
+    cuda->gathered = take(l, qd_cuda_gathered_values(config), sizeof *cuda->gathered);
     cuda->reduced = take(l, config->n_ranks > 1 ? QD_CUDA_REDUCE_VALUES : 0, sizeof(qd_bf16));
+    cuda->pieces = take(l, (int64_t)piece_bytes(config), 1);
 }
 
 qd_status qd_cuda_working_memory(const struct qd_device_config *config, struct qd_cuda_gpu_size size,

@@ -50,7 +50,7 @@ qd_status qd_cuda_op_embed(void *ctx, const struct qd_embed_args *args)
         .n_tokens = args->n_tokens,
         .out = args->out,
     };
-    return qd_cuda_embed(&embed, cuda->stream, cuda->text, sizeof cuda->text);
+    return qd_cuda_embed(&embed, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
 }
 
 qd_status qd_cuda_op_rmsnorm(void *ctx, const struct qd_rmsnorm_args *args)
@@ -66,7 +66,7 @@ qd_status qd_cuda_op_rmsnorm(void *ctx, const struct qd_rmsnorm_args *args)
         .numerics = cuda->config.numerics,
         .out = args->out,
     };
-    return qd_cuda_rmsnorm(&norm, cuda->stream, cuda->text, sizeof cuda->text);
+    return qd_cuda_rmsnorm(&norm, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
 }
 
 /* Where a projection for a reader of partials goes: to `out`, or in slices to the next buffer in turn. */
@@ -109,13 +109,15 @@ qd_status qd_cuda_op_gemm_nt(void *ctx, const struct qd_gemm_nt_args *args)
         .out = args->out,
         .ldo = args->ldo,
     };
+    /* NCCL sums bf16 of one slice. */
+    bool may_slice = is_partial && cuda->config.collectives != QD_COLLECTIVES_NCCL;
     gemm.plan =
-        qd_cuda_gemm_choose(gemm.m, gemm.n, gemm.k, is_partial, cuda->size, cuda->config.batch_invariant);
+        qd_cuda_gemm_choose(gemm.m, gemm.n, gemm.k, may_slice, cuda->size, cuda->config.batch_invariant);
     if (gemm.lda < gemm.k)
         return qd_fail(QD_ERR_UNSUPPORTED, cuda->text, sizeof cuda->text, "gemm: rows of %lld for K %lld",
                        (long long)gemm.lda, (long long)gemm.k);
     if (is_partial) choose_partial(cuda, args, &gemm);
-    return qd_cuda_gemm(&gemm, cuda->stream, cuda->text, sizeof cuda->text);
+    return qd_cuda_gemm(&gemm, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
 }
 
 qd_status qd_cuda_op_silu_mul(void *ctx, const struct qd_silu_mul_args *args)
@@ -128,7 +130,7 @@ qd_status qd_cuda_op_silu_mul(void *ctx, const struct qd_silu_mul_args *args)
         .numerics = cuda->config.numerics,
         .out = args->out,
     };
-    return qd_cuda_silu_mul(&silu, cuda->stream, cuda->text, sizeof cuda->text);
+    return qd_cuda_silu_mul(&silu, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
 }
 
 qd_status qd_cuda_op_qk_norm_rope_kv(void *ctx, const struct qd_qk_norm_rope_kv_args *args)
@@ -151,7 +153,7 @@ qd_status qd_cuda_op_qk_norm_rope_kv(void *ctx, const struct qd_qk_norm_rope_kv_
         .kv = args->kv,
         .q_out = args->q_out,
     };
-    return qd_cuda_qk_norm_rope_kv(&rope, cuda->stream, cuda->text, sizeof cuda->text);
+    return qd_cuda_qk_norm_rope_kv(&rope, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
 }
 
 qd_status qd_cuda_op_attention(void *ctx, const struct qd_attention_args *args)
@@ -174,7 +176,25 @@ qd_status qd_cuda_op_attention(void *ctx, const struct qd_attention_args *args)
         .parts = cuda->attention_parts,
         .out = args->out,
     };
-    return qd_cuda_attention(&attention, cuda->stream, cuda->text, sizeof cuda->text);
+    return qd_cuda_attention(&attention, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
+}
+
+/* Sums over ranks beforehand, by NCCL and in place, or tells the kernel where all of them have theirs. */
+static qd_status add_ranks(struct qd_cuda *cuda, const struct qd_reduce_add_rmsnorm_args *args,
+                           struct qd_cuda_reduce_add_rmsnorm_args *reduce)
+{
+    const struct qd_partial *partial = &args->partial;
+    int64_t n = (args->rows == NULL ? args->n_rows : cuda->step.slot->launched->n_tokens) * args->dim;
+    if (partial->dtype == QD_PARTIAL_BF16 &&
+        qd_cuda_all_reduce_choose(cuda, (size_t)n * sizeof(qd_bf16)) == QD_CUDA_ALL_REDUCE_NCCL) {
+        qd_bf16 *sum = (qd_bf16 *)(uintptr_t)partial->data;
+        return qd_nccl_all_reduce(&cuda->nccl, sum, sum, n, cuda->stream, cuda->text, sizeof cuda->text);
+    }
+    reduce->peers = cuda->peers;
+    int64_t element_bytes = partial->dtype == QD_PARTIAL_F32 ? (int64_t)sizeof(float) * partial->n_slices
+                                                             : (int64_t)sizeof(qd_bf16);
+    QD_TRY(qd_cuda_comm_choose_pieces(cuda, args->n_rows * args->dim * element_bytes, &reduce->pieces));
+    return qd_cuda_memory_of_ranks(cuda, partial->data, reduce->partials, cuda->text, sizeof cuda->text);
 }
 
 qd_status qd_cuda_op_reduce_add_rmsnorm(void *ctx, const struct qd_reduce_add_rmsnorm_args *args)
@@ -198,11 +218,21 @@ qd_status qd_cuda_op_reduce_add_rmsnorm(void *ctx, const struct qd_reduce_add_rm
         .numerics = cuda->config.numerics,
         .out = args->out,
     };
-    if (partial->cross_rank) {
-        reduce.peers = cuda->peers;
-        QD_TRY(qd_cuda_memory_of_ranks(cuda, partial->data, reduce.partials, cuda->text, sizeof cuda->text));
-    }
-    return qd_cuda_reduce_add_rmsnorm(&reduce, cuda->stream, cuda->text, sizeof cuda->text);
+    if (partial->cross_rank) QD_TRY(add_ranks(cuda, args, &reduce));
+    return qd_cuda_reduce_add_rmsnorm(&reduce, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
+}
+
+/* NCCL brings the logits of all ranks here, and this rank samples as if it were alone. */
+static qd_status sample_gathered(struct qd_cuda *cuda, const struct qd_sample_args *args,
+                                 struct qd_cuda_sample_args *sample)
+{
+    size_t row_bytes = (size_t)args->ld * sizeof *args->logits;
+    QD_TRY(qd_cuda_gather_rows(cuda, args->logits, sample->n_rows, row_bytes, cuda->gathered));
+    sample->logits[0] = cuda->gathered;
+    sample->ld = sample->shard_rows = args->ld * cuda->bootstrap.world;
+    sample->peers = (struct qd_cuda_peers){.n_ranks = 1};
+    sample->scratch[0] = cuda->sample_scratch[cuda->bootstrap.rank];
+    return qd_cuda_sample(sample, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
 }
 
 qd_status qd_cuda_op_sample(void *ctx, const struct qd_sample_args *args)
@@ -219,10 +249,11 @@ qd_status qd_cuda_op_sample(void *ctx, const struct qd_sample_args *args)
         .sampled = cuda->step.sampled,
         .ids = cuda->step.ids,
     };
+    if (cuda->config.collectives == QD_COLLECTIVES_NCCL) return sample_gathered(cuda, args, &sample);
     QD_TRY(qd_cuda_memory_of_ranks(cuda, args->logits, logits, cuda->text, sizeof cuda->text));
     for (int rank = 0; rank < cuda->bootstrap.world; rank++) {
         sample.logits[rank] = logits[rank];
         sample.scratch[rank] = cuda->sample_scratch[rank];
     }
-    return qd_cuda_sample(&sample, cuda->stream, cuda->text, sizeof cuda->text);
+    return qd_cuda_sample(&sample, qd_cuda_launch_stream(cuda), cuda->text, sizeof cuda->text);
 }

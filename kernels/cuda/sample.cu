@@ -9,7 +9,7 @@
  *
  * One rank: up to 16 blocks a row find the best of their chunk, the last to arrive finishes the row. It reads
  * the row once more for a draw, once for the histogram of top-k and top-p and once for each of their cuts,
- * from L2. Several ranks: QD_CUDA_PEER_BLOCKS blocks, which meet, so a row is one block's; greedy rows
+ * from L2. Several ranks: peers.n_blocks blocks, which meet, so a row is one block's; greedy rows
  * exchange 8 bytes a rank, the others read the peers' logits in place. Weights are fixed-point integers and
  * all atomics are on integers: ids depend neither on the schedule nor on the number of ranks.
  *
@@ -296,7 +296,7 @@ __global__ void __launch_bounds__(THREADS, 1)
         const uint64_t best = best_of(args, row, begin, min(begin + shard_rows, n), ws);
         if (threadIdx.x == 0) own[row].best[0] = best;
     }
-    peers_meet(args.peers, block);
+    if (!peers_meet(args.peers, block)) return;
     for (int row = block; row < n_rows; row += n_blocks) {
         uint64_t best = 0;
         for (int rank = 0; rank < n_ranks; rank++) {
@@ -319,10 +319,7 @@ static qd_status check_sample(const struct qd_cuda_sample_args *args, char *err,
 {
     const struct qd_cuda_peers *peers = &args->peers;
     const long long n = args->vocab_size, ld = args->ld, shard_rows = args->shard_rows;
-    if (peers->n_ranks < 1 || peers->n_ranks > QD_CUDA_MAX_RANKS || peers->rank < 0 ||
-        peers->rank >= peers->n_ranks)
-        return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "sample: rank %d of %d, not of 1 .. %d", peers->rank,
-                       peers->n_ranks, QD_CUDA_MAX_RANKS);
+    QD_TRY(peers_check("sample", *peers, err, errlen));
     if (n < 1 || n > sample::MAX_VOCAB)
         return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "sample: %lld ids, not 1 .. %d", n,
                        sample::MAX_VOCAB);
@@ -345,7 +342,8 @@ extern "C" qd_status qd_cuda_sample(const struct qd_cuda_sample_args *args, stru
     QD_TRY(check_sample(args, err, errlen));
     if (args->n_rows == 0) return QD_OK;
     if (args->peers.n_ranks > 1) {
-        const struct launch_shape shape = {dim3(QD_CUDA_PEER_BLOCKS), dim3(sample::THREADS), 0, stream};
+        const struct launch_shape shape = {peers_grid(args->peers, args->n_rows), dim3(sample::THREADS), 0,
+                                           stream};
         return launch("sample", sample::sample_f32_peers_kernel, shape, err, errlen, *args);
     }
     const int64_t wanted = (args->vocab_size + sample::CHUNK_IDS - 1) / sample::CHUNK_IDS;

@@ -15,24 +15,42 @@ _Static_assert(sizeof(struct qd_sampling) == QD_CUDA_MAX_PATTERN * sizeof(uint32
 /* Padded rows: token 0 at position 0, kept nowhere; greedy, kept in no slot. */
 static const struct qd_sampling nobody = {.top_p = 1, .slot = -1};
 
+static qd_status init_slot(struct qd_cuda *cuda, struct qd_cuda_step_slot *slot, char *err, size_t errlen)
+{
+    void *memory;
+    size_t bytes = STEP_AT + cuda->step.step_bytes + cuda->step.plan_bytes;
+    QD_TRY(qd_cuda_memory_alloc_host(cuda, bytes, &memory, err, errlen));
+    slot->staging = memory;
+    slot->launched = (struct qd_step *)(void *)(slot->staging + STEP_AT);
+    bytes = (size_t)cuda->config.limits.max_logit_rows * sizeof *slot->host_ids;
+    QD_TRY(qd_cuda_memory_alloc_host(cuda, bytes, &memory, err, errlen));
+    slot->host_ids = memory;
+    QD_TRY(QD_CUDA(cudaEventCreateWithFlags(&slot->begin, cudaEventDefault)));
+    return QD_CUDA(cudaEventCreateWithFlags(&slot->end, cudaEventDefault));
+}
+
 qd_status qd_cuda_step_init(struct qd_cuda *cuda, char *err, size_t errlen)
 {
-    struct qd_cuda_step *step = &cuda->step;
     void *memory;
-    QD_TRY(
-        qd_cuda_memory_alloc_host(cuda, STEP_AT + step->step_bytes + step->plan_bytes, &memory, err, errlen));
-    step->staging = memory;
-    step->launched = (struct qd_step *)(void *)(step->staging + STEP_AT);
-    size_t id_bytes = (size_t)cuda->config.limits.max_logit_rows * sizeof *step->host_ids;
-    QD_TRY(qd_cuda_memory_alloc_host(cuda, id_bytes, &memory, err, errlen));
-    step->host_ids = memory;
-    return QD_CUDA(cudaEventCreateWithFlags(&step->done, cudaEventDisableTiming));
+    cuda->step.slot = &cuda->step.slots[0];
+    for (int i = 0; i < QD_CUDA_STEPS_IN_FLIGHT; i++)
+        QD_TRY(init_slot(cuda, &cuda->step.slots[i], err, errlen));
+    /* Mapped into every GPU at its own address; a kernel that waits sees a write without any call of CUDA,
+     * which a rank that hangs in one could keep waiting. */
+    QD_TRY(qd_cuda_memory_alloc_host(cuda, sizeof *cuda->abandoned, &memory, err, errlen));
+    cuda->abandoned = memory;
+    cuda->peers.abandoned = memory;
+    return QD_OK;
 }
 
 void qd_cuda_step_free(struct qd_cuda *cuda)
 {
-    if (cuda->step.done != NULL) cudaEventDestroy(cuda->step.done);
-    cuda->step.done = NULL;
+    for (int i = 0; i < QD_CUDA_STEPS_IN_FLIGHT; i++) {
+        struct qd_cuda_step_slot *slot = &cuda->step.slots[i];
+        if (slot->begin != NULL) cudaEventDestroy(slot->begin);
+        if (slot->end != NULL) cudaEventDestroy(slot->end);
+        slot->begin = slot->end = NULL;
+    }
 }
 
 /* cos and sin of every position, by the rule of qd_ref_rope (kernels/ref/qk_norm_rope_kv.c): the angle is
@@ -94,7 +112,7 @@ static void list_parts(const struct qd_cuda *cuda, const struct qd_step *step,
 {
     const struct qd_cuda_step_arrays *at = &cuda->step.at;
     const int32_t zero = 0, t = step->n_tokens, s = step->n_seqs, r = step->n_logit_rows;
-    const int32_t t_padded = cuda->step.launched->n_tokens, n_blocks = qd_step_block_offset(step)[s];
+    const int32_t t_padded = cuda->step.slot->launched->n_tokens, n_blocks = qd_step_block_offset(step)[s];
     const int64_t nowhere = -1;
     add_part(parts, STEP_AT + step->token_source, at->token_source, t, t_padded, sizeof zero, &zero);
     add_part(parts, STEP_AT + step->position, at->position, t, t_padded, sizeof zero, &zero);
@@ -144,32 +162,102 @@ static qd_status first_step(struct qd_cuda *cuda, const struct qd_rope *rope, ch
     return upload_rope(cuda, rope, err, errlen);
 }
 
+static qd_status upload_step(struct qd_cuda *cuda, const struct qd_step *host,
+                             const struct qd_cuda_attention_plan *plan, char *err, size_t errlen)
+{
+    const struct qd_cuda_step_slot *slot = cuda->step.slot;
+    unsigned char *upload = cuda->step.upload;
+    struct parts parts = {.part = (void *)slot->staging};
+    list_parts(cuda, host, plan, slot->launched->n_logit_rows, &parts);
+    size_t bytes = STEP_AT + host->used_bytes + plan->used_bytes;
+    QD_TRY(QD_CUDA(cudaEventRecord(slot->begin, cuda->stream)));
+    QD_TRY(QD_CUDA(cudaMemcpyAsync(upload, slot->staging, bytes, cudaMemcpyHostToDevice, cuda->stream)));
+    return qd_cuda_step_unpack(upload, parts.n, parts.max_words, cuda->stream, err, errlen);
+}
+
 qd_status qd_cuda_step_plan(struct qd_cuda *cuda, const struct qd_plan_args *args)
 {
     char *err = cuda->text;
     const size_t errlen = sizeof cuda->text;
     struct qd_cuda_step *step = &cuda->step;
     const struct qd_step *host = args->step;
+    if (step->n_submitted - step->n_finished >= QD_CUDA_STEPS_IN_FLIGHT)
+        return qd_fail(QD_ERR_FULL, err, errlen, "%d steps are in flight", QD_CUDA_STEPS_IN_FLIGHT);
     QD_TRY(check_positions(cuda, host, err, errlen));
     if (!step->has_rope) QD_TRY(first_step(cuda, &args->rope, err, errlen));
 
-    struct qd_cuda_attention_plan *plan = (void *)(step->staging + STEP_AT + host->used_bytes);
+    struct qd_cuda_step_slot *slot = &step->slots[step->n_submitted % QD_CUDA_STEPS_IN_FLIGHT];
+    struct qd_cuda_attention_plan *plan = (void *)(slot->staging + STEP_AT + host->used_bytes);
     int32_t n_padded;
+    step->slot = slot;
     QD_TRY(qd_cuda_attention_plan(&cuda->attention, &cuda->attention_capacity, host, plan, err, errlen));
     qd_cuda_graph_choose(cuda, host, &n_padded);
-    memcpy(step->launched, host, host->used_bytes);
-    if (cuda->graphs.mode != QD_CUDA_EAGER || n_padded > host->n_tokens)
-        step->launched->n_tokens = step->launched->n_logit_rows = n_padded;
-    step->n_logit_rows = host->n_logit_rows;
+    qd_cuda_timing_begin_step(cuda);
+    memcpy(slot->launched, host, host->used_bytes);
+    if (n_padded > host->n_tokens) slot->launched->n_tokens = slot->launched->n_logit_rows = n_padded;
+    slot->n_tokens = host->n_tokens;
+    slot->n_logit_rows = host->n_logit_rows;
+    slot->runs = cuda->graphs.mode == QD_CUDA_EAGER || cuda->graphs.mode == QD_CUDA_REPLAY;
     step->limits = attention_grids(cuda, plan, n_padded);
     cuda->n_partials = 0;
+    return slot->runs ? upload_step(cuda, host, plan, err, errlen) : QD_OK;
+}
 
-    struct parts parts = {.part = (void *)step->staging};
-    list_parts(cuda, host, plan, step->launched->n_logit_rows, &parts);
-    size_t bytes = STEP_AT + host->used_bytes + plan->used_bytes;
-    QD_TRY(
-        QD_CUDA(cudaMemcpyAsync(step->upload, step->staging, bytes, cudaMemcpyHostToDevice, cuda->stream)));
-    return qd_cuda_step_unpack(step->upload, parts.n, parts.max_words, cuda->stream, err, errlen);
+static void count_step(struct qd_cuda *cuda, const struct qd_cuda_step_slot *slot)
+{
+    uint64_t n_tokens = (uint64_t)slot->n_tokens;
+    struct qd_device_stats *stats = &cuda->stats;
+    if (cuda->graphs.mode == QD_CUDA_REPLAY) {
+        stats->n_replayed_steps++;
+        stats->n_replayed_tokens += n_tokens;
+        stats->n_padded_tokens += (uint64_t)slot->launched->n_tokens - n_tokens;
+    } else {
+        stats->n_eager_steps++;
+        stats->n_eager_tokens += n_tokens;
+    }
+}
+
+static size_t id_bytes(const struct qd_cuda_step_slot *slot)
+{
+    return (size_t)slot->n_logit_rows * sizeof *slot->host_ids;
+}
+
+/* Where ops are timed, the next step would record their events anew: this one is waited for at once. */
+qd_status qd_cuda_step_submit(struct qd_cuda *cuda)
+{
+    char *err = cuda->text;
+    const size_t errlen = sizeof cuda->text;
+    struct qd_cuda_step *step = &cuda->step;
+    struct qd_cuda_step_slot *slot = step->slot;
+    if (slot->runs) {
+        size_t bytes = id_bytes(slot);
+        if (bytes > 0)
+            QD_TRY(QD_CUDA(
+                cudaMemcpyAsync(slot->host_ids, step->ids, bytes, cudaMemcpyDeviceToHost, cuda->stream)));
+        QD_TRY(QD_CUDA(cudaEventRecord(slot->end, cuda->stream)));
+        count_step(cuda, slot);
+        if (cuda->config.device_timing) {
+            QD_TRY(qd_cuda_step_wait(cuda, slot->end));
+            QD_TRY(qd_cuda_timing_add_step(cuda, slot, err, errlen));
+        }
+    }
+    step->n_submitted++;
+    return QD_OK;
+}
+
+qd_status qd_cuda_step_wait(struct qd_cuda *cuda, cudaEvent_t event)
+{
+    char *err = cuda->text;
+    const size_t errlen = sizeof cuda->text;
+    atomic_store(&cuda->waits_for, "its GPU");
+    qd_status st = qd_cuda_collectives_wait(cuda, event);
+    cudaError_t error = event != NULL ? cudaEventSynchronize(event) : cudaStreamSynchronize(cuda->stream);
+    atomic_store(&cuda->waits_for, NULL);
+    QD_TRY(st);
+    QD_TRY(qd_cuda_check(error, "waiting for the step", __FILE__, __LINE__, err, errlen));
+    if (atomic_load(cuda->abandoned) != 0)
+        return qd_fail(QD_ERR_RANK, err, errlen, "given up, since another rank of the replica has failed");
+    return QD_OK;
 }
 
 qd_status qd_cuda_step_finish(struct qd_cuda *cuda, int32_t *ids)
@@ -177,19 +265,31 @@ qd_status qd_cuda_step_finish(struct qd_cuda *cuda, int32_t *ids)
     char *err = cuda->text;
     const size_t errlen = sizeof cuda->text;
     struct qd_cuda_step *step = &cuda->step;
-    size_t bytes = (size_t)step->n_logit_rows * sizeof *ids;
-    if (bytes > 0)
-        QD_TRY(
-            QD_CUDA(cudaMemcpyAsync(step->host_ids, step->ids, bytes, cudaMemcpyDeviceToHost, cuda->stream)));
-    QD_TRY(QD_CUDA(cudaEventRecord(step->done, cuda->stream)));
-    QD_TRY(QD_CUDA(cudaEventSynchronize(step->done)));
-    memcpy(ids, step->host_ids, bytes);
+    if (step->n_finished == step->n_submitted)
+        return qd_fail(QD_ERR_ARGUMENT, err, errlen, "no step is in flight");
+    struct qd_cuda_step_slot *slot = &step->slots[step->n_finished % QD_CUDA_STEPS_IN_FLIGHT];
+    step->n_finished++;
+    if (!slot->runs) return QD_OK;
+    QD_TRY(qd_cuda_step_wait(cuda, slot->end));
+    memcpy(ids, slot->host_ids, id_bytes(slot));
+    if (!cuda->config.device_timing) QD_TRY(qd_cuda_timing_add_step(cuda, slot, err, errlen));
+    cuda->stats.last_span_ns = slot->span_ns;
     return QD_OK;
+}
+
+bool qd_cuda_step_ended(void *ctx)
+{
+    const struct qd_cuda_step *step = &((struct qd_cuda *)ctx)->step;
+    const struct qd_cuda_step_slot *slot = &step->slots[step->n_finished % QD_CUDA_STEPS_IN_FLIGHT];
+    if (step->n_finished == step->n_submitted || !slot->runs) return true;
+    if (cudaEventQuery(slot->end) != cudaErrorNotReady) return true;
+    cudaGetLastError(); /* that it is not ready is no error */
+    return false;
 }
 
 const int32_t *qd_cuda_step_array(const struct qd_cuda *cuda, const int32_t *host)
 {
-    const struct qd_step *step = cuda->step.launched;
+    const struct qd_step *step = cuda->step.slot->launched;
     if (host == NULL) return NULL;
     if (host == qd_step_token_source(step)) return cuda->step.at.token_source;
     QD_ASSERT(host == qd_step_logit_row(step)); /* nothing else of a step is an argument by itself */

@@ -22,9 +22,10 @@ struct store {
     struct lane lanes[];
 };
 
-static qd_status store_device_of(int global_rank, int *device, char *err, size_t errlen)
+static qd_status store_device_of(int global_rank, int n_ranks, int ranks_per_gpu, int *device, char *err,
+                                 size_t errlen)
 {
-    return qd_cuda_gpu_of_rank(global_rank, device, err, errlen);
+    return qd_cuda_gpu_of_rank(global_rank, n_ranks, ranks_per_gpu, device, err, errlen);
 }
 
 static qd_status open_store(struct store *s, size_t bytes, char *err, size_t errlen)

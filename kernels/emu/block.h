@@ -148,6 +148,7 @@ struct run {
     uint32_t number;              /* of the process's launches, from 1 */
     uint64_t n_blocks, n_started; /* of the grid */
     uint64_t progress;            /* events not yet told to the process */
+    bool spins_in_vain;           /* as told */
     bool failed;
     char error[ERROR_BYTES];
 };

@@ -2,6 +2,7 @@
 #ifndef QD_KERNELS_EMU_DEVICES_H
 #define QD_KERNELS_EMU_DEVICES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #ifdef __cplusplus
@@ -20,6 +21,11 @@ int qd_emu_set_device_count(int n);
 /* Shared memory that a block of each GPU may have, static and dynamic together: 48 KiB .. 163 KiB, which is
  * the default (sm_80; sm_86 and sm_89 have 99 KiB); 0: the default. 0, or -1 when it is out of range. */
 int qd_emu_set_shared_limit(size_t bytes);
+
+/* Whether GPUs can read each other's memory, and whether there is an NCCL (nccl.h); both are so at first, and stay
+ * as they are set. Before anything uses a GPU. */
+void qd_emu_set_links(bool peers, bool nccl);
+bool qd_emu_has_nccl(void);
 
 /* Memory of each GPU; 0: half of the machine's, which is the default. */
 void qd_emu_set_device_memory(size_t bytes);

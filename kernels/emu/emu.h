@@ -1,10 +1,11 @@
 /* The CUDA emulator's inside: what its parts and its two front ends know of each other.
  *
- * A CUDA thread is a fiber, the blocks of a launch run on the OS thread that called qd_emu_run_grid (one per
- * emulated device), one after another unless they wait for each other. Threads change places only where they
- * synchronise: at warp collectives, barriers and spins. Everything here except qd_emu_run_grid and
- * qd_emu_release_thread is called by a running CUDA thread; an error ends the launch and never returns to it.
- * Front ends: the source compiled for the CPU (shim/device_side.h, instructions.h), and the PTX interpreter.
+ * A CUDA thread is a fiber. The blocks of a launch run on the OS thread that called qd_emu_run_grid (one per
+ * emulated device, and more where launches of a device wait for each other), one after another unless they
+ * wait for each other. Threads change places only where they synchronise: at warp collectives, barriers and
+ * spins. Everything here except qd_emu_run_grid and qd_emu_release_thread is called by a running CUDA thread;
+ * an error ends the launch and never returns to it. Front ends: the source compiled for the CPU
+ * (shim/device_side.h, instructions.h), and the PTX interpreter.
  */
 #ifndef QD_KERNELS_EMU_EMU_H
 #define QD_KERNELS_EMU_EMU_H
@@ -30,6 +31,10 @@ struct qd_emu_launch {
     size_t shared_bytes;                                 /* dynamic */
     size_t shared_limit;                                 /* static and dynamic; 0: QD_EMU_MAX_SHARED_BYTES */
     int device;
+    /* Or NULL: told when nothing moves since all resident blocks spin (or none can start), and when that is
+     * over. */
+    void (*spins)(void *arg, bool in_vain);
+    void *spins_arg;
 };
 
 enum {

@@ -1,6 +1,7 @@
 #include "kernels/emu/block.h"
 
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -8,6 +9,7 @@
 
 #include "kernels/base/clock.h"
 #include "kernels/base/status.h"
+#include "kernels/emu/devices.h"
 
 enum {
     OPEN_NEXT_AFTER_US = 1000, /* a block spins in vain so long before the next one of its launch joins it */
@@ -49,7 +51,24 @@ static uint64_t nth_block(const struct run *run, uint64_t n)
     return (from + (run->mode.seed % 2 ? n : run->n_blocks - n)) % run->n_blocks;
 }
 
-/* Makes one more block resident. */
+/* Resident blocks of each device: launches of several streams share its SMs. */
+static _Atomic unsigned n_resident_on[QD_EMU_MAX_DEVICES];
+
+static bool take_place(const struct run *run)
+{
+    _Atomic unsigned *n_resident = &n_resident_on[run->launch->device];
+    unsigned n = atomic_load(n_resident);
+    while (n < run->mode.resident_blocks)
+        if (atomic_compare_exchange_weak(n_resident, &n, n + 1)) return true;
+    return false;
+}
+
+static void give_place(const struct run *run)
+{
+    atomic_fetch_sub(&n_resident_on[run->launch->device], 1);
+}
+
+/* Makes one more block resident, for which a place is taken. */
 static void open_block(struct run *run)
 {
     struct worker *w = run->worker;
@@ -61,10 +80,19 @@ static void open_block(struct run *run)
                                                       (ORDER_SPACE_BYTES - ORDER_PER_BLOCK * ORDER_BYTES);
     if (!qd_emu_block_start(*slot, run, linear)) {
         qd_emu_run_fail(run, NULL, (struct qd_emu_site){0}, "no memory for the stacks of a block");
+        give_place(run);
         return;
     }
     w->n_resident++;
     run->n_started++;
+}
+
+/* The next block of the grid; false when there is none, or no place for it. */
+static bool open_next(struct run *run)
+{
+    if (run->n_started == run->n_blocks || !take_place(run)) return false;
+    open_block(run);
+    return true;
 }
 
 /* Block in slot `i` has ended; the slots in use stay the first ones. */
@@ -76,6 +104,7 @@ static void close_block(struct run *run, unsigned i)
     w->n_resident--;
     w->blocks[i] = w->blocks[w->n_resident];
     w->blocks[w->n_resident] = ended;
+    give_place(run);
     run->counters.blocks++;
 }
 
@@ -101,21 +130,25 @@ static void run_round(struct run *run)
     }
 }
 
-static bool may_open(const struct run *run)
+static void tell_spins(struct run *run, bool in_vain)
 {
-    return run->n_started < run->n_blocks && run->worker->n_resident < run->mode.resident_blocks;
+    if (run->spins_in_vain == in_vain || run->launch->spins == NULL) return;
+    run->spins_in_vain = in_vain;
+    run->launch->spins(run->launch->spins_arg, in_vain);
 }
 
-/* All resident blocks spin, and nothing has happened on any device for `idle_us`. */
+/* All resident blocks spin, or none has a place, and nothing has happened on any device for `idle_us`. */
 static void idle(struct run *run, uint64_t idle_us)
 {
     if (idle_us > run->mode.stall_ms * 1000u) {
         qd_emu_report_stuck(run, "livelock, threads spin without progress");
         return;
     }
-    if (may_open(run) && idle_us > OPEN_NEXT_AFTER_US)
-        open_block(run);
-    else if (idle_us > SLEEP_AFTER_US)
+    if (idle_us > OPEN_NEXT_AFTER_US) {
+        tell_spins(run, true);
+        if (open_next(run)) return;
+    }
+    if (idle_us > SLEEP_AFTER_US)
         nanosleep(&(struct timespec){.tv_nsec = SLEEP_US * 1000}, NULL);
     else
         sched_yield();
@@ -127,15 +160,17 @@ static void run_blocks(struct run *run)
     uint64_t seen = tell_progress(run);
     int64_t since_ns = qd_clock_now_ns();
     while (!run->failed && (w->n_resident > 0 || run->n_started < run->n_blocks)) {
-        if (w->n_resident == 0) open_block(run);
+        bool is_full = w->n_resident == 0 && !open_next(run);
         run_round(run);
-        if (run->failed || w->n_resident == 0) continue;
+        if (run->failed || (w->n_resident == 0 && !is_full)) continue;
         uint64_t now = tell_progress(run);
         int64_t now_ns = qd_clock_now_ns();
-        if (now != seen)
+        if (now != seen) {
             seen = now, since_ns = now_ns;
-        else
+            tell_spins(run, false);
+        } else {
             idle(run, (uint64_t)(now_ns - since_ns) / 1000);
+        }
     }
 }
 
@@ -174,6 +209,7 @@ int qd_emu_run_grid(const struct qd_emu_launch *launch, char *err, size_t errlen
     qd_emu_catch_faults(&run, run_blocks);
 
     while (w->n_resident > 0) close_block(&run, w->n_resident - 1); /* after a failure */
+    tell_spins(&run, false);
     qd_emu_order_after(&w->order_end);
     w->run = NULL;
     qd_emu_add_counters(&run.counters);

@@ -31,7 +31,7 @@ struct qd_emu_mode {
     enum qd_emu_mma_sum mma_sum;
     uint64_t seed;            /* of everything random */
     bool shared_base_odd;     /* dynamic shared memory at 16 bytes past a multiple of 1024, not on one */
-    unsigned resident_blocks; /* of one launch, at most; 1 .. QD_EMU_MAX_RESIDENT */
+    unsigned resident_blocks; /* of all launches on a device, at most; 1 .. QD_EMU_MAX_RESIDENT */
     unsigned stall_ms;        /* spinning without progress on any device for so long is a livelock */
 };
 

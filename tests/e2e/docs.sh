@@ -68,7 +68,7 @@ commands_of_the_readme_run() {
 
 # Every --option that a document names is one of some command (vLLM's own aside).
 options_exist() {
-    for command in run sweep report generate eval tokenize doctor; do "$QDYNO" "$command" --help; done |
+    for command in run sweep report generate eval tokenize kernels doctor; do "$QDYNO" "$command" --help; done |
         grep -oE -e '--[a-z][a-z-]+' | sort -u >"$TMP/options"
     { echo --help; echo --version; } >>"$TMP/options"
     grep -vih vllm README.md harness/cli/README.md bench/METRICS.md tests/README.md | grep -ohE '`[^`]*`' |

@@ -10,7 +10,7 @@ text() {
 
 the_text_is_the_cpus() {
     text --device cpu >"$TMP/want"
-    for options in "" "--enforce-eager" "--tp 2" "--numerics hf"; do
+    for options in "" "--enforce-eager" "--tp 2" "--tp 2 --collectives nccl" "--numerics hf" "--async-scheduling"; do
         # shellcheck disable=SC2086 # options are words
         text --device emu $options >"$TMP/got" || { cat "$ERR"; return 1; }
         cmp "$TMP/want" "$TMP/got" || { echo "with $options"; return 1; }
@@ -23,6 +23,55 @@ replicas_answer() {
     err_has ", copied 0.022 GB to 2 GPUs at "
     [ "$("$JSON" "$TMP/run.json" completed)" = 4 ]
     [ "$("$JSON" "$TMP/run.json" total_output_tokens)" = 24 ]
+}
+
+# Three requests at once: a step of three prompts, then five of three decodes, each padded to four. The warm-up's are
+# not counted.
+graphs_are_counted() {
+    exits 0 "$QDYNO" run --device emu --model "$TINY" --num-prompts 3 --input-len 24 --output-len 6 --max-num-seqs 4 \
+        --device-timing --result-dir "$TMP" --result-filename graphs.json
+    grep -q 'graphs: 3 recorded in ' "$ERR" || { cat "$ERR"; return 1; }
+    grep -q 'graphs         83.3 % of steps replayed, 17.2 % of tokens; padding 25.0 % of what they computed' "$OUT"
+    grep -q 'device time    linear .*, gap .* %; unexplained 0.0. %' "$OUT"
+    equal 5 "$("$JSON" "$TMP/graphs.json" qdyno/graphs/n_replayed_steps)"
+    equal 1 "$("$JSON" "$TMP/graphs.json" qdyno/graphs/n_eager_steps)"
+    equal 15 "$("$JSON" "$TMP/graphs.json" qdyno/graphs/n_replayed_tokens)"
+    equal 72 "$("$JSON" "$TMP/graphs.json" qdyno/graphs/n_eager_tokens)"
+    equal 5 "$("$JSON" "$TMP/graphs.json" qdyno/graphs/n_padded_tokens)"
+    equal 6 "$("$JSON" "$TMP/graphs.json" qdyno/device_time/n_timed_steps)"
+}
+
+ranks_share_gpus_when_asked() {
+    refuses 3 '16 ranks need 16 GPUs, there are 8: fewer ranks, or --ranks-per-gpu 2' \
+        "$QDYNO" run --device emu --model micro --load-format dummy --tp 8 --dp 2
+    exits 0 "$QDYNO" run --device emu --model micro --load-format dummy --tp 2 --dp 2 --ranks-per-gpu 4 \
+        --num-prompts 4 --input-len 9 --output-len 3 --num-warmups 0 --result-dir "$TMP/shared"
+    out_has 'ranks shared a GPU: not comparable'
+    equal 4 "$("$JSON" "$TMP/shared/result.json" completed)"
+    equal 4 "$("$JSON" "$TMP/shared/result.json" qdyno/device/ranks_per_gpu)"
+}
+
+# A step of many tokens takes the emulator longer than the watchdog gives it: as a rank that hangs, it still computes when
+# the program ends. The requests before it are results.
+a_step_that_does_not_end_ends_the_run() {
+    long=$(seq 1 400 | tr '\n' ' ')
+    printf '%s\n' '{"prompt": "Once", "output_tokens": 2}' "{\"prompt\": \"$long\", \"output_tokens\": 1}" >"$TMP/prompts.jsonl"
+    exits 5 timeout 60 "$QDYNO" run --device emu --model "$TINY" --tp 2 --dataset-name custom --ignore-eos \
+        --dataset-path "$TMP/prompts.jsonl" --max-concurrency 1 --num-warmups 0 --watchdog-timeout-s 1 --result-dir "$TMP/hung"
+    err_has 'replica 0 rank '
+    err_has ': step 2: no progress for 1 s'
+    err_has 'it does not stop'
+    equal 1 "$("$JSON" "$TMP/hung/result.json" completed)"
+    equal 1 "$("$JSON" "$TMP/hung/result.json" failed)"
+}
+
+collectives_that_cannot_be_are_refused() {
+    refuses 2 '--collectives nccl is of --device cuda and emu' \
+        "$QDYNO" generate --model "$TINY" --prompt a --collectives nccl
+    refuses 2 '--collectives nccl and --batch-invariant exclude each other' \
+        "$QDYNO" generate --model "$TINY" --prompt a --device emu --tp 2 --batch-invariant --collectives nccl
+    refuses 2 '--collectives nccl and --ranks-per-gpu exclude each other' \
+        "$QDYNO" generate --model "$TINY" --prompt a --device emu --tp 2 --ranks-per-gpu 2 --collectives nccl
 }
 
 models_are_refused_by_name() {
@@ -42,6 +91,10 @@ cuda_without_its_object_is_an_environment() {
 
 check the_text_is_the_cpus
 check replicas_answer
+check graphs_are_counted
+check ranks_share_gpus_when_asked
+check a_step_that_does_not_end_ends_the_run
+check collectives_that_cannot_be_are_refused
 check models_are_refused_by_name
 check cuda_without_its_object_is_an_environment
 finish

@@ -50,6 +50,7 @@ static void graphs_replay_captured_arguments(void **state)
     OK(cudaMemcpyAsync(out + 2, pinned, sizeof(int), cudaMemcpyHostToDevice, stream));
     OK(cudaMemsetAsync(out + 1, 0, sizeof(int), stream));
     cudaGraphExec_t exec = end_and_instantiate(stream);
+    OK(cudaGraphUpload(exec, stream));
     assert_int_equal(read_int(out), -1); /* nothing ran */
     n = 1000, value = 1000, target = NULL;
 

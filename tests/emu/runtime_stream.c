@@ -215,6 +215,45 @@ static void events_tell_time(void **state)
     OK(cudaFreeHost(flag));
 }
 
+/* External recordings are work of the graph: each launch makes one, and they time what lies between. */
+static void external_recordings_are_replayed(void **state)
+{
+    (void)state;
+    cudaStream_t stream = create_stream();
+    cudaEvent_t before = create_event(), after = create_event();
+    int *out = alloc_ints(1), n = 1, value = 7;
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    struct cudaFuncAttributes loaded;
+    REFUSED(cudaEventRecordWithFlags(before, stream, 2), cudaErrorInvalidValue, "flags 0x2");
+    OK(cudaFuncGetAttributes(&loaded, runtime_kernel(RUNTIME_FILL)));
+    OK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    OK(cudaEventRecordWithFlags(before, stream, cudaEventRecordExternal));
+    OK(launch_one(RUNTIME_FILL, (void *[]){&out, &n, &value}, 0, stream));
+    OK(cudaEventRecordWithFlags(after, stream, cudaEventRecordExternal));
+    OK(cudaStreamEndCapture(stream, &graph));
+    OK(cudaGraphInstantiate(&exec, graph, 0));
+    OK(cudaGraphDestroy(graph));
+    float ms = -1;
+    REFUSED(cudaEventElapsedTime(&ms, before, after), cudaErrorInvalidResourceHandle, "never recorded");
+    for (int launch = 0; launch < 3; launch++) {
+        OK(cudaEventRecordWithFlags(before, stream, cudaEventRecordExternal)); /* outside: as any other */
+        OK(cudaGraphLaunch(exec, stream));
+        OK(cudaEventSynchronize(after));
+        assert_int_equal(read_int(out), 7);
+        OK(cudaEventElapsedTime(&ms, before, after));
+        assert_true(ms > 0 && ms < 1000);
+        OK(launch_fill(out, 1, 0, stream));
+    }
+    OK(cudaGraphLaunch(exec, stream));
+    OK(cudaEventDestroy(before)); /* waits for the launch's recordings */
+    OK(cudaEventDestroy(after));
+    assert_int_equal(read_int(out), 7);
+    OK(cudaGraphExecDestroy(exec));
+    OK(cudaStreamDestroy(stream));
+    OK(cudaFree(out));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -225,6 +264,7 @@ int main(void)
         RUNTIME_TEST(copies_to_pinned_memory_wait_for_nobody),
         RUNTIME_TEST(destroyed_streams_and_events_finish_their_work),
         RUNTIME_TEST(events_tell_time),
+        RUNTIME_TEST(external_recordings_are_replayed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -92,7 +92,8 @@ static void cuda(void **state)
     char why[QD_ERR_LEN] = "";
     const char *required = getenv("REQUIRE_CUDA");
     qd_status st = qd_device_get("cuda", &ops, why, sizeof why);
-    if (st == QD_OK) st = ops->memory(0, &memory, why, sizeof why);
+    const struct qd_device_config one = {.n_ranks = 1};
+    if (st == QD_OK) st = ops->memory(&one, &memory, why, sizeof why);
     if (st != QD_OK && required != NULL && strcmp(required, "0") != 0) fail_msg("%s", why);
     if (st != QD_OK) SKIP("%s", why);
     int n_judged = 0;

@@ -1,5 +1,10 @@
-/* The one-shot all-reduce: equal bits on all ranks, the fp32 sum in rank order; launch after launch. */
+/* The all-reduces, one-shot and two-shot: equal bits on all ranks, the fp32 sum in rank order; launch after
+ * launch. */
+#include <unistd.h>
+
 #include "tests/gpu/ranks.h"
+
+enum shots { ONE_SHOT = 1, TWO_SHOTS };
 
 enum { PASS = QD_CUDA_PEER_BLOCKS * 512 * 8 }; /* elements that one pass of all threads covers */
 
@@ -25,7 +30,7 @@ static void fill(struct reduction *r, uint64_t seed)
     }
 }
 
-static struct reduction new_reduction(int n_ranks, int64_t n, uint32_t start)
+static struct reduction new_reduction(enum shots shots, int n_ranks, int64_t n, uint32_t start)
 {
     struct reduction r = {.n_ranks = n_ranks, .n = n};
     struct qd_cuda_peers peers[QD_CUDA_MAX_RANKS];
@@ -41,18 +46,26 @@ static struct reduction new_reduction(int n_ranks, int64_t n, uint32_t start)
         r.args[rank] =
             (struct qd_cuda_all_reduce_args){.n = n, .peers = peers[rank], .out = gpu_alloc_output(bytes)};
     }
-    for (int rank = 0; rank < n_ranks; rank++) memcpy(r.args[rank].parts, device, sizeof device);
+    struct qd_cuda_pieces pieces = {{NULL}};
+    if (shots == TWO_SHOTS) pieces = ranks_new_pieces(n_ranks, qd_cuda_all_reduce_piece_bytes(n, n_ranks));
+    for (int rank = 0; rank < n_ranks; rank++) {
+        memcpy(r.args[rank].parts, device, sizeof device);
+        r.args[rank].pieces = pieces;
+    }
     return r;
 }
 
-/* One launch on every rank, the last rank first, and what each of them got. */
-static void reduce_and_check(struct reduction *r, uint64_t seed)
+/* One launch on every rank, from rank `first` downwards and around, each `late_us` after the one before; and
+ * what each of them got. */
+static void reduce_late_and_check(struct reduction *r, uint64_t seed, int first, useconds_t late_us)
 {
     const size_t bytes = (size_t)r->n * sizeof(qd_bf16);
     fill(r, seed);
     for (int rank = 0; rank < r->n_ranks; rank++)
         gpu_write((void *)(uintptr_t)r->args[0].parts[rank], r->parts[rank], bytes);
-    for (int rank = r->n_ranks - 1; rank >= 0; rank--) {
+    for (int i = 0; i < r->n_ranks; i++) {
+        const int rank = (first + r->n_ranks - i) % r->n_ranks;
+        if (i > 0 && late_us > 0) usleep(late_us);
         gpu_set_rank(rank);
         GPU_ISSUE(qd_cuda_all_reduce, &r->args[rank]);
     }
@@ -65,20 +78,30 @@ static void reduce_and_check(struct reduction *r, uint64_t seed)
     }
 }
 
-static void test_one_rank(void)
+static void reduce_and_check(struct reduction *r, uint64_t seed)
 {
-    struct reduction r = new_reduction(1, PASS + 8, 0);
-    reduce_and_check(&r, 1);
-    ranks_expect_meetings(&r.args[0].peers, 1, 0);
+    reduce_late_and_check(r, seed, r->n_ranks - 1, 0);
 }
 
-/* Sizes around a vector, a block, a pass. */
+static void test_one_rank(void)
+{
+    struct reduction two_shots = new_reduction(TWO_SHOTS, 1, 4096 + 8, 0);
+    reduce_and_check(&two_shots, 2);
+    struct reduction r = new_reduction(ONE_SHOT, 1, PASS + 8, 0);
+    reduce_and_check(&r, 1);
+    ranks_expect_meetings(&r.args[0].peers, 1, QD_CUDA_PEER_BLOCKS, 0);
+}
+
+/* Sizes around a vector, a block, a tile of the ranks, a pass. */
 static void expect_sums(int n_ranks)
 {
-    const int64_t sizes[] = {8, 24, 4096 - 8, 4096 + 8, PASS + 8};
+    const int64_t tile = (int64_t)n_ranks * 4096;
+    const int64_t sizes[] = {8, 24, 8 * 521, 4096 - 8, 4096 + 8, tile - 8, tile + 8, PASS + 8};
     for (int i = 0; i < (int)(sizeof sizes / sizeof *sizes); i++) {
-        struct reduction r = new_reduction(n_ranks, sizes[i], 0);
-        reduce_and_check(&r, (uint64_t)(n_ranks * 10 + i));
+        for (int shots = ONE_SHOT; shots <= TWO_SHOTS; shots++) {
+            struct reduction r = new_reduction((enum shots)shots, n_ranks, sizes[i], 0);
+            reduce_and_check(&r, (uint64_t)(n_ranks * 10 + i));
+        }
     }
 }
 static void test_2_ranks(void)
@@ -102,19 +125,32 @@ static void test_8_ranks(void)
 static void test_replays(void)
 {
     const uint32_t start = UINT32_MAX - 4;
-    struct reduction r = new_reduction(4, 520, start);
-    struct qd_cuda_peers peers[QD_CUDA_MAX_RANKS];
-    for (int launch = 0; launch < 5; launch++) reduce_and_check(&r, (uint64_t)(1000 + launch));
-    for (int rank = 0; rank < 4; rank++) peers[rank] = r.args[rank].peers;
-    ranks_expect_meetings(peers, 4, start + 10);
+    for (int shots = ONE_SHOT; shots <= TWO_SHOTS; shots++) {
+        struct reduction r = new_reduction((enum shots)shots, 4, 520, start);
+        struct qd_cuda_peers peers[QD_CUDA_MAX_RANKS];
+        for (int launch = 0; launch < 5; launch++) reduce_and_check(&r, (uint64_t)(1000 + launch));
+        for (int rank = 0; rank < 4; rank++) peers[rank] = r.args[rank].peers;
+        ranks_expect_meetings(peers, 4, 1, start + 10);
+    }
+}
+
+/* Whoever comes first waits, in every order of coming; more than one pass of the blocks. */
+static void test_late_ranks(void)
+{
+    for (int shots = ONE_SHOT; shots <= TWO_SHOTS; shots++) {
+        struct reduction r = new_reduction((enum shots)shots, 3, 3 * 4096 * 5 + 40, 0);
+        for (int rank = 0; rank < 3; rank++) r.args[rank].peers.n_blocks = 3;
+        for (int first = 0; first < 3; first++)
+            reduce_late_and_check(&r, (uint64_t)(70 + first), first, 3000);
+    }
 }
 
 /* Launches that are issued without waiting for the one before, the sums of one the parts of the next; `start`
  * meetings lie behind them. */
-static void expect_chain(uint32_t start)
+static void expect_chain(enum shots shots, uint32_t start)
 {
     enum { N = 264, N_RANKS = 4, N_LAUNCHES = 3 };
-    struct reduction r = new_reduction(N_RANKS, N, start);
+    struct reduction r = new_reduction(shots, N_RANKS, N, start);
     struct qd_cuda_all_reduce_args back[N_RANKS];
     for (int rank = 0; rank < N_RANKS; rank++) {
         back[rank] = r.args[rank];
@@ -144,13 +180,27 @@ static void expect_chain(uint32_t start)
 /* Each of the first meetings is once the one at which the count overflows. */
 static void test_back_to_back(void)
 {
-    expect_chain(0);
-    for (uint32_t before = 0; before < 4; before++) expect_chain(UINT32_MAX - before);
+    for (int shots = ONE_SHOT; shots <= TWO_SHOTS; shots++) {
+        expect_chain((enum shots)shots, 0);
+        for (uint32_t before = 0; before < 4; before++) expect_chain((enum shots)shots, UINT32_MAX - before);
+    }
+}
+
+/* Ranks whose peer never comes, told so: their kernels end. */
+static void test_abandoned(void)
+{
+    const uint32_t abandoned = 1;
+    for (int shots = ONE_SHOT; shots <= TWO_SHOTS; shots++) {
+        struct reduction r = new_reduction((enum shots)shots, 2, PASS + 8, 0);
+        gpu_set_rank(0);
+        r.args[0].peers.abandoned = gpu_upload(&abandoned, sizeof abandoned);
+        for (int launch = 0; launch < 2; launch++) GPU_LAUNCH(qd_cuda_all_reduce, &r.args[0]);
+    }
 }
 
 static void test_refusals(void)
 {
-    struct reduction r = new_reduction(1, 16, 0);
+    struct reduction r = new_reduction(ONE_SHOT, 1, 16, 0);
     struct qd_cuda_all_reduce_args args = r.args[0];
     args.n = 12;
     GPU_REFUSED(qd_cuda_all_reduce, &args, "12 elements");
@@ -159,11 +209,14 @@ static void test_refusals(void)
     args.n = 16;
     args.peers.n_ranks = 9;
     GPU_REFUSED(qd_cuda_all_reduce, &args, "rank 0 of 9");
+    args.peers = (struct qd_cuda_peers){.n_ranks = 2};
+    GPU_REFUSED(qd_cuda_all_reduce, &args, "0 blocks that wait");
     args.peers = (struct qd_cuda_peers){.rank = 2, .n_ranks = 2};
     GPU_REFUSED(qd_cuda_all_reduce, &args, "rank 2 of 2");
     args.peers.rank = -1;
     GPU_REFUSED(qd_cuda_all_reduce, &args, "rank -1 of 2");
     args.peers.rank = 0;
+    args.peers.n_blocks = 1;
     args.n = 0; /* nothing to do, nobody to meet */
     GPU_LAUNCH(qd_cuda_all_reduce, &args);
 }
@@ -171,9 +224,10 @@ static void test_refusals(void)
 int main(int argc, char **argv)
 {
     static const struct gpu_test tests[] = {
-        {"one_rank", test_one_rank}, {"2_ranks", test_2_ranks},           {"3_ranks", test_3_ranks},
-        {"4_ranks", test_4_ranks},   {"8_ranks", test_8_ranks},           {"replays", test_replays},
-        {"refusals", test_refusals}, {"back_to_back", test_back_to_back},
+        {"one_rank", test_one_rank},     {"2_ranks", test_2_ranks},           {"3_ranks", test_3_ranks},
+        {"4_ranks", test_4_ranks},       {"8_ranks", test_8_ranks},           {"replays", test_replays},
+        {"refusals", test_refusals},     {"back_to_back", test_back_to_back}, {"abandoned", test_abandoned},
+        {"late_ranks", test_late_ranks},
     };
     return gpu_main(tests, sizeof tests / sizeof *tests, argc, argv);
 }

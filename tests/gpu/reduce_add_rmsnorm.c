@@ -191,14 +191,14 @@ static void a_row_is_the_same_anywhere(void)
     }
 }
 
-/* Block b of every rank has met its twins once a step. */
-static void expect_meetings(const struct shape *s, const struct qd_cuda_peers *peers, uint32_t n_steps)
+/* Block b of every rank has met its twins so often, if there are rows for it. */
+static void expect_meetings(const struct shape *s, const struct qd_cuda_peers *peers, uint32_t n_meetings)
 {
     uint32_t epoch[QD_CUDA_PEER_BLOCKS];
     for (int rank = 0; rank < s->n_ranks; rank++) {
         gpu_download(epoch, peers[rank].epoch, sizeof epoch);
         for (int block = 0; block < QD_CUDA_PEER_BLOCKS; block++) {
-            const uint32_t want = block < s->n_rows ? n_steps : 0;
+            const uint32_t want = block < s->n_rows ? n_meetings : 0;
             GPU_EXPECT(epoch[block] == want, "rank %d block %d: %u meetings", rank, block, epoch[block]);
         }
     }
@@ -247,14 +247,25 @@ static void prepare_step(struct steps *steps, int step, const struct shape *s, e
         memcpy(steps->args[step][rank].partials, parts, (size_t)s->n_ranks * sizeof *parts);
 }
 
-/* The launches of a step run together and must give the same bits on all ranks. */
-static void check_ranks(const struct shape *s, enum qd_numerics numerics)
+/* The same pieces for all steps. */
+static void add_pieces(struct steps *steps, const struct shape *s)
+{
+    const struct qd_cuda_pieces pieces =
+        ranks_new_pieces(s->n_ranks, qd_cuda_reduce_add_rmsnorm_piece_bytes(s->n_rows, s->dim, s->n_ranks));
+    for (int step = 0; step < N_STEPS; step++)
+        for (int rank = 0; rank < s->n_ranks; rank++) steps->args[step][rank].pieces = pieces;
+}
+
+/* The launches of a step run together and must give the same bits on all ranks, and the bits that are in
+ * `want` where that is not the first way. */
+static void check_ranks_by(const struct shape *s, enum qd_numerics numerics, bool two_shot, qd_bf16 *want)
 {
     struct steps *steps = gpu_host_alloc(sizeof *steps);
     const size_t out_bytes = (size_t)(s->n_rows * s->dim) * 2;
     qd_bf16 *first = gpu_host_alloc(out_bytes), *other = gpu_host_alloc(out_bytes);
     ranks_open(steps->peers, s->n_ranks, 0);
     for (int step = 0; step < N_STEPS; step++) prepare_step(steps, step, s, numerics);
+    if (two_shot) add_pieces(steps, s);
     for (int step = 0; step < N_STEPS; step++) {
         for (int rank = 0; rank < s->n_ranks; rank++) {
             gpu_set_rank(rank);
@@ -270,7 +281,16 @@ static void check_ranks(const struct shape *s, enum qd_numerics numerics)
             gpu_expect_equal("another rank's out", other, first, out_bytes);
         }
     }
-    expect_meetings(s, steps->peers, N_STEPS);
+    if (two_shot) gpu_expect_equal("the other way's out", first, want, out_bytes);
+    memcpy(want, first, out_bytes);
+    expect_meetings(s, steps->peers, two_shot ? 2 * N_STEPS : N_STEPS);
+}
+
+static void check_ranks(const struct shape *s, enum qd_numerics numerics)
+{
+    qd_bf16 *want = gpu_host_alloc((size_t)(s->n_rows * s->dim) * sizeof *want);
+    check_ranks_by(s, numerics, false, want);
+    check_ranks_by(s, numerics, true, want);
 }
 
 /* 2 to 8 ranks; fewer rows than blocks, as many, and some blocks with a row more. */
@@ -291,6 +311,9 @@ static void sums_over_ranks(void)
     const struct shape some = {
         .dim = 1024, .n_tokens = 35, .rows = rows, .n_rows = 2, .n_slices = 1, .n_ranks = 2};
     check_ranks(&some, QD_NUMERICS_FUSED);
+    /* More ranks than chunks of a row: some have no columns. */
+    const struct shape narrow = {.dim = 40, .n_tokens = 37, .n_rows = 37, .n_slices = 1, .n_ranks = 8};
+    check_ranks(&narrow, QD_NUMERICS_FUSED);
 }
 
 /* The last row of tensors of more than 2^31 elements, the second slice as far again. */
@@ -345,9 +368,13 @@ static void refuses(void)
     GPU_REFUSED(qd_cuda_reduce_add_rmsnorm, &args, "0 fp32 slices");
     args = good;
     args.peers.n_ranks = QD_CUDA_MAX_RANKS + 1;
-    GPU_REFUSED(qd_cuda_reduce_add_rmsnorm, &args, "9 ranks");
+    GPU_REFUSED(qd_cuda_reduce_add_rmsnorm, &args, "rank 0 of 9");
     args.peers.n_ranks = 0;
-    GPU_REFUSED(qd_cuda_reduce_add_rmsnorm, &args, "0 ranks");
+    GPU_REFUSED(qd_cuda_reduce_add_rmsnorm, &args, "rank 0 of 0");
+    args.peers.n_ranks = 2;
+    GPU_REFUSED(qd_cuda_reduce_add_rmsnorm, &args, "0 blocks that wait");
+    args.peers.n_blocks = QD_CUDA_PEER_BLOCKS + 1;
+    GPU_REFUSED(qd_cuda_reduce_add_rmsnorm, &args, "33 blocks that wait");
 }
 
 int main(int argc, char **argv)

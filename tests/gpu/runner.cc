@@ -253,6 +253,9 @@ bool use_peers(int n)
 
 int gpu_main(const struct gpu_test *tests, size_t n_tests, int argc, char **argv)
 {
+    /* As the device does (kernels/cuda/device.c), for the same reason: ranks that share a GPU. */
+    setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
     if (argc > 2 && strcmp(argv[1], "--ptx") == 0) {
         if (!gpu_modes::load_ptx(argv[2])) return 2;
         argc -= 2, argv += 2;

@@ -264,6 +264,7 @@ static void test_refusals(void)
     GPU_REFUSED(qd_cuda_sample, &args, "60 apart");
     args = r.args;
     args.peers.n_ranks = 2;
+    args.peers.n_blocks = 1;
     args.shard_rows = 34;
     GPU_REFUSED(qd_cuda_sample, &args, "2 shards of 34 ids");
     args.peers.n_ranks = 9;

@@ -176,7 +176,7 @@ static void test_replays(void)
         sample_and_check(&s, what);
     }
     for (int rank = 0; rank < 4; rank++) peers[rank] = s.args[rank].peers;
-    ranks_expect_meetings(peers, 4, start + 6);
+    ranks_expect_meetings(peers, 4, QD_CUDA_PEER_BLOCKS, start + 6);
 }
 
 int main(int argc, char **argv)

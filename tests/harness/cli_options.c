@@ -77,6 +77,8 @@ static void bad_options_are_refused(void **state)
     REFUSE(&command_run, "needs --dataset-path", "--model", "m", "--dataset-name", "custom");
     REFUSE(&command_run, "both size the KV pool", "--model", "m", "--num-gpu-blocks-override", "9",
            "--kv-cache-memory-bytes", "1M");
+    REFUSE(&command_run, "--ranks-per-gpu is of --device cuda and emu", "--model", "m", "--ranks-per-gpu", "2");
+    REFUSE(&command_run, "--watchdog-timeout-s", "--model", "m", "--watchdog-timeout-s", "-1");
     REFUSE(&command_run, "--probe is of --device cpu", "--model", "m", "--device", "null", "--probe");
     REFUSE(&command_run, "unexpected argument", "--model", "m", "extra");
     REFUSE(&command_run, "not a number", "--model", "m", "--budget", "1,2");

@@ -328,6 +328,25 @@ static void a_device_that_does_not_execute_needs_no_memory(void **state)
     assert_in_range(plan.n_kv_blocks, 1 << 20, 4 << 20);
 }
 
+/* A GPU is a rank's own unless it is told otherwise; the error names the way out. */
+static void gpus_are_shared_when_asked(void **state)
+{
+    (void)state;
+    char err[QD_ERR_LEN] = "";
+    struct qd_instance_plan plan;
+    struct qd_instance_options options = options_of("micro");
+    options.device = "emu"; /* 8 GPUs */
+    options.tp = 8;
+    ASSERT_OK(qd_instance_plan_make(&options, &plan, err, sizeof err), err);
+    options.dp = 2;
+    assert_int_equal(qd_instance_plan_make(&options, &plan, err, sizeof err), QD_ERR_ENVIRONMENT);
+    ASSERT_CONTAINS(err, "16 ranks need 16 GPUs, there are 8: fewer ranks, or --ranks-per-gpu 2");
+    options.ranks_per_gpu = 2;
+    ASSERT_OK(qd_instance_plan_make(&options, &plan, err, sizeof err), err);
+    assert_int_equal(plan.n_sharing, 16); /* of the host's memory, which emulated GPUs have */
+    assert_int_equal(qd_instance_device(&options, &plan, 1).ranks_per_gpu, 2);
+}
+
 /* Resident bytes of this process. */
 static size_t resident_bytes(void)
 {
@@ -398,6 +417,7 @@ int main(void)
         cmocka_unit_test(models_and_devices_that_do_not_go),
         cmocka_unit_test(presets_of_published_size),
         cmocka_unit_test(a_device_that_does_not_execute_needs_no_memory),
+        cmocka_unit_test(gpus_are_shared_when_asked),
         cmocka_unit_test(memory_is_backed_when_it_is_used),
         cmocka_unit_test(opening_fails_cleanly),
     };

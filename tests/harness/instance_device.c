@@ -151,13 +151,14 @@ static void replicas_on_a_gpu_share_weights(void **state)
 {
     (void)state;
     static const struct {
-        int n_devices, tp, dp, n_sharing, n_stores;
-    } cases[] = {{1, 1, 1, 1, 1}, {1, 1, 3, 3, 1}, {2, 2, 3, 3, 1},
-                 {4, 2, 3, 2, 1}, {3, 2, 3, 2, 2}, {8, 4, 2, 1, 1}};
+        int n_devices, ranks_per_gpu, tp, dp, n_sharing, n_stores;
+    } cases[] = {{1, 0, 1, 1, 1, 1}, {1, 3, 1, 3, 3, 1}, {1, 4, 1, 3, 3, 1},
+                 {2, 3, 2, 3, 3, 2}, {3, 2, 2, 3, 2, 2}, {8, 1, 4, 2, 1, 1}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct qd_instance_options options = options_of("0.6B");
         options.tp = cases[i].tp;
         options.dp = cases[i].dp;
+        options.ranks_per_gpu = cases[i].ranks_per_gpu;
         fake_stores_reset(cases[i].n_devices);
         fake_stores.graph_bytes = MIB;
         struct qd_instance_plan plan = plan_of(&options);
@@ -166,9 +167,7 @@ static void replicas_on_a_gpu_share_weights(void **state)
         assert_int_equal(plan.weight_bytes, (size_t)cases[i].n_stores * of_rank);
         assert_int_equal(plan.activation_bytes, (size_t)cases[i].n_sharing * plan.need.activation_bytes);
         assert_int_equal(plan.graph_bytes, (size_t)cases[i].n_sharing * MIB);
-        int n_ranks = cases[i].tp * cases[i].dp;
-        assert_int_equal(fake_stores.max_asked + 1,
-                         n_ranks < cases[i].n_devices ? n_ranks : cases[i].n_devices);
+        assert_int_equal(fake_stores.max_asked + 1, cases[i].n_devices);
     }
 }
 

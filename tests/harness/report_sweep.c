@@ -75,9 +75,9 @@ static void test_more_ranks_than_cores_carry_no_conclusion(void **state)
     write_runs(*state, 2, 3, 64, 1, 1, 1);
     write_runs(*state, 3, 2, 64, 2, 2, 2);
     char *text = report(*state, "tp=1,2,3;dp=1,2,3;budget=64;gpus=6");
-    ASSERT_CONTAINS(text, "2 measured cells have more ranks than cores");
+    ASSERT_CONTAINS(text, "2 measured cells have more ranks than cores or GPUs");
     ASSERT_CONTAINS(text, "- mark a, 2 cells: more ranks than cores: no TP or DP conclusion");
-    ASSERT_CONTAINS(text, "**Nothing is recommended about 2 cells with more ranks than cores**");
+    ASSERT_CONTAINS(text, "**Nothing is recommended about 2 cells with more ranks than cores or GPUs**");
     ASSERT_CONTAINS(text, "**Fastest first token**: TP1 DP2, budget 64.");
     ASSERT_CONTAINS(text, "- TTFT p50, 1 comparisons: the split with the most data parallelism leads in 1");
     char *splits = strstr(text, "## Data parallelism against"), *budgets = strstr(text, "## Effect of");

@@ -8,6 +8,7 @@
 
 #include "harness/result/files.h"
 #include "harness/result/json_put.h"
+#include "harness/result/marks.h"
 #include "models/json.h"
 #include "tests/support/result_fixture.h"
 
@@ -245,6 +246,26 @@ static void test_result_keeps_ours_under_one_key(void **state)
     cJSON_Delete(root);
 }
 
+static void test_ranks_on_one_gpu_are_marked(void **state)
+{
+    (void)state;
+    struct fixture_run run;
+    fixture_run_init(&run, 2, 1, 64, 10, 4);
+    run.result.ranks_per_gpu = 1;
+    assert_int_equal(qd_run_result_find_marks(&run.result) & QD_MARK_SHARED_GPUS, 0);
+    run.result.ranks_per_gpu = 2;
+    run.result.marks = qd_run_result_find_marks(&run.result);
+    assert_int_equal(run.result.marks & QD_MARK_SHARED_GPUS, QD_MARK_SHARED_GPUS);
+    cJSON *root = qd_run_result_to_json(&run.result);
+    const cJSON *own = cJSON_GetObjectItem(root, "qdyno");
+    assert_true(number(cJSON_GetObjectItem(own, "device"), "ranks_per_gpu") == 2);
+    assert_string_equal(cJSON_GetObjectItem(own, "marks")->child->valuestring,
+                        "ranks shared a GPU: not comparable");
+    cJSON_Delete(root);
+    run.result.tp = 1; /* alone */
+    assert_int_equal(qd_run_result_find_marks(&run.result) & QD_MARK_SHARED_GPUS, 0);
+}
+
 /* vLLM writes 0 where there is no sample; ours is null, so that nobody takes it for a fast run. */
 static void test_no_sample_is_null_in_ours(void **state)
 {
@@ -360,6 +381,7 @@ int main(void)
         cmocka_unit_test(test_folders_are_created_with_their_parents),
         cmocka_unit_test(test_result_has_vllm_keys_in_their_order),
         cmocka_unit_test(test_result_keeps_ours_under_one_key),
+        cmocka_unit_test(test_ranks_on_one_gpu_are_marked),
         cmocka_unit_test(test_no_sample_is_null_in_ours),
         cmocka_unit_test(test_bytes_that_are_not_utf8_do_not_spoil_the_file),
         cmocka_unit_test(test_requests_file_gives_the_pooled_gaps_back),

@@ -16,6 +16,7 @@ struct world {
     uint64_t fail_step;
     bool silent;      /* fail without a text */
     int64_t step_us;  /* how long a step takes */
+    _Atomic int n_begun, n_may_end; /* of a program with rank_finish: steps begun, and allowed to end */
     int64_t *written; /* [MAX_TP] by rank before the barrier of a step, read by all after it */
 };
 
@@ -24,6 +25,10 @@ struct fake_rank {
     struct qd_bootstrap bootstrap;
     int32_t made_of; /* first_rank of the device's configuration */
     float logits[2][N_ROWS];
+    int n_ended; /* of a program with rank_finish */
+    struct {
+        int32_t n_rows, first_id;
+    } begun[2];
 };
 
 static struct world *current; /* a device's open has no user pointer */
@@ -94,6 +99,38 @@ static qd_status program_step(void *state, const struct qd_step *step, struct qd
         out->ids[i] = (int32_t)step->step_index * 10 + i + qd_step_token_source(step)[0];
     rank->logits[step->step_index % 2][0] = (float)step->step_index;
     out->logits = rank->logits[step->step_index % 2];
+    return QD_OK;
+}
+
+/* The same in two parts: ids come with the second, once the world lets the step end. */
+static qd_status program_begin(void *state, const struct qd_step *step, struct qd_step_output *out, char *err,
+                               size_t errlen)
+{
+    struct fake_rank *rank = state;
+    if (rank->bootstrap.rank == rank->world->fail_step_rank && step->step_index == rank->world->fail_step)
+        return qd_fail(QD_ERR_INTERNAL, err, errlen, "the reason");
+    rank->begun[step->step_index % 2].n_rows = step->n_logit_rows;
+    rank->begun[step->step_index % 2].first_id =
+        (int32_t)step->step_index * 10 + qd_step_token_source(step)[0];
+    rank->logits[step->step_index % 2][0] = (float)step->step_index;
+    out->logits = rank->logits[step->step_index % 2];
+    atomic_fetch_add(&rank->world->n_begun, 1);
+    return QD_OK;
+}
+
+static bool program_ended(void *ctx)
+{
+    struct fake_rank *rank = ctx;
+    return rank->world->n_may_end > rank->n_ended;
+}
+
+static qd_status program_end(void *state, struct qd_step_output *out, char *err, size_t errlen)
+{
+    (void)err, (void)errlen;
+    struct fake_rank *rank = state;
+    while (!program_ended(rank)) usleep(100);
+    int slot = rank->n_ended++ % 2;
+    for (int32_t i = 0; i < rank->begun[slot].n_rows; i++) out->ids[i] = rank->begun[slot].first_id + i;
     return QD_OK;
 }
 
@@ -295,6 +332,112 @@ static void a_rank_that_fails_in_a_step_ends_all(void **state)
     }
 }
 
+/* A group of one rank, with a core, whose steps end when the test lets them. */
+static qd_group_t *open_overlapping(struct world *world, struct qd_device_ops *ops)
+{
+    char err[QD_ERR_LEN] = "";
+    qd_group_t *group;
+    struct qd_group_config config = make_config(world, 1);
+    *ops = fake_ops;
+    ops->step_ended = program_ended;
+    config.ops = ops;
+    config.device.n_threads = 1;
+    config.program.rank_step = program_begin;
+    config.program.rank_finish = program_end;
+    ASSERT_OK(qd_group_open(&config, &group, err, sizeof err), err);
+    return group;
+}
+
+static void launch_numbered(qd_group_t *group, uint64_t index)
+{
+    char err[QD_ERR_LEN] = "";
+    struct qd_step *step = make_step(index, (int32_t)index, 2);
+    ASSERT_OK(qd_group_launch(group, step, err, sizeof err), err);
+    free(step);
+}
+
+static void expect_numbered(qd_group_t *group, uint64_t index)
+{
+    char err[QD_ERR_LEN] = "";
+    struct qd_group_result result;
+    ASSERT_OK(qd_group_wait(group, &result, err, sizeof err), err);
+    assert_int_equal(result.n_ids, 2);
+    for (int32_t i = 0; i < 2; i++) assert_int_equal(result.ids[i], (int32_t)index * 11 + i);
+    assert_true(result.logits[0] == (float)index);
+}
+
+static void wait_until_begun(const struct world *world, int n)
+{
+    for (int tries = 0; world->n_begun < n; tries++) {
+        if (tries > 100000) fail_msg("step %d does not begin", n - 1);
+        usleep(100);
+    }
+}
+
+/* The next step begins while the one before has not ended, whenever it is launched. */
+static void steps_overlap(void **state)
+{
+    (void)state;
+    enum { N_STEPS = 7 };
+    struct world world = make_world();
+    struct qd_device_ops ops;
+    qd_group_t *group = open_overlapping(&world, &ops);
+    launch_numbered(group, 0);
+    wait_until_begun(&world, 1);
+    for (int i = 1; i < N_STEPS; i++) {
+        launch_numbered(group, (uint64_t)i);
+        wait_until_begun(&world, i + 1);
+        assert_int_equal(world.n_may_end, i - 1);
+        world.n_may_end = i;
+        expect_numbered(group, (uint64_t)i - 1);
+    }
+    world.n_may_end = N_STEPS;
+    expect_numbered(group, N_STEPS - 1);
+    qd_group_close(group);
+    assert_all_released(&world);
+}
+
+/* Where nobody looks out for it, the next step waits, and nothing is lost. */
+static void steps_follow_without_polling(void **state)
+{
+    (void)state;
+    struct world world = make_world();
+    struct qd_device_ops ops;
+    qd_group_t *group = open_overlapping(&world, &ops);
+    ops.step_ended = NULL;
+    launch_numbered(group, 0);
+    wait_until_begun(&world, 1);
+    launch_numbered(group, 1);
+    world.n_may_end = 2;
+    expect_numbered(group, 0);
+    expect_numbered(group, 1);
+    qd_group_close(group);
+    assert_all_released(&world);
+}
+
+/* A step that was begun before another failed is handed out. */
+static void a_failure_leaves_the_step_before(void **state)
+{
+    (void)state;
+    char err[QD_ERR_LEN] = "";
+    struct qd_group_result result;
+    struct world world = make_world();
+    world.fail_step_rank = 0;
+    world.fail_step = 1;
+    struct qd_device_ops ops;
+    qd_group_t *group = open_overlapping(&world, &ops);
+    launch_numbered(group, 0);
+    wait_until_begun(&world, 1);
+    launch_numbered(group, 1);
+    usleep(2000);
+    world.n_may_end = 1;
+    expect_numbered(group, 0);
+    assert_int_equal(qd_group_wait(group, &result, err, sizeof err), QD_ERR_RANK);
+    assert_string_equal(err, "replica 3 rank 0: step 1: the reason");
+    qd_group_close(group);
+    assert_all_released(&world);
+}
+
 static void bad_configurations_are_refused(void **state)
 {
     (void)state;
@@ -324,6 +467,9 @@ int main(void)
         cmocka_unit_test(unusable_steps_are_refused),
         cmocka_unit_test(a_rank_that_fails_to_open_ends_all),
         cmocka_unit_test(a_rank_that_fails_in_a_step_ends_all),
+        cmocka_unit_test(steps_overlap),
+        cmocka_unit_test(steps_follow_without_polling),
+        cmocka_unit_test(a_failure_leaves_the_step_before),
         cmocka_unit_test(bad_configurations_are_refused),
     };
     return cmocka_run_group_tests_name("group", tests, NULL, NULL);

@@ -119,14 +119,15 @@ static void replicas_share_what_is_on_their_device(void **state)
     struct temp_dir dir = temp_dir_create();
     write_model(dir.path, &config, &(struct model_files){.dtype = "BF16"});
     static const struct {
-        int n_devices, tp, dp, n_stores;
-    } cases[] = {{1, 1, 3, 1}, {2, 1, 3, 2}, {4, 2, 2, 4}, {2, 2, 3, 2}, {8, 2, 2, 4}, {1, 2, 1, 2}};
+        int n_devices, ranks_per_gpu, tp, dp, n_stores;
+    } cases[] = {{1, 3, 1, 3, 1}, {2, 2, 1, 3, 2}, {4, 0, 2, 2, 4}, {2, 3, 2, 3, 4}, {8, 1, 2, 2, 4}, {1, 2, 2, 1, 2}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         fake_stores_reset(cases[i].n_devices);
         struct qd_model_options options = {.dir = dir.path,
                                            .ops = &fake_store_ops,
                                            .tp = cases[i].tp,
                                            .dp = cases[i].dp,
+                                           .ranks_per_gpu = cases[i].ranks_per_gpu,
                                            .n_threads = N_READERS};
         qd_model_t *model = load(&options);
         struct qd_load_stats stats = qd_model_load_stats(model);

@@ -1,5 +1,6 @@
 #include "tests/support/fake_store.h"
 
+#include <assert.h>
 #include <pthread.h>
 
 #include "kernels/ref/ref.h"
@@ -30,10 +31,17 @@ void fake_stores_reset(int n_devices)
             .free_bytes = (size_t)80 << 30, .total_bytes = (size_t)80 << 30, .name = "Fake H100"};
 }
 
-static qd_status device_of(int global_rank, int *device, char *err, size_t errlen)
+static int gpu_of(int global_rank, int ranks_per_gpu)
 {
-    (void)err, (void)errlen;
-    *device = global_rank % fake_stores.n_devices;
+    int gpu = global_rank / (ranks_per_gpu > 0 ? ranks_per_gpu : 1);
+    assert(gpu < fake_stores.n_devices); /* a plan that deals out more is wrong */
+    return gpu;
+}
+
+static qd_status device_of(int global_rank, int n_ranks, int ranks_per_gpu, int *device, char *err, size_t errlen)
+{
+    (void)n_ranks, (void)err, (void)errlen;
+    *device = gpu_of(global_rank, ranks_per_gpu);
     return QD_OK;
 }
 
@@ -171,11 +179,13 @@ static size_t weight_bytes(int64_t n_rows, int64_t n_cols, enum qd_weight_layout
     return qd_ref_ops.weight_bytes(n_rows, n_cols, layout);
 }
 
-static qd_status memory(int first_rank, struct qd_device_memory *out, char *err, size_t errlen)
+static qd_status memory(const struct qd_device_config *config, struct qd_device_memory *out, char *err,
+                        size_t errlen)
 {
     (void)err, (void)errlen;
-    if (first_rank > fake_stores.max_asked) fake_stores.max_asked = first_rank;
-    *out = fake_stores.memory[first_rank % fake_stores.n_devices];
+    int gpu = gpu_of(config->first_rank, config->ranks_per_gpu);
+    if (gpu > fake_stores.max_asked) fake_stores.max_asked = gpu;
+    *out = fake_stores.memory[gpu];
     out->n_devices = fake_stores.n_devices;
     return QD_OK;
 }

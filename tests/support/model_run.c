@@ -14,18 +14,23 @@ qd_model_t *load_model(const char *dir, const struct qd_device_ops *ops, int tp)
 
 qd_model_t *make_model(const char *preset, const struct qd_device_ops *ops, int tp)
 {
+    return make_model_on(preset, ops, tp, 1);
+}
+
+qd_model_t *make_model_on(const char *preset, const struct qd_device_ops *ops, int tp, int ranks_per_gpu)
+{
     char err[QD_ERR_LEN] = "";
     struct qd_model_config config;
     ASSERT_OK(qd_model_config_preset(preset, &config, err, sizeof err), err);
     struct qd_model_options options = {
-        .config = &config, .load_format = QD_LOAD_DUMMY, .ops = ops, .tp = tp, .n_threads = 2};
+        .config = &config, .load_format = QD_LOAD_DUMMY, .ops = ops, .tp = tp, .ranks_per_gpu = ranks_per_gpu, .n_threads = 2};
     qd_model_t *model;
     ASSERT_OK(qd_model_load(&options, &model, err, sizeof err), err);
     return model;
 }
 
-void model_run_open(struct model_run *run, qd_model_t *model, const struct qd_device_ops *ops,
-                    const struct run_options *options)
+void model_run_configure(struct model_run *run, qd_model_t *model, const struct qd_device_ops *ops,
+                         const struct run_options *options, struct qd_group_config *group)
 {
     char err[QD_ERR_LEN] = "";
     const struct qd_model_config *config = qd_model_get_config(model);
@@ -44,7 +49,7 @@ void model_run_open(struct model_run *run, qd_model_t *model, const struct qd_de
     ASSERT_OK(qd_model_program(model, &program, &run->program, err, sizeof err), err);
     int tp = qd_model_get_tp(model);
     ASSERT_OK(qd_shard_make(config, tp, 0, &shard, err, sizeof err), err);
-    struct qd_group_config group = {
+    *group = (struct qd_group_config){
         .ops = ops,
         .tp = tp,
         .device = {.n_ranks = tp,
@@ -55,10 +60,21 @@ void model_run_open(struct model_run *run, qd_model_t *model, const struct qd_de
                    .limits = run->limits,
                    .max_model_len = options->max_model_len,
                    .enforce_eager = options->enforce_eager,
-                   .batch_invariant = options->batch_invariant},
+                   .batch_invariant = options->batch_invariant,
+                   .device_timing = options->device_timing,
+                   .collectives = options->collectives,
+                   .ranks_per_gpu = options->ranks_per_gpu},
         .vocab_size = (int32_t)config->vocab_size,
         .program = run->program,
     };
+}
+
+void model_run_open(struct model_run *run, qd_model_t *model, const struct qd_device_ops *ops,
+                    const struct run_options *options)
+{
+    char err[QD_ERR_LEN] = "";
+    struct qd_group_config group;
+    model_run_configure(run, model, ops, options, &group);
     ASSERT_OK(qd_group_open(&group, &run->group, err, sizeof err), err);
 }
 

@@ -17,8 +17,10 @@ struct run_options {
     int n_threads;   /* of all ranks together; 0: all cores */
     enum qd_numerics numerics;
     int32_t max_tokens, max_logit_rows, max_model_len;
-    bool enforce_eager, batch_invariant; /* as in qd_device_config */
-    bool no_logits;                      /* as in qd_program_options */
+    bool enforce_eager, batch_invariant, device_timing; /* as in qd_device_config */
+    bool no_logits;                                     /* as in qd_program_options */
+    int ranks_per_gpu;                                  /* as there */
+    enum qd_collectives collectives;                    /* as there */
 };
 
 /* Loads DIR for `tp` ranks of the device; fails the running test when that does not work. */
@@ -26,6 +28,13 @@ qd_model_t *load_model(const char *dir, const struct qd_device_ops *ops, int tp)
 
 /* The same of a preset, with made-up weights. */
 qd_model_t *make_model(const char *preset, const struct qd_device_ops *ops, int tp);
+/* The same where that many ranks share a GPU. */
+qd_model_t *make_model_on(const char *preset, const struct qd_device_ops *ops, int tp, int ranks_per_gpu);
+
+/* The program and what a group over it is opened with, for a model that was loaded for the same device. Fails
+ * the running test. */
+void model_run_configure(struct model_run *run, qd_model_t *model, const struct qd_device_ops *ops,
+                         const struct run_options *options, struct qd_group_config *group);
 
 /* Opens a group over a model that was loaded for the same device. Fails the running test. */
 void model_run_open(struct model_run *run, qd_model_t *model, const struct qd_device_ops *ops,

@@ -129,7 +129,7 @@ cudaError_t cudaDeviceCanAccessPeer(int *can_access, int device, int peer)
     QD_EMU_ENTER();
     QD_EMU_TRY(check_device(device));
     QD_EMU_TRY(check_device(peer));
-    *can_access = device != peer;
+    *can_access = device != peer && !qd_emu_runtime.lacks_peers;
     return cudaSuccess;
 }
 
@@ -141,6 +141,8 @@ cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags)
     QD_EMU_TRY(check_device(peer));
     if (flags != 0 || peer == current)
         return qd_emu_refuse(cudaErrorInvalidDevice, "GPU %d as its own peer, or flags", peer);
+    if (qd_emu_runtime.lacks_peers)
+        return qd_emu_refuse(cudaErrorPeerAccessUnsupported, "GPU %d cannot reach GPU %d", current, peer);
     if (device->peers[peer])
         return qd_emu_refuse(cudaErrorPeerAccessAlreadyEnabled, "GPU %d already has access to GPU %d",
                              current, peer);
@@ -178,6 +180,19 @@ int qd_emu_set_shared_limit(size_t bytes)
     return 0;
 }
 
+void qd_emu_set_links(bool peers, bool nccl)
+{
+    QD_EMU_ENTER();
+    qd_emu_runtime.lacks_peers = !peers;
+    qd_emu_runtime.lacks_nccl = !nccl;
+}
+
+bool qd_emu_has_nccl(void)
+{
+    QD_EMU_ENTER();
+    return !qd_emu_runtime.lacks_nccl;
+}
+
 void qd_emu_set_device_memory(size_t bytes)
 {
     QD_EMU_ENTER();
@@ -197,20 +212,20 @@ size_t qd_emu_leaks(char *text, size_t text_len)
     return n_allocations + n_streams;
 }
 
-static void stop_worker(struct qd_emu_device *device)
+static void stop_workers(struct qd_emu_device *device)
 {
-    if (!device->has_thread) return;
+    if (device->n_threads == 0) return;
     pthread_mutex_lock(&qd_emu_runtime.lock);
     device->is_stopping = true;
     pthread_cond_broadcast(&device->changed);
     pthread_mutex_unlock(&qd_emu_runtime.lock);
-    pthread_join(device->thread, NULL);
+    for (int t = 0; t < device->n_threads; t++) pthread_join(device->threads[t], NULL);
     pthread_cond_destroy(&device->changed);
 }
 
 void qd_emu_shutdown(void)
 {
-    for (int d = 0; d < QD_EMU_MAX_DEVICES; d++) stop_worker(&qd_emu_runtime.devices[d]);
+    for (int d = 0; d < QD_EMU_MAX_DEVICES; d++) stop_workers(&qd_emu_runtime.devices[d]);
     QD_EMU_ENTER();
     qd_emu_free_all_memory();
     for (int d = 0; d < QD_EMU_MAX_DEVICES; d++) {

@@ -74,17 +74,32 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsig
     return cudaSuccess;
 }
 
+/* What uploading and launching need, and the stream behind `handle`. */
+static cudaError_t check_launch(const struct CUgraph_st *graph, cudaStream_t handle, const char *call,
+                                struct CUstream_st **stream)
+{
+    QD_EMU_TRY(qd_emu_find_stream(handle, call, stream));
+    QD_EMU_TRY(qd_emu_forbid(*stream, call));
+    if (graph->device == (*stream)->device) return cudaSuccess;
+    return qd_emu_refuse(cudaErrorInvalidValue, "a graph of GPU %d on a stream of GPU %d",
+                         qd_emu_index(graph->device), qd_emu_index((*stream)->device));
+}
+
+/* Nothing has to be brought anywhere. */
+cudaError_t cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t handle)
+{
+    QD_EMU_ENTER();
+    struct CUstream_st *stream;
+    return check_launch((const struct CUgraph_st *)exec, handle, "cudaGraphUpload", &stream);
+}
+
 /* Issues a copy of each piece of work, so that other streams' work can come between. */
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t handle)
 {
     QD_EMU_ENTER();
     const struct CUgraph_st *graph = (const struct CUgraph_st *)exec;
     struct CUstream_st *stream;
-    QD_EMU_TRY(qd_emu_find_stream(handle, "cudaGraphLaunch", &stream));
-    QD_EMU_TRY(qd_emu_forbid(stream, "cudaGraphLaunch"));
-    if (graph->device != stream->device)
-        return qd_emu_refuse(cudaErrorInvalidValue, "a graph of GPU %d on a stream of GPU %d",
-                             qd_emu_index(graph->device), qd_emu_index(stream->device));
+    QD_EMU_TRY(check_launch(graph, handle, "cudaGraphLaunch", &stream));
     for (const struct qd_emu_work *w = graph->work.first; w != NULL; w = w->next) {
         struct qd_emu_work *clone = qd_emu_work_create(w->kind, w->payload_bytes);
         memcpy(clone, w, sizeof *w + w->payload_bytes);

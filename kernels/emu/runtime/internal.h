@@ -15,7 +15,8 @@
 
 enum {
     QD_EMU_MAX_ARGS = 64,
-    QD_EMU_ARG_ALIGN = 16, /* of each argument's copy */
+    QD_EMU_ARG_ALIGN = 16,          /* of each argument's copy */
+    QD_EMU_MAX_STREAMS_AT_ONCE = 8, /* of a GPU whose kernels wait for each other */
 };
 
 /* Returns from the current function when `call` fails. */
@@ -74,6 +75,7 @@ struct CUstream_st {
     struct qd_emu_device *device;
     struct qd_emu_queue work;   /* the first one is being done, or waits */
     bool is_blocking;           /* takes turns with the legacy stream */
+    bool is_busy;               /* a thread does its first work */
     struct CUgraph_st *capture; /* what the capture has so far; NULL when not capturing */
     bool is_capture_broken;
 };
@@ -87,9 +89,11 @@ struct CUgraph_st { /* and what CUgraphExec_st points to: a graph is not changed
 /* ---- the state ---- */
 
 struct qd_emu_device {
-    bool has_thread, is_stopping;
-    pthread_t thread;
-    pthread_cond_t changed;    /* work was issued, or done */
+    bool is_stopping;
+    int n_threads; /* started; the second when the first one's kernel waits for another stream, and so on */
+    pthread_t threads[QD_EMU_MAX_STREAMS_AT_ONCE];
+    int n_busy, n_spinning;    /* threads that do work; those whose kernel spins in vain */
+    pthread_cond_t changed;    /* work was issued, or done, or a kernel spins in vain */
     struct CUstream_st legacy; /* stream NULL; first of the list of streams */
     uint64_t n_issued;         /* order of the latest work */
     uint64_t n_draws;          /* random numbers drawn for schedules */
@@ -127,6 +131,7 @@ struct qd_emu_runtime {
     int n_devices;
     size_t memory_bytes; /* of each GPU; 0: default */
     size_t shared_bytes; /* limit of a block */
+    bool lacks_peers, lacks_nccl;
     struct qd_emu_device devices[QD_EMU_MAX_DEVICES];
     struct qd_emu_allocation *allocations;
     struct qd_emu_kernel *kernels;
@@ -170,6 +175,8 @@ void qd_emu_free_all_memory(void);
 cudaError_t qd_emu_find_stream(cudaStream_t handle, const char *call, struct CUstream_st **stream);
 /* Appends the work to the stream or to its capture; owns it from now on. */
 void qd_emu_issue(struct CUstream_st *stream, struct qd_emu_work *work);
+/* What a launch on the GPU is to be told (struct qd_emu_launch). */
+void qd_emu_device_spins(void *device, bool in_vain);
 /* Waits, without the lock, until all that was issued so far is done: to the stream, with the legacy one to
  * all that it waits for, with NULL to the GPU. Its failure, if it has one. */
 cudaError_t qd_emu_wait_for(struct qd_emu_device *device, const struct CUstream_st *stream);

@@ -71,6 +71,18 @@ cudaError_t cudaFuncSetAttribute(const void *symbol, enum cudaFuncAttribute attr
     return cudaSuccess;
 }
 
+/* Loads the kernel; tells nothing of it. */
+cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *attributes, const void *symbol)
+{
+    QD_EMU_ENTER();
+    struct qd_emu_device *device;
+    struct qd_emu_kernel *kernel;
+    QD_EMU_TRY(find_function(symbol, &device, &kernel));
+    kernel->is_loaded[qd_emu_index(device)] = true;
+    *attributes = (struct cudaFuncAttributes){.maxThreadsPerBlock = QD_EMU_MAX_THREADS};
+    return cudaSuccess;
+}
+
 /* ---- launches ---- */
 
 void qd_emu_set_replace(qd_emu_replace *replace)
@@ -140,6 +152,8 @@ cudaError_t cudaLaunchKernel(const void *symbol, dim3 grid, dim3 block, void **a
         .shared_bytes = shared_bytes,
         .shared_limit = qd_emu_runtime.shared_bytes,
         .device = qd_emu_index(device),
+        .spins = qd_emu_device_spins,
+        .spins_arg = device,
     };
     QD_EMU_TRY(check_limits(kernel, &shape));
     /* A GPU loads a kernel when it is first launched, which may allocate and wait. */

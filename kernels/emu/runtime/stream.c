@@ -1,5 +1,6 @@
 #include "kernels/emu/runtime/internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -74,7 +75,7 @@ cudaError_t qd_emu_wait_for(struct qd_emu_device *device, const struct CUstream_
 static bool can_start(const struct CUstream_st *stream)
 {
     const struct CUstream_st *legacy = &stream->device->legacy;
-    if (stream->work.first == NULL) return false;
+    if (stream->work.first == NULL || stream->is_busy) return false;
     const uint64_t order = stream->work.first->order;
     if (stream != legacy) return !stream->is_blocking || !is_before(legacy, order);
     return !has_work(stream->device, legacy, order);
@@ -120,6 +121,8 @@ static int execute(const struct qd_emu_work *work, char *err, size_t errlen)
 static void do_first(struct qd_emu_device *device, struct CUstream_st *stream, const struct qd_emu_mode *mode)
 {
     const struct qd_emu_work *work = stream->work.first;
+    device->n_busy++;
+    stream->is_busy = true;
     if (work->kind == QD_EMU_WORK_RECORD) {
         work->as.event->time_ns = qd_clock_now_ns();
         work->as.event->n_pending--;
@@ -129,22 +132,28 @@ static void do_first(struct qd_emu_device *device, struct CUstream_st *stream, c
             late.tv_nsec = draw(device, mode->seed) % LATE_MAX_NS;
         pthread_mutex_unlock(&qd_emu_runtime.lock);
         if (late.tv_nsec > 0) nanosleep(&late, NULL);
-        const bool has_failed = execute(work, device->failure, sizeof device->failure) != 0;
+        char err[QD_ERR_LEN];
+        const bool has_failed = execute(work, err, sizeof err) != 0;
         qd_emu_note_progress();
         pthread_mutex_lock(&qd_emu_runtime.lock);
-        device->has_failed = has_failed;
+        if (has_failed && !device->has_failed) snprintf(device->failure, sizeof device->failure, "%s", err);
+        device->has_failed |= has_failed;
     }
     free(qd_emu_pop(&stream->work));
+    stream->is_busy = false;
+    device->n_busy--;
     pthread_cond_broadcast(&device->changed);
 }
 
+/* Kernels of one GPU run one after another, but for those that wait for one of another stream. */
 static void *run_device(void *argument)
 {
     struct qd_emu_device *device = argument;
     pthread_mutex_lock(&qd_emu_runtime.lock);
     while (!device->is_stopping || has_work(device, NULL, UINT64_MAX)) {
         const struct qd_emu_mode mode = qd_emu_get_mode();
-        struct CUstream_st *stream = choose_stream(device, &mode);
+        struct CUstream_st *stream = NULL;
+        if (device->n_busy == device->n_spinning) stream = choose_stream(device, &mode);
         if (stream != NULL)
             do_first(device, stream, &mode);
         else
@@ -155,6 +164,28 @@ static void *run_device(void *argument)
     return NULL;
 }
 
+/* At the GPU's first work, and when all threads do work that waits for other work. */
+static void start_thread(struct qd_emu_device *device)
+{
+    const int n = device->n_threads;
+    if (n > 0 && (device->n_busy < n || device->n_spinning < n || n == QD_EMU_MAX_STREAMS_AT_ONCE)) return;
+    if (n == 0) QD_ASSERT(pthread_cond_init(&device->changed, NULL) == 0);
+    QD_ASSERT(pthread_create(&device->threads[n], NULL, run_device, device) == 0);
+    device->n_threads++;
+}
+
+/* A kernel spins in vain: another stream's work may be what it waits for, or it is a livelock. */
+void qd_emu_device_spins(void *argument, bool in_vain)
+{
+    struct qd_emu_device *device = argument;
+    const struct qd_emu_mode mode = qd_emu_get_mode();
+    QD_EMU_ENTER();
+    device->n_spinning += in_vain ? 1 : -1;
+    if (!in_vain) return;
+    if (choose_stream(device, &mode) != NULL) start_thread(device);
+    pthread_cond_broadcast(&device->changed);
+}
+
 void qd_emu_issue(struct CUstream_st *stream, struct qd_emu_work *work)
 {
     struct qd_emu_device *device = stream->device;
@@ -162,10 +193,10 @@ void qd_emu_issue(struct CUstream_st *stream, struct qd_emu_work *work)
         qd_emu_push(&stream->capture->work, work);
         return;
     }
-    if (!device->has_thread) {
-        QD_ASSERT(pthread_cond_init(&device->changed, NULL) == 0);
-        QD_ASSERT(pthread_create(&device->thread, NULL, run_device, device) == 0);
-        device->has_thread = true;
+    start_thread(device);
+    if (work->kind == QD_EMU_WORK_RECORD) {
+        work->as.event->is_recorded = true;
+        work->as.event->n_pending++;
     }
     work->order = ++device->n_issued;
     qd_emu_push(&stream->work, work);
@@ -267,22 +298,28 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *handle, unsigned flags)
     return cudaSuccess;
 }
 
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t handle)
+/* An external recording in a capture is a part of the graph: every launch records the event. */
+cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t handle, unsigned flags)
 {
     QD_EMU_ENTER();
     struct CUstream_st *stream;
     QD_EMU_TRY(qd_emu_find_stream(handle, "cudaEventRecord", &stream));
-    QD_EMU_TRY(qd_emu_forbid(stream, "cudaEventRecord"));
+    if (flags != cudaEventRecordExternal) QD_EMU_TRY(qd_emu_forbid(stream, "cudaEventRecord"));
+    if (flags > cudaEventRecordExternal)
+        return qd_emu_refuse(cudaErrorInvalidValue, "cudaEventRecordWithFlags with flags %#x", flags);
     if (event->device != stream->device)
         return qd_emu_refuse(cudaErrorInvalidResourceHandle,
                              "an event of GPU %d recorded on a stream of GPU %d", qd_emu_index(event->device),
                              qd_emu_index(stream->device));
     struct qd_emu_work *work = qd_emu_work_create(QD_EMU_WORK_RECORD, 0);
     work->as.event = event;
-    event->is_recorded = true;
-    event->n_pending++;
     qd_emu_issue(stream, work);
     return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+    return cudaEventRecordWithFlags(event, stream, cudaEventRecordDefault);
 }
 
 static cudaError_t check_reached(const struct CUevent_st *event)

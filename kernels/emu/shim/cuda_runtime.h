@@ -8,9 +8,11 @@
  * - a copy between two GPUs needs peer access, as a kernel's argument does that points into another GPU's
  *   memory (what a kernel reaches through pointers in memory is not checked);
  * - addresses and sizes of copies are checked against the allocations;
- * - one stream a capture and one capture a thread; a capture takes no event and no graph;
+ * - one stream a capture and one capture a thread; a capture takes no graph and no events but external
+ *   recordings;
  * - while a thread captures it may neither use the legacy stream nor wait for other streams;
- * - a capture refuses a kernel that its GPU has not loaded, which the first launch does.
+ * - a capture refuses a kernel that its GPU has not loaded, which the first launch and cudaFuncGetAttributes
+ *   do;
  * - copies of pageable memory have happened on return, and destroying a stream or an event waits for it.
  * Whatever a capture forbids is cudaErrorStreamCaptureUnsupported; CUDA has several codes for it.
  * The text of the last refusal, or of the kernel that failed, is what cudaGetErrorString returns for that
@@ -37,6 +39,7 @@ typedef enum cudaError {
     cudaErrorInvalidDeviceFunction = 98,
     cudaErrorNoDevice = 100,
     cudaErrorInvalidDevice = 101,
+    cudaErrorPeerAccessUnsupported = 217,
     cudaErrorInvalidResourceHandle = 400,
     cudaErrorIllegalState = 401,
     cudaErrorNotReady = 600,
@@ -72,6 +75,7 @@ enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 enum { cudaStreamDefault = 0, cudaStreamNonBlocking = 1 };
 enum { cudaEventDefault = 0, cudaEventBlockingSync = 1, cudaEventDisableTiming = 2 };
+enum { cudaEventRecordDefault = 0, cudaEventRecordExternal = 1 };
 
 struct cudaDeviceProp {
     char name[256];
@@ -83,6 +87,10 @@ struct cudaDeviceProp {
     int l2CacheSize;                   /* bytes */
     size_t sharedMemPerMultiprocessor; /* bytes */
     size_t sharedMemPerBlockOptin;     /* bytes, with cudaFuncSetAttribute */
+};
+
+struct cudaFuncAttributes {
+    int maxThreadsPerBlock;
 };
 
 #pragma GCC visibility push(hidden)
@@ -120,12 +128,14 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMo
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t stream);
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaEventQuery(cudaEvent_t event);
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end);
@@ -133,6 +143,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event);
 
 cudaError_t cudaLaunchKernel(const void *kernel, dim3 grid, dim3 block, void **args, size_t shared_bytes,
                              cudaStream_t stream);
+cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *attributes, const void *kernel);
 cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr, int value);
 
 #pragma GCC visibility pop
