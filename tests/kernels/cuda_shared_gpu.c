@@ -146,12 +146,12 @@ static void more_ranks_than_sms_are_refused(void **state)
 {
     (void)state;
     char err[QD_ERR_LEN] = "";
+    set_gpus(1);
     qd_model_t *model = make_model_on("micro", &qd_emu_ops, 2, 2 * QD_EMU_N_SMS);
     struct model_run run;
     struct qd_group_config group;
     const struct run_options options = {
         .max_tokens = 16, .max_logit_rows = 16, .max_model_len = 32, .ranks_per_gpu = 2 * QD_EMU_N_SMS};
-    set_gpus(1);
     model_run_configure(&run, model, &qd_emu_ops, &options, &group);
     assert_int_equal(qd_group_open(&group, &run.group, err, sizeof err), QD_ERR_ENVIRONMENT);
     ASSERT_CONTAINS(err, "16 ranks on a GPU of 8 SMs");
