@@ -42,6 +42,8 @@ static const struct snippet integers[] = {
     {"div.s32 %r0, %r1, %r2;", "r", NEGATIVE_64(7), 2, 0, LOW_32(-3)},
     {"div.s32 %r0, %r1, %r2;", "r", 0x80000000, M1, 0, 0x80000000},
     {"div.s64 %rd0, %rd1, %rd2;", "rd", UINT64_C(1) << 63, M1, 0, UINT64_C(1) << 63},
+    {"rem.s32 %r0, %r1, %r2;", "r", NEGATIVE_64(7), 2, 0, LOW_32(-1)},
+    {"rem.s64 %rd0, %rd1, %rd2;", "rd", UINT64_C(1) << 63, M1, 0, 0},
     {"div.u32 %r0, %r1, %r2;", "r", NEGATIVE_64(7), 2, 0, 0x7ffffffc},
     {"rem.u64 %rd0, %rd1, %rd2;", "rd", M1, 10, 0, 5},
     {"neg.s32 %r0, %r1;", "r", 0x80000000, 0, 0, 0x80000000},
@@ -273,6 +275,7 @@ static const struct {
     {"ld.global.v2.u32 {%r1, %r2}, [%rd1+4];", "access of 8 bytes"},
     {"st.global.v4.u32 [%rd1+8], {%r1, %r1, %r1, %r1};", "access of 16 bytes"},
     {"div.u32 %r1, %r1, %r2;", "integer division by zero"},
+    {"rem.s32 %r1, %r1, %r2;", "integer division by zero"},
 };
 
 static void accesses_are_checked(void **state)

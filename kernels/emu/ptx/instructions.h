@@ -59,7 +59,8 @@
     X(shr_s##bits, s##bits, s##bits, u32, (int64_t)a >> (b >= bits ? bits - 1 : b))                          \
     X(div_u##bits, u##bits, u##bits, u##bits, a / checked_divisor(b, SITE))                                  \
     X(rem_u##bits, u##bits, u##bits, u##bits, a % checked_divisor(b, SITE))                                  \
-    X(div_s##bits, s##bits, s##bits, s##bits, signed_quotient(a, b, SITE))
+    X(div_s##bits, s##bits, s##bits, s##bits, signed_quotient(a, b, SITE))                                   \
+    X(rem_s##bits, s##bits, s##bits, s##bits, b == -1 ? 0 : a - b * signed_quotient(a, b, SITE))
 /* With `u` a comparison of floats is true when an operand is NaN, without it false. */
 #define QD_PTX_BINARY(X)                                                                                     \
     QD_PTX_INTEGER(X, u32)                                                                                   \
