@@ -53,7 +53,7 @@ KERNELS        := $(BUILD)/libkernels.a
 KERNEL_OBJECTS := $(filter $(BUILD)/kernels/%,$(filter-out $(BUILD)/kernels/cpu/%,$(OBJECTS)))
 # What fuzz targets reach: readers of files. The kernels stay out, which clang's sanitizers are very slow to compile.
 PARSERS        := $(BUILD)/libparsers.a
-PARSER_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(filter kernels/base/% models/% harness/result/% harness/report/% harness/workload/%,$(SOURCES)))
+PARSER_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(filter kernels/base/% kernels/step% models/% harness/result/% harness/report/% harness/workload/%,$(SOURCES)))
 BENCHES        := $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
 
 # All cores, unless the user said otherwise.
@@ -178,7 +178,7 @@ $(PARSERS): $(PARSER_OBJECTS)
 
 $(BINARY): $(BUILD)/harness/cli/main.o $(LIB)
 	@$(if $(V),,echo "  LD $@")
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) -Wl,-rpath,'$$ORIGIN/lib' -o $@ $^ $(LDLIBS)
 
 $(TEST_SUPPORT): $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
 	$(Q)rm -f $@ && $(AR) rcs $@ $^

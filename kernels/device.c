@@ -41,6 +41,13 @@ static qd_status beside_binary(const char *file, char *out, size_t len, char *er
     return QD_OK;
 }
 
+bool qd_device_cuda_is_built(void)
+{
+    char path[PATH_MAX], err[QD_ERR_LEN];
+    return beside_binary(CUDA_LIBRARY, path, sizeof path, err, sizeof err) == QD_OK &&
+           access(path, F_OK) == 0;
+}
+
 /* The object stays open: its table is in use until the process ends, and opening it again finds it. */
 static qd_status open_cuda(const struct qd_device_ops **out, char *err, size_t errlen)
 {

@@ -15,7 +15,7 @@
 extern "C" {
 #endif
 
-enum { QD_DEVICE_ABI_VERSION = 5 };
+enum { QD_DEVICE_ABI_VERSION = 6 };
 
 /* Which collectives a device with several uses. */
 enum qd_collectives {
@@ -51,7 +51,7 @@ struct qd_device_config {
 struct qd_device_memory {
     size_t free_bytes, total_bytes;
     int n_devices; /* there are */
-    char name[64]; /* "NVIDIA H100 80GB HBM3" */
+    char name[256]; /* "NVIDIA H100 80GB HBM3" */
 };
 
 /* What drivers and libraries take of such a memory for one rank, beside what is asked for: allowances. */
@@ -88,6 +88,12 @@ struct qd_device_stats {
     int64_t segment_ns[QD_N_SEGMENTS];          /* likewise */
 };
 
+/* What a shared object of its own was compiled with. */
+struct qd_device_build {
+    int cuda;                  /* 13000: the toolkit is CUDA 13.0 */
+    const char *architectures; /* GPUs that have code of their own, "80 90"; the driver makes it for newer ones */
+};
+
 /* What a device reaches in a measurement, to set an op's figures beside. */
 struct qd_device_ceilings {
     double copy_gbps;     /* GB/s (1e9) read and written by a copy within its memory */
@@ -110,6 +116,8 @@ struct qd_device_ops {
     const char *name;     /* as in --device */
     bool executes;        /* false: no weights, no forward pass; sampled ids come from a hash; every member that
                            * is not lifecycle or weight_bytes is NULL */
+
+    const struct qd_device_build *build; /* (optional) */
 
     /* lifecycle */
     qd_status (*open)(const struct qd_device_config *config, const struct qd_bootstrap *bootstrap, void **ctx,
@@ -191,6 +199,8 @@ struct qd_device_stats qd_device_stats_since(const struct qd_device_stats *now,
                                              const struct qd_device_stats *then);
 /* Adds another rank's; of the times of opening and of the last step the larger stays. */
 void qd_device_stats_add(struct qd_device_stats *sum, const struct qd_device_stats *other);
+/* True when there is a libqdyno_cuda.so beside the binary, whether or not it can be opened. */
+bool qd_device_cuda_is_built(void);
 
 /* A device with the state of one rank: what the forward pass passes around. */
 struct qd_device {

@@ -41,6 +41,11 @@ struct qd_group_config {
     int64_t watchdog_ns; /* a rank that opens its device, or a step, for longer hangs; 0: wait forever */
 };
 
+/* When a rank began and ended a step (monotonic clock): its device, where that measures a step's span. */
+struct qd_rank_span {
+    int64_t begin_ns, end_ns;
+};
+
 struct qd_group_result {
     const int32_t *ids;    /* [n_ids], by logit row; valid until the next-but-one launch */
     int32_t n_ids;
@@ -48,6 +53,10 @@ struct qd_group_result {
     int32_t vocab_size;    /* floats from one row of logits to the next */
     int64_t step_begin_ns; /* rank 0 began (monotonic clock): its device, where that measures a step's span */
     int64_t step_end_ns;   /* the last rank ended; the virtual clock advances from it on `null` */
+    const struct qd_step *step;           /* as launched; valid until the next-but-one launch */
+    int n_ranks;                          /* the next two are theirs; 0 where nothing executes */
+    const struct qd_rank_span *spans;     /* [n_ranks], same lifetime as the ids */
+    const struct qd_device_stats *device; /* of rank 0 when it had ended the step; same lifetime */
 };
 
 typedef struct qd_group qd_group_t;

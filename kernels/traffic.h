@@ -22,6 +22,16 @@ struct qd_traffic {
     uint64_t flops; /* an exponential, a division or a comparison of logits counts as one */
 };
 
+/* The least time it can take, ns: the larger of bytes / bandwidth (GB/s, 1e9) and operations / peak (GFLOP/s,
+ * 1e9). *compute_bound: which it is. Both limits above 0. */
+static inline double qd_traffic_floor_ns(struct qd_traffic traffic, double gbps, double gflops,
+                                         bool *compute_bound)
+{
+    double memory_ns = (double)traffic.bytes / gbps, compute_ns = (double)traffic.flops / gflops;
+    *compute_bound = compute_ns > memory_ns;
+    return *compute_bound ? compute_ns : memory_ns;
+}
+
 /* What attention's cost depends on: sums over a step. */
 struct qd_attention_load {
     int64_t n_tokens;  /* T */

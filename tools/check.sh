@@ -107,6 +107,17 @@ else
     tail -n 30 "$log"
 fi
 
+echo "== the portable archive"
+if make --no-print-directory portable >"$log" 2>&1; then
+    archive=$(sed -n 's/^\(build.*\.tar\.xz\): .*/\1/p' "$log")
+    PORTABLE=$archive BUILD=build/release QDYNO=build/release/qdyno tools/run-tests.sh tests/e2e/portable.sh >"$log" 2>&1
+    show
+    add_counts "the portable archive"
+else
+    failed=$((failed + 1))
+    tail -n 30 "$log"
+fi
+
 echo "== fuzzers, $seconds s each"
 fuzz_build=build/fuzz
 mkdir -p "$fuzz_build"

@@ -12,7 +12,7 @@ folder=results/$experiment
 status=0
 # shellcheck disable=SC2086 # prompts is an option and its value, or nothing
 build/qdyno sweep --model models/tiny --tp 1,2 --dp 1,2 --budget 64,256,2048 \
-    --dataset-name custom --dataset-path models/tiny/prompts.jsonl $prompts --ignore-eos --probe \
+    --dataset-name custom --dataset-path models/tiny/prompts.jsonl $prompts --ignore-eos --probe --ledger \
     --num-runs 3 --results results --experiment "$experiment" >/dev/null || status=$?
 [ "$status" -eq 0 ] || [ "$status" -eq 5 ] || exit "$status"
 

@@ -14,6 +14,9 @@ extern const struct qd_command qd_command_tokenize;
 extern const struct qd_command qd_command_kernels;
 extern const struct qd_command qd_command_doctor;
 
+/* Turns a failed status into the exit code of the design. */
+int qd_exit_code(qd_status status);
+
 /* Prints "qdyno: NAME: text" to stderr and returns the exit code of `status`. */
 int qd_command_fail(const struct qd_command *command, qd_status status, const char *text);
 

@@ -1,54 +1,17 @@
-/* qdyno doctor: what is here, and whether a model fits at a tensor-parallel size, with the arithmetic. */
+/* qdyno doctor: what is here, whether the device that is asked for can be used, what to fix first if not; and
+ * whether a model fits at a tensor-parallel size, with the arithmetic. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "harness/cli/commands.h"
+#include "harness/cli/doctor_print.h"
 #include "harness/cli/session.h"
-#include "harness/cli/version.h"
-#include "harness/result/machine.h"
-#include "kernels/cpu/host/isa.h"
+#include "harness/result/files.h"
 
 static double gib(size_t bytes)
 {
     return (double)bytes / 1073741824.0;
-}
-
-static void print_devices(void)
-{
-    for (const struct qd_device_ops *const *device = qd_device_list(); *device != NULL; device++)
-        printf("device     %s: %s\n", (*device)->name,
-               qd_device_has_copies(*device) ? "inference, the CUDA code on emulated GPUs"
-               : (*device)->executes         ? "inference"
-                                             : "scheduling only, no weights, no tokens of a model");
-    const struct qd_device_ops *cuda;
-    struct qd_device_memory memory;
-    char why[QD_ERR_LEN] = "";
-    if (qd_device_get("cuda", &cuda, why, sizeof why) == QD_OK &&
-        cuda->memory(0, &memory, why, sizeof why) == QD_OK)
-        printf("device     cuda: inference on %d GPUs, the first with %.2f of %.2f GiB free\n",
-               memory.n_devices, gib(memory.free_bytes), gib(memory.total_bytes));
-    else
-        printf("device     cuda: no: %s\n", why);
-}
-
-static void print_machine(const struct qd_options *options)
-{
-    struct qd_machine machine;
-    qd_machine_read(&machine);
-    struct qd_memory_limit memory = qd_memory_available((size_t)options->memory_limit);
-    printf("qdyno      %s, commit %s\n", qd_version(), qd_commit());
-    printf("processor  %s, %d cores for this process (%s)\n", machine.cpu_model, machine.n_cores,
-           machine.cpu_isa);
-    printf("memory     %.2f GiB of %.2f GiB usable (%s)\n", gib(memory.bytes),
-           (double)machine.memory_bytes / 1073741824.0, qd_memory_source_name(memory.source));
-    print_devices();
-    const struct qd_cpu_kernels *kernels;
-    char why[QD_ERR_LEN];
-    if (qd_cpu_isa_select(options->cpu_isa, &kernels, why, sizeof why) == QD_OK)
-        printf("cpu isa    %s\n", kernels->isa);
-    else
-        printf("cpu isa    %s\n", why);
 }
 
 /* What one rank takes; known whether or not it fits. */
@@ -86,26 +49,76 @@ static void print_plan(const struct qd_instance_plan *plan)
            plan->shrunk_pool ? " (shrunk to the memory)" : "", plan->limits.max_seqs);
 }
 
-static int run_doctor(const struct qd_command *command, const struct qd_options *options)
+/* To the file of --json, or in place of the text. */
+static qd_status put_json(const char *path, const struct qd_doctor *doctor, const char *fix, char *err,
+                          size_t errlen)
 {
-    print_machine(options);
-    if (options->model == NULL) return QD_EXIT_OK;
-    char err[QD_ERR_LEN] = "";
+    cJSON *tree = qd_doctor_to_json(doctor, fix);
+    char *text = NULL;
+    qd_status status = tree != NULL ? QD_OK : QD_ERR_NO_MEMORY;
+    if (status == QD_OK && strcmp(path, "-") != 0) {
+        status = qd_file_write_json(path, tree, err, errlen);
+    } else if (status == QD_OK) {
+        text = cJSON_Print(tree);
+        status = text != NULL && puts(text) >= 0 ? QD_OK : QD_ERR_NO_MEMORY;
+    }
+    if (status == QD_ERR_NO_MEMORY) qd_fail(status, err, errlen, "no memory for JSON");
+    cJSON_free(text);
+    cJSON_Delete(tree);
+    return status;
+}
+
+/* The arithmetic for --model; `why` says what is wrong with it. */
+static qd_status plan_model(const struct qd_options *options, const char *device,
+                            struct qd_instance_plan *plan, char *why, size_t why_len)
+{
     struct qd_instance_options instance_options = qd_session_instance_options(options);
-    struct qd_instance_plan plan;
+    instance_options.device = device;
     instance_options.load_format =
         QD_LOAD_DUMMY; /* nothing is loaded, so a preset will do as well as a folder */
-    qd_status status = qd_instance_plan_make(&instance_options, &plan, err, sizeof err);
-    if (status == QD_OK || status == QD_ERR_DOES_NOT_FIT) print_need(&plan);
+    return qd_instance_plan_make(&instance_options, plan, why, why_len);
+}
+
+static int report(const struct qd_command *command, const struct qd_options *options,
+                  const struct qd_doctor *doctor)
+{
+    char fix[QD_ERR_LEN] = "", err[QD_ERR_LEN] = "";
+    struct qd_instance_plan plan;
+    const bool usable = qd_doctor_judge(doctor, fix, sizeof fix);
+    const bool has_plan = usable && options->model != NULL;
+    qd_status planned = has_plan ? plan_model(options, doctor->device, &plan, fix, sizeof fix) : QD_OK;
+    const bool is_text = options->json == NULL || strcmp(options->json, "-") != 0;
+    if (options->json != NULL) {
+        qd_status written =
+            put_json(options->json, doctor, usable && planned == QD_OK ? NULL : fix, err, sizeof err);
+        if (written != QD_OK) return qd_command_fail(command, written, err);
+    }
+    if (is_text) {
+        qd_doctor_print(doctor, options);
+        if (has_plan && (planned == QD_OK || planned == QD_ERR_DOES_NOT_FIT)) print_need(&plan);
+        if (has_plan && planned == QD_OK) print_plan(&plan);
+        if (!usable) printf("to fix first, for the device %s: %s\n", doctor->device, fix);
+        if (usable && planned == QD_OK) printf("ok         the device %s can be used\n", doctor->device);
+    }
+    if (planned != QD_OK) return qd_command_fail(command, planned, fix);
+    return usable ? QD_EXIT_OK : QD_EXIT_ENVIRONMENT;
+}
+
+static int run_doctor(const struct qd_command *command, const struct qd_options *options)
+{
+    char err[QD_ERR_LEN] = "";
+    struct qd_doctor doctor;
+    qd_status status = qd_doctor_look(options, &doctor, err, sizeof err);
     if (status != QD_OK) return qd_command_fail(command, status, err);
-    print_plan(&plan);
-    return QD_EXIT_OK;
+    int code = report(command, options, &doctor);
+    qd_doctor_free(&doctor);
+    return code;
 }
 
 const struct qd_command qd_command_doctor = {
     .name = "doctor",
-    .summary = "what is here; whether a model fits, with the arithmetic",
-    .synopsis = "[--model DIR|PRESET] [--tp N] [--dp N] [OPTION...]",
+    .summary = "what is here, what to fix first; whether a model fits, with the arithmetic",
+    .synopsis = "[--device NAME] [--json FILE] [--model DIR|PRESET] [--tp N] [--dp N] [OPTION...]",
     .groups = QD_GROUP_MODEL | QD_GROUP_PARALLEL | QD_GROUP_ENGINE | QD_GROUP_DOCTOR,
     .run = run_doctor,
 };

@@ -1,5 +1,5 @@
 /* qdyno eval: token ids in; argmax, margin, log-sum-exp, largest logits and negative log likelihood per
- * position out, a JSON line a prompt. Proves numerics on the user's own machine. */
+ * position out, a JSON line a prompt. Proves numerics on the user's own machine; --expect judges them. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "harness/cli/commands.h"
+#include "harness/cli/eval_expect.h"
 #include "harness/cli/session.h"
 #include "harness/cli/stream.h"
 #include "harness/engine/forward_once.h"
@@ -192,41 +193,63 @@ static qd_status visit_prompts(qd_instance_t *instance, const struct qd_options 
 static qd_status eval_all(qd_instance_t *instance, const struct qd_options *options, const cJSON *prompts,
                           char *err, size_t errlen)
 {
-    if (!qd_instance_get_plan(instance)->ops->executes)
-        return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "the device %s has no logits", options->device);
     QD_TRY(visit_prompts(instance, options, prompts, false, err, errlen));
     return visit_prompts(instance, options, prompts, true, err, errlen);
+}
+
+/* An instance whose device has logits. */
+static qd_status open_instance(const struct qd_options *options, qd_instance_t **out, char *err,
+                               size_t errlen)
+{
+    struct qd_instance_options instance_options = qd_session_instance_options(options);
+    instance_options.max_logit_rows = MAX_LOGIT_ROWS;
+    instance_options.enforce_eager = true; /* steps that want logits are never replayed */
+    QD_TRY(qd_session_open(&instance_options, out, err, errlen));
+    if (!qd_instance_get_plan(*out)->ops->executes)
+        return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "the device %s has no logits", options->device);
+    return QD_OK;
+}
+
+static qd_status eval_tokens(const struct qd_options *options, qd_instance_t **instance, char *err,
+                             size_t errlen)
+{
+    cJSON *file = NULL;
+    QD_TRY(read_tokens_file(options->tokens, &file, err, errlen));
+    const cJSON *prompts = cJSON_GetObjectItemCaseSensitive(file, "prompts");
+    qd_status status = cJSON_IsArray(prompts)
+                           ? open_instance(options, instance, err, errlen)
+                           : qd_fail(QD_ERR_INPUT, err, errlen, "%s: no list \"prompts\"", options->tokens);
+    if (status == QD_OK) status = eval_all(*instance, options, prompts, err, errlen);
+    cJSON_Delete(file);
+    return status;
+}
+
+static qd_status eval_expect(const struct qd_options *options, qd_instance_t **instance, bool *passes,
+                             char *err, size_t errlen)
+{
+    QD_TRY(open_instance(options, instance, err, errlen));
+    return qd_eval_expect(*instance, options->expect, qd_session_instance_options(options).numerics, passes,
+                          err, errlen);
 }
 
 static int run_eval(const struct qd_command *command, const struct qd_options *options)
 {
     char err[QD_ERR_LEN] = "";
-    cJSON *file = NULL;
+    bool passes = true;
     qd_instance_t *instance = NULL;
-    if (options->tokens == NULL) return qd_command_fail(command, QD_ERR_INPUT, "--tokens is missing");
-    qd_status status;
-    QD_TRY_GOTO(read_tokens_file(options->tokens, &file, err, sizeof err), status, cleanup);
-    const cJSON *prompts = cJSON_GetObjectItemCaseSensitive(file, "prompts");
-    if (!cJSON_IsArray(prompts)) {
-        status = qd_fail(QD_ERR_INPUT, err, sizeof err, "%s: no list \"prompts\"", options->tokens);
-        goto cleanup;
-    }
-    struct qd_instance_options instance_options = qd_session_instance_options(options);
-    instance_options.max_logit_rows = MAX_LOGIT_ROWS;
-    instance_options.enforce_eager = true; /* steps that want logits are never replayed */
-    QD_TRY_GOTO(qd_session_open(&instance_options, &instance, err, sizeof err), status, cleanup);
-    status = eval_all(instance, options, prompts, err, sizeof err);
-
-cleanup:
-    cJSON_Delete(file);
-    int exit_code = status == QD_OK ? QD_EXIT_OK : qd_command_fail(command, status, err);
+    if ((options->tokens == NULL) == (options->expect == NULL))
+        return qd_command_fail(command, QD_ERR_INPUT, "either --tokens or --expect is needed");
+    qd_status status = options->expect != NULL ? eval_expect(options, &instance, &passes, err, sizeof err)
+                                               : eval_tokens(options, &instance, err, sizeof err);
+    int exit_code = passes ? QD_EXIT_OK : QD_EXIT_FAILED_CHECK;
+    if (status != QD_OK) exit_code = qd_command_fail(command, status, err);
     return qd_session_close(command, instance, exit_code);
 }
 
 const struct qd_command qd_command_eval = {
     .name = "eval",
     .summary = "token ids in; logits, margins and likelihood per position out (JSON lines)",
-    .synopsis = "--model DIR --tokens FILE [--numerics hf] [--top K] [--last N] [OPTION...]",
+    .synopsis = "--model DIR (--tokens FILE | --expect FILE) [--numerics hf] [--top K] [--last N] [OPTION...]",
     .groups = QD_GROUP_MODEL | QD_GROUP_PARALLEL | QD_GROUP_ENGINE | QD_GROUP_EVAL,
     .run = run_eval,
 };

@@ -7,6 +7,7 @@
 #include "harness/cli/commands.h"
 #include "harness/cli/interrupt.h"
 #include "harness/cli/session.h"
+#include "harness/cli/stop_text.h"
 #include "harness/cli/stream.h"
 #include "kernels/device.h"
 #include "models/chat.h"
@@ -55,42 +56,72 @@ static qd_status encode(const struct qd_options *options, const qd_tokenizer_t *
     return status;
 }
 
-/* Takes what a batch of events brings; *finish as in the last of them. */
-static qd_status print_events(const struct qd_event *events, size_t n, struct qd_detokenizer *stream,
-                              enum qd_finish *finish, char *err, size_t errlen)
+/* A request on its way to standard output. */
+struct output {
+    qd_engine_t *engine;
+    uint64_t request;
+    struct qd_detokenizer detokenizer;
+    struct qd_stop_text stop;
+    bool has_stopped; /* at a stop string: what the engine still makes is nobody's */
+    enum qd_finish finish;
+};
+
+static qd_status print_text(struct output *output, const char *text, size_t len, char *err, size_t errlen)
+{
+    const char *given;
+    size_t n;
+    QD_TRY(qd_stop_text_push(&output->stop, text, len, &given, &n, &output->has_stopped, err, errlen));
+    fwrite(given, 1, n, stdout);
+    if (output->has_stopped) qd_engine_abort(output->engine, output->request);
+    return QD_OK;
+}
+
+/* Takes what a batch of events brings. */
+static qd_status print_events(struct output *output, const struct qd_event *events, size_t n, char *err,
+                              size_t errlen)
 {
     for (size_t i = 0; i < n; i++) {
-        const char *text = "";
-        size_t len = 0;
-        if (events[i].token >= 0)
-            QD_TRY(qd_detokenizer_push(stream, events[i].token, &text, &len, err, errlen));
-        fwrite(text, 1, len, stdout);
-        *finish = events[i].finish;
+        const char *text;
+        size_t len;
+        output->finish = events[i].finish;
+        if (events[i].token < 0 || output->has_stopped) continue;
+        QD_TRY(qd_detokenizer_push(&output->detokenizer, events[i].token, &text, &len, err, errlen));
+        QD_TRY(print_text(output, text, len, err, errlen));
     }
     fflush(stdout);
     return QD_OK;
 }
 
-static qd_status print_tokens(qd_engine_t *engine, struct qd_detokenizer *stream, uint64_t request, char *err,
-                              size_t errlen)
+/* A character that never became whole, and what could have been the start of a stop string. */
+static qd_status print_rest(struct output *output, char *err, size_t errlen)
+{
+    const char *text = "";
+    size_t len = 0;
+    if (!output->has_stopped) {
+        QD_TRY(qd_detokenizer_finish(&output->detokenizer, &text, &len, err, errlen));
+        QD_TRY(print_text(output, text, len, err, errlen));
+    }
+    qd_stop_text_finish(&output->stop, &text, &len);
+    fwrite(text, 1, len, stdout);
+    putchar('\n');
+    return QD_OK;
+}
+
+static qd_status print_tokens(struct output *output, char *err, size_t errlen)
 {
     const volatile sig_atomic_t *interrupted = qd_interrupt_install();
     bool aborted = false;
-    for (enum qd_finish finish = QD_FINISH_NONE; finish == QD_FINISH_NONE;) {
+    while (output->finish == QD_FINISH_NONE) {
         struct qd_event events[EVENTS_PER_POLL];
         if (*interrupted != 0 && !aborted) {
-            qd_engine_abort(engine, request);
+            qd_engine_abort(output->engine, output->request);
             aborted = true;
         }
-        size_t n = qd_engine_poll_events(engine, events, EVENTS_PER_POLL, POLL_TIMEOUT_NS);
-        QD_TRY(print_events(events, n, stream, &finish, err, errlen));
+        size_t n = qd_engine_poll_events(output->engine, events, EVENTS_PER_POLL, POLL_TIMEOUT_NS);
+        QD_TRY(print_events(output, events, n, err, errlen));
     }
-    const char *text = "";
-    size_t len = 0;
-    QD_TRY(qd_detokenizer_finish(stream, &text, &len, err, errlen));
-    fwrite(text, 1, len, stdout);
-    putchar('\n');
-    const char *failure = qd_engine_failure(engine);
+    QD_TRY(print_rest(output, err, errlen));
+    const char *failure = qd_engine_failure(output->engine);
     if (failure != NULL) return qd_fail(QD_ERR_RANK, err, errlen, "%s", failure);
     if (aborted) return qd_fail(QD_ERR_ABORTED, err, errlen, "interrupted");
     return QD_OK;
@@ -113,7 +144,7 @@ static int run_generate(const struct qd_command *command, const struct qd_option
     char err[QD_ERR_LEN] = "";
     qd_tokenizer_t *tokenizer = NULL;
     qd_instance_t *instance = NULL;
-    struct qd_detokenizer stream = {0};
+    struct output output = {0};
     int32_t *ids = NULL;
     size_t n_ids = 0;
     qd_status status;
@@ -132,14 +163,15 @@ static int run_generate(const struct qd_command *command, const struct qd_option
         .top_k = (int32_t)options->top_k,
         .seed = (uint64_t)options->seed,
     };
-    uint64_t id;
-    QD_TRY_GOTO(qd_engine_submit(qd_instance_engine(instance), &request, &id, err, sizeof err), status,
-                cleanup);
-    qd_detokenizer_init(&stream, tokenizer, true);
-    status = print_tokens(qd_instance_engine(instance), &stream, id, err, sizeof err);
+    output.engine = qd_instance_engine(instance);
+    qd_detokenizer_init(&output.detokenizer, tokenizer, true);
+    qd_stop_text_init(&output.stop, options->stop.texts, options->stop.n);
+    QD_TRY_GOTO(qd_engine_submit(output.engine, &request, &output.request, err, sizeof err), status, cleanup);
+    status = print_tokens(&output, err, sizeof err);
 
 cleanup:
-    qd_detokenizer_free(&stream);
+    qd_stop_text_free(&output.stop);
+    qd_detokenizer_free(&output.detokenizer);
     qd_tokenizer_free(tokenizer);
     free(ids);
     int exit_code = status == QD_OK ? QD_EXIT_OK : qd_command_fail(command, status, err);

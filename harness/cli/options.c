@@ -8,9 +8,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/result/result.h"
 #include "harness/result/variant.h"
 
-enum option_type { OPTION_FLAG, OPTION_INT, OPTION_SIZE, OPTION_REAL, OPTION_TEXT };
+/* TEXTS may be given several times; WORDS also take all words up to the next option. */
+enum option_type {
+    OPTION_FLAG,
+    OPTION_INT,
+    OPTION_SIZE,
+    OPTION_REAL,
+    OPTION_TEXT,
+    OPTION_TEXTS,
+    OPTION_WORDS,
+};
 
 struct option_row {
     const char *name;  /* long name, vLLM's where vLLM has one */
@@ -34,8 +44,7 @@ static const struct option_row option_rows[] = {
     {"load-format", NULL, QD_GROUP_MODEL, OPTION_TEXT, AT(load_format), 0, 0, "auto|dummy", NULL,
      "dummy: random weights, no files read but config.json", NULL},
     {"device", NULL, QD_GROUP_MODEL | QD_GROUP_KERNELS, OPTION_TEXT, AT(device), 0, 0, "cpu|emu|cuda|null",
-     NULL,
-     "cpu, cuda: real inference; emu: the CUDA code on emulated GPUs; null: scheduling only", NULL},
+     NULL, "cpu, cuda: real inference; emu: the CUDA code on emulated GPUs; null: scheduling only", NULL},
     {"cpu-isa", NULL, QD_GROUP_MODEL | QD_GROUP_KERNELS, OPTION_TEXT, AT(cpu_isa), 0, 0, "auto|portable|avx2",
      NULL, "instruction set of the cpu device", NULL},
     {"numerics", NULL, QD_GROUP_MODEL | QD_GROUP_KERNELS, OPTION_TEXT, AT(numerics), 0, 0, "fused|hf", NULL,
@@ -52,8 +61,8 @@ static const struct option_row option_rows[] = {
     {"ranks-per-gpu", NULL, QD_GROUP_PARALLEL, OPTION_INT, AT(ranks_per_gpu), 1, 64, NULL, "N",
      "ranks that share a GPU, for trying TP and DP out: not comparable (cuda, emu)", NULL},
 
-    {"router", NULL, QD_GROUP_PARALLEL, OPTION_TEXT, AT(router), 0, 0, "round-robin|least-loaded|vllm|vllm-0.9.1",
-     NULL, "which replica a request goes to", NULL},
+    {"router", NULL, QD_GROUP_PARALLEL, OPTION_TEXT, AT(router), 0, 0,
+     "round-robin|least-loaded|vllm|vllm-0.9.1", NULL, "which replica a request goes to", NULL},
 
     {"max-num-batched-tokens", "budget", QD_GROUP_ENGINE, OPTION_INT, AT(budget), 1, 1 << 20, NULL, "N",
      "token budget of a step, per replica", "2048; cuda: 2048 to 16384 by GPU"},
@@ -97,14 +106,15 @@ static const struct option_row option_rows[] = {
 
     {"dataset-name", NULL, QD_GROUP_WORKLOAD, OPTION_TEXT, AT(dataset_name), 0, 0,
      "random|custom|prompts|sharegpt|trace", NULL,
-     "random: runs of token ids; custom: JSONL with prompt and output_tokens; prompts: a text a line; sharegpt: JSON; "
+     "random: runs of token ids; custom: JSONL with prompt and output_tokens; prompts: a text a line; "
+     "sharegpt: JSON; "
      "trace: lengths and arrivals, JSONL or CSV",
      NULL},
     {"dataset-path", NULL, QD_GROUP_WORKLOAD, OPTION_TEXT, AT(dataset_path), 0, 0, NULL, "FILE",
      "of every data set but random", "none"},
     {"trace-columns", NULL, QD_GROUP_WORKLOAD, OPTION_TEXT, AT(trace_columns), 0, 0, NULL,
-     "auto|vidur|azure|burstgpt|ARRIVAL,INPUT,OUTPUT", "names of a CSV trace's columns; ARRIVAL and OUTPUT may be empty",
-     NULL},
+     "auto|vidur|azure|burstgpt|ARRIVAL,INPUT,OUTPUT",
+     "names of a CSV trace's columns; ARRIVAL and OUTPUT may be empty", NULL},
     {"trace-speedup", NULL, QD_GROUP_WORKLOAD, OPTION_REAL, AT(trace_speedup), 1e-6, 1e6, NULL, "F",
      "a trace's arrivals come F times as fast", NULL},
     {"num-prompts", NULL, QD_GROUP_WORKLOAD, OPTION_INT, AT(num_prompts), 1, 1 << 24, NULL, "N",
@@ -122,9 +132,10 @@ static const struct option_row option_rows[] = {
     {"request-rate", NULL, QD_GROUP_WORKLOAD, OPTION_REAL, AT(request_rate), 1e-6, INFINITY, NULL, "R|inf",
      "requests a second that arrive, instead of a trace's own times", NULL},
     {"burstiness", NULL, QD_GROUP_WORKLOAD, OPTION_REAL, AT(burstiness), 1e-3, INFINITY, NULL, "B|inf",
-     "of --request-rate: gaps are gamma distributed with this shape; 1: Poisson arrivals, inf: constant gaps", NULL},
-    {"ramp-up-strategy", NULL, QD_GROUP_WORKLOAD, OPTION_TEXT, AT(ramp_up_strategy), 0, 0, "linear|exponential", NULL,
-     "the rate goes from --ramp-up-start-rps to --ramp-up-end-rps", "none"},
+     "of --request-rate: gaps are gamma distributed with this shape; 1: Poisson arrivals, inf: constant gaps",
+     NULL},
+    {"ramp-up-strategy", NULL, QD_GROUP_WORKLOAD, OPTION_TEXT, AT(ramp_up_strategy), 0, 0,
+     "linear|exponential", NULL, "the rate goes from --ramp-up-start-rps to --ramp-up-end-rps", "none"},
     {"ramp-up-start-rps", NULL, QD_GROUP_WORKLOAD, OPTION_REAL, AT(ramp_up_start_rps), 1e-6, 1e9, NULL, "R",
      "requests a second at first", "none"},
     {"ramp-up-end-rps", NULL, QD_GROUP_WORKLOAD, OPTION_REAL, AT(ramp_up_end_rps), 1e-6, 1e9, NULL, "R",
@@ -139,19 +150,38 @@ static const struct option_row option_rows[] = {
     {"probe", NULL, QD_GROUP_WORKLOAD, OPTION_FLAG, AT(probe), 0, 0, NULL, NULL,
      "measure the memory's read bandwidth first (cpu; about a second)", NULL},
 
+    {"ledger", NULL, QD_GROUP_WORKLOAD, OPTION_FLAG, AT(ledger), 0, 0, NULL, NULL,
+     "print where the time went, from the roofline floor to the wall clock", NULL},
+    {"machine", NULL, QD_GROUP_WORKLOAD, OPTION_TEXT, AT(machine), 0, 0, NULL, "NAME|FILE",
+     "floors of H100-SXM, A100-80G, L40S, RTX-4090 or a profile, one a rank", "this, with --probe"},
+    {"save-steps", NULL, QD_GROUP_WORKLOAD, OPTION_FLAG, AT(save_steps), 0, 0, NULL, NULL,
+     "write steps.jsonl in --result-dir: a line a step", NULL},
+
     {"result-dir", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(result_dir), 0, 0, NULL, "DIR",
      "write result.json and requests.jsonl here", "nothing is written"},
     {"result-filename", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(result_filename), 0, 0, NULL, "NAME",
      "name of the result file in --result-dir", NULL},
+    {"trace", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(trace), 0, 0, NULL, "FILE",
+     "write the steps as a Chrome trace, for Perfetto", "none"},
+    {"record", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(record), 0, 0, NULL, "FILE",
+     "write the steps themselves, with what they sampled (one replica)", "none"},
+    {"replay", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(replay), 0, 0, NULL, "FILE",
+     "execute recorded steps instead of a workload, without a scheduler", "none"},
+    {"goodput", NULL, QD_GROUP_WORKLOAD, OPTION_WORDS, AT(goodput), 0, 0, NULL, "KEY:MS...",
+     "requests a second that keep every level, e.g. ttft:200 tpot:50 e2el:3000", "none"},
     {"label", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(label), 0, 0, NULL, "TEXT", "kept in the result",
      "none"},
     {"variant", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(variant), 0, 0, NULL, "TEXT",
      "set by a sweep: the further axes of the cell, e.g. max-concurrency=4", "none"},
-    {"json", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(json), 0, 0, NULL, "FILE",
+    {"print-vllm", NULL, QD_GROUP_RUN, OPTION_FLAG, AT(print_vllm), 0, 0, NULL, NULL,
+     "run nothing: print vLLM's commands of the same run, and write its prompts to --result-dir", NULL},
+    {"json", NULL, QD_GROUP_RESULT | QD_GROUP_DOCTOR, OPTION_TEXT, AT(json), 0, 0, NULL, "FILE",
      "also write the result as JSON there; -: to stdout instead of the table", "none"},
 
     {"prompt", "p", QD_GROUP_GENERATE, OPTION_TEXT, AT(prompt), 0, 0, NULL, "TEXT", "the prompt",
      "standard input"},
+    {"stop", NULL, QD_GROUP_GENERATE, OPTION_TEXTS, AT(stop), 0, 0, NULL, "TEXT",
+     "the output ends before this text; may be given several times", "none"},
     {"max-tokens", "n", QD_GROUP_GENERATE, OPTION_INT, AT(max_tokens), 1, 1 << 24, NULL, "N",
      "longest output", NULL},
 
@@ -169,6 +199,8 @@ static const struct option_row option_rows[] = {
 
     {"tokens", NULL, QD_GROUP_EVAL, OPTION_TEXT, AT(tokens), 0, 0, NULL, "FILE",
      "{\"prompts\": [[ids...], ...]}; -: standard input", "none"},
+    {"expect", NULL, QD_GROUP_EVAL, OPTION_TEXT, AT(expect), 0, 0, NULL, "FILE",
+     "golden.json: judge its prompts by its limits; exit 1 when one is broken", "none"},
     {"top", NULL, QD_GROUP_EVAL, OPTION_INT, AT(top), 1, 1000, NULL, "K", "largest logits a position", NULL},
     {"last", NULL, QD_GROUP_EVAL, OPTION_INT, AT(last), 1, 1 << 24, NULL, "N",
      "print the last N positions of each prompt only", "all"},
@@ -181,12 +213,15 @@ static const struct option_row option_rows[] = {
      "repeats of every cell, interleaved", NULL},
     {"cell-timeout", NULL, QD_GROUP_SWEEP, OPTION_INT, AT(cell_timeout), 1, 1 << 24, NULL, "S",
      "seconds before a run is stopped and recorded as timed out", NULL},
+    {"max-gpus", NULL, QD_GROUP_SWEEP, OPTION_INT, AT(max_gpus), 1, 1 << 20, NULL, "N",
+     "leave out cells whose TP x DP is larger", "none is left out"},
     {"resume", NULL, QD_GROUP_SWEEP, OPTION_FLAG, AT(resume), 0, 0, NULL, NULL,
      "continue --experiment: keep the runs it has, if they are of the same configuration", NULL},
     {"dry-run", NULL, QD_GROUP_DRY_RUN, OPTION_FLAG, AT(dry_run), 0, 0, NULL, NULL,
      "check and print what would run, then stop", NULL},
 
-    {"running", NULL, QD_GROUP_SCHED, OPTION_TEXT, AT(running), 0, 0, NULL, "LIST", "requests that decode", NULL},
+    {"running", NULL, QD_GROUP_SCHED, OPTION_TEXT, AT(running), 0, 0, NULL, "LIST", "requests that decode",
+     NULL},
     {"waiting", NULL, QD_GROUP_SCHED, OPTION_TEXT, AT(waiting), 0, 0, NULL, "LIST",
      "requests that stand in line meanwhile", NULL},
     {"steps", NULL, QD_GROUP_SCHED, OPTION_INT, AT(steps), 1, 1 << 20, NULL, "N",
@@ -210,8 +245,8 @@ static const struct option_row option_rows[] = {
      "cold: operands rotate over three times the last cache", NULL},
     {"machine", NULL, QD_GROUP_KERNELS, OPTION_TEXT, AT(machine), 0, 0, NULL, "NAME|FILE",
      "floors of H100-SXM, A100-80G, L40S, RTX-4090, a profile, or this (cpu)", "this on cpu, else H100-SXM"},
-    {"format", NULL, QD_GROUP_KERNELS, OPTION_TEXT, AT(format), 0, 0, "table|csv|json", NULL,
-     "of the rows", NULL},
+    {"format", NULL, QD_GROUP_KERNELS, OPTION_TEXT, AT(format), 0, 0, "table|csv|json", NULL, "of the rows",
+     NULL},
     {"output", "o", QD_GROUP_KERNELS, OPTION_TEXT, AT(output), 0, 0, NULL, "FILE", "write there",
      "standard output"},
 };
@@ -309,6 +344,21 @@ static bool is_choice(const char *choices, const char *text)
     return false;
 }
 
+static qd_status append_text(const struct option_row *row, const char *text, struct qd_text_list *list,
+                             char *err, size_t errlen)
+{
+    if (text[0] == '\0') return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: an empty text", row->name);
+    if (list->n == QD_MAX_TEXTS)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: more than %d", row->name, (int)QD_MAX_TEXTS);
+    list->texts[list->n++] = text;
+    return QD_OK;
+}
+
+static bool is_repeatable(const struct option_row *row)
+{
+    return row->type == OPTION_TEXTS || row->type == OPTION_WORDS;
+}
+
 static qd_status store_value(const struct option_row *row, const char *text, struct qd_options *out,
                              char *err, size_t errlen)
 {
@@ -331,6 +381,8 @@ static qd_status store_value(const struct option_row *row, const char *text, str
                            row->choices);
         *(const char **)field = text;
         break;
+    case OPTION_TEXTS:
+    case OPTION_WORDS: return append_text(row, text, field, err, errlen);
     }
     return QD_OK;
 }
@@ -355,15 +407,16 @@ static qd_status check_list(const struct option_row *row, const char *text, cons
 static qd_status take_option(const struct qd_command *command, const struct option_row *row, const char *text,
                              struct qd_options *out, char *err, size_t errlen)
 {
-    if (qd_options_given(out, row->name))
+    if (qd_options_given(out, row->name) && !is_repeatable(row))
         return qd_fail(QD_ERR_INPUT, err, errlen, "--%s is given twice", row->name);
-    bool numeric = row->type != OPTION_FLAG && row->type != OPTION_TEXT;
+    bool numeric = row->type != OPTION_FLAG && row->type != OPTION_TEXT && !is_repeatable(row);
     bool is_list = numeric && (command->groups & QD_GROUP_SWEEP) != 0 && (row->group & QD_GROUP_SWEEP) == 0 &&
                    qd_range_is_list(text);
     if (is_list)
         QD_TRY(check_list(row, text, out, err, errlen));
     else
         QD_TRY(store_value(row, text, out, err, errlen));
+    if (out->n_given == QD_MAX_GIVEN) return qd_fail(QD_ERR_INPUT, err, errlen, "too many options");
     struct qd_given_option *given = &out->given[out->n_given++];
     *given = (struct qd_given_option){
         .name = row->name, .alias = row->alias, .group = row->group, .value = text, .is_list = is_list};
@@ -393,6 +446,14 @@ static qd_status check_workload(const struct qd_options *o, char *err, size_t er
     return QD_OK;
 }
 
+static qd_status check_goodput(const struct qd_options *o, char *err, size_t errlen)
+{
+    struct qd_slo slo;
+    char reason[QD_ERR_LEN];
+    qd_status status = qd_slo_parse(o->goodput.texts, o->goodput.n, &slo, reason, sizeof reason);
+    return status == QD_OK ? QD_OK : qd_fail(status, err, errlen, "--goodput: %s", reason);
+}
+
 /* Rules across options, for whatever the command takes. */
 static qd_status options_check(const struct qd_command *command, const struct qd_options *o, char *err,
                                size_t errlen)
@@ -408,6 +469,7 @@ static qd_status options_check(const struct qd_command *command, const struct qd
                        "--max-num-batched-tokens %" PRId64 " is smaller than --max-num-seqs %" PRId64,
                        o->budget, o->max_num_seqs);
     QD_TRY(check_workload(o, err, errlen));
+    QD_TRY(check_goodput(o, err, errlen));
     if (o->num_gpu_blocks > 0 && o->kv_cache_bytes > 0)
         return qd_fail(QD_ERR_INPUT, err, errlen,
                        "--num-gpu-blocks-override and --kv-cache-memory-bytes both size the KV pool");
@@ -423,6 +485,8 @@ static qd_status options_check(const struct qd_command *command, const struct qd
     if (o->variant != NULL) QD_TRY(qd_variant_check("--variant", o->variant, err, errlen));
     if (o->probe && strcmp(o->device, "cpu") != 0)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--probe is of --device cpu");
+    if (o->print_vllm && o->result_dir == NULL)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--print-vllm needs --result-dir");
     if (o->ranks_per_gpu > 1 && strcmp(o->device, "cuda") != 0 && strcmp(o->device, "emu") != 0)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--ranks-per-gpu is of --device cuda and emu");
     if (o->resume && o->experiment == NULL)
@@ -453,6 +517,18 @@ static qd_status parse_option(const struct qd_command *command, const char *word
     return take_option(command, row, value, out, err, errlen);
 }
 
+/* The further words of an option that takes several: all up to the next that starts with a dash. */
+static qd_status parse_words(const struct qd_command *command, const char *option, char *const *words, int n,
+                             struct qd_options *out, int *used, char *err, size_t errlen)
+{
+    const char *name = option + strspn(option, "-");
+    const struct option_row *row = find_row(command->groups, name, strcspn(name, "="));
+    if (row == NULL || row->type != OPTION_WORDS) return QD_OK;
+    for (int i = 0; i < n && words[i][0] != '-'; i++, (*used)++)
+        QD_TRY(take_option(command, row, words[i], out, err, errlen));
+    return QD_OK;
+}
+
 qd_status qd_options_parse(const struct qd_command *command, int argc, char **argv, struct qd_options *out,
                            char *err, size_t errlen)
 {
@@ -471,6 +547,9 @@ qd_status qd_options_parse(const struct qd_command *command, int argc, char **ar
             int used = 0;
             QD_TRY(parse_option(command, word, i + 1 < argc ? argv[i + 1] : NULL, out, &used, err, errlen));
             i += used;
+            used = 0;
+            QD_TRY(parse_words(command, word, argv + i + 1, argc - i - 1, out, &used, err, errlen));
+            i += used;
         } else if (out->n_positional < command->max_positional) {
             out->positional[out->n_positional++] = word;
         } else {
@@ -484,7 +563,7 @@ static void print_default(const struct option_row *row, FILE *out)
 {
     const void *field = (const char *)&option_defaults + row->offset;
     if (row->type == OPTION_FLAG) return;
-    if (row->unset != NULL)
+    if (row->unset != NULL) /* always so where an option may be given several times */
         fprintf(out, " [%s]", row->unset);
     else if (row->type == OPTION_TEXT)
         fprintf(out, " [%s]", *(const char *const *)field);
@@ -511,26 +590,4 @@ void qd_options_help(const struct qd_command *command, FILE *out)
         print_default(row, out);
         fputc('\n', out);
     }
-}
-
-int qd_exit_code(qd_status status)
-{
-    switch (status) {
-    case QD_OK: return QD_EXIT_OK;
-    case QD_ERR_ARGUMENT:
-    case QD_ERR_INPUT:
-    case QD_ERR_UNSUPPORTED:
-    case QD_ERR_NOT_FOUND:
-    case QD_ERR_TOO_LARGE: return QD_EXIT_USAGE;
-    case QD_ERR_DOES_NOT_FIT:
-    case QD_ERR_NO_MEMORY:
-    case QD_ERR_IO:
-    case QD_ERR_ENVIRONMENT: return QD_EXIT_ENVIRONMENT;
-    case QD_ERR_ABORTED: return QD_EXIT_INTERRUPTED;
-    case QD_ERR_FULL:
-    case QD_ERR_TIMEOUT:
-    case QD_ERR_RANK:
-    case QD_ERR_INTERNAL: return QD_EXIT_PARTIAL;
-    }
-    return QD_EXIT_PARTIAL;
 }

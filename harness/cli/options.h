@@ -40,9 +40,10 @@ enum qd_option_group {
     QD_GROUP_DRY_RUN = 1 << 13,
     QD_GROUP_SCHED = 1 << 14,
     QD_GROUP_KERNELS = 1 << 15,
+    QD_GROUP_RUN = 1 << 16, /* of run alone */
 };
 
-enum { QD_MAX_OPTIONS = 96 };
+enum { QD_MAX_OPTIONS = 128, QD_MAX_GIVEN = 128 };
 
 /* An option as it was typed; what a sweep hands on to its runs. */
 struct qd_given_option {
@@ -52,6 +53,14 @@ struct qd_given_option {
     unsigned group;
     const char *value; /* NULL for a flag */
     bool is_list;      /* a sweep ranges over it; the struct field keeps its default */
+};
+
+enum { QD_MAX_TEXTS = 8 };
+
+/* The values of an option that may be given several times. */
+struct qd_text_list {
+    int n;
+    const char *texts[QD_MAX_TEXTS];
 };
 
 /* Every option's value; 0, NULL or -1 as its comment says when not given. */
@@ -73,6 +82,8 @@ struct qd_options {
     double memory_utilization;
     double null_step_us;
     bool device_timing;
+    bool ledger, save_steps;
+    const char *trace, *record, *replay; /* files; NULL: none */
     int64_t watchdog_timeout_s; /* 0: off; -1: the default of the device */
     bool enforce_eager, batch_invariant, enable_prefix_caching, async_scheduling;
     const char *collectives; /* auto | own | nccl */
@@ -100,20 +111,23 @@ struct qd_options {
     bool probe;
     /* result */
     const char *result_dir, *result_filename, *label, *json, *variant;
+    struct qd_text_list goodput; /* KEY:MS each */
+    bool print_vllm;
     /* generate, chat */
     const char *prompt; /* NULL: standard input */
+    struct qd_text_list stop;
     int64_t max_tokens;
     bool chat;
     const char *enable_thinking; /* true | false; NULL: not given */
     bool no_generation_prompt;
     /* eval */
-    const char *tokens;
+    const char *tokens, *expect;
     int64_t top, last;
     /* tokenize */
     bool jsonl, decode, skip_special_tokens;
     /* sweep */
     const char *results, *experiment;
-    int64_t repeats, cell_timeout;
+    int64_t repeats, cell_timeout, max_gpus;
     bool resume;
     bool dry_run;
     /* sched */
@@ -129,7 +143,7 @@ struct qd_options {
     const char *format;  /* table | csv | json */
     const char *output;
     int n_given;
-    struct qd_given_option given[QD_MAX_OPTIONS];
+    struct qd_given_option given[QD_MAX_GIVEN];
     int n_positional;
     const char *positional[4];
     int argc; /* the whole command line after the program's name, for the record */
@@ -156,8 +170,5 @@ qd_status qd_options_parse(const struct qd_command *command, int argc, char **ar
 bool qd_options_given(const struct qd_options *options, const char *name);
 
 void qd_options_help(const struct qd_command *command, FILE *out);
-
-/* Turns a failed status into the exit code of the design. */
-int qd_exit_code(qd_status status);
 
 #endif

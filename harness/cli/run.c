@@ -7,11 +7,17 @@
 #include "harness/cli/commands.h"
 #include "harness/cli/interrupt.h"
 #include "harness/cli/progress.h"
+#include "harness/cli/run_ledger.h"
 #include "harness/cli/run_plan.h"
+#include "harness/cli/run_record.h"
+#include "harness/cli/run_replay.h"
+#include "harness/cli/run_steps.h"
 #include "harness/cli/run_table.h"
+#include "harness/cli/run_vllm.h"
 #include "harness/cli/run_workload.h"
 #include "harness/cli/session.h"
 #include "harness/cli/version.h"
+#include "harness/ops/machine.h"
 #include "harness/result/files.h"
 #include "kernels/base/clock.h"
 #include "kernels/cpu/host/probe.h"
@@ -28,9 +34,13 @@ struct run {
     struct qd_replica_stats *replicas; /* [dp] */
     struct qd_progress progress;
     const volatile sig_atomic_t *interrupted;
-    char *result_path, *requests_path; /* NULL: not written */
+    struct qd_run_steps steps;
+    struct qd_run_record record;
+    char *result_path, *requests_path, *steps_path; /* NULL: not written */
     char hash[24], date[QD_DATE_LEN];
-    double probed_read_gbps; /* 0: not probed */
+    struct qd_cpu_probe probed;   /* zeros: not probed */
+    struct qd_op_machine machine; /* of --machine; no name: not given, or `this` */
+    struct qd_slo slo;
     struct qd_run_result result;
 };
 
@@ -93,6 +103,37 @@ cleanup:
     return status;
 }
 
+/* Ranks of a replica run at the same time and share what was probed for the whole machine; other replicas may
+ * rest, and a floor must not count on them. A profile is of one device, which is one rank. */
+static struct qd_ledger_limits ledger_limits(const struct run *run)
+{
+    if (run->machine.name[0] != '\0')
+        return (struct qd_ledger_limits){.machine = run->machine.name,
+                                         .memory_gbps = run->machine.memory_gbps,
+                                         .gflops = run->machine.bf16_gflops};
+    if (!run->options->probe) return (struct qd_ledger_limits){0};
+    return (struct qd_ledger_limits){
+        .machine = "this",
+        .memory_gbps = run->probed.read_gbps / (double)run->options->tp,
+        .gflops = run->probed.fma_gflops / (double)run->options->tp,
+    };
+}
+
+static struct qd_metrics_options metrics_options(const struct run *run, enum qd_pacing pacing,
+                                                 double duration_s)
+{
+    return (struct qd_metrics_options){
+        .duration_s = duration_s,
+        .n_gpus = run->result.tp * run->result.dp,
+        .has_arrivals = pacing == QD_PACING_OPEN || pacing == QD_PACING_WAVES,
+        .slo = run->slo,
+        .steady_rule = pacing == QD_PACING_CLOSED ? QD_STEADY_CONCURRENCY
+                       : pacing == QD_PACING_OPEN ? QD_STEADY_ARRIVALS
+                                                  : QD_STEADY_NONE,
+        .max_concurrency = run->options->max_concurrency,
+    };
+}
+
 /* The measured part. */
 static qd_status measure(struct run *run, char *err, size_t errlen)
 {
@@ -100,7 +141,11 @@ static qd_status measure(struct run *run, char *err, size_t errlen)
     struct qd_drive_options drive = drive_options(run, qd_run_workload_pacing(run->options, &run->workload).pacing);
     double duration_s = 0;
     qd_date_now(run->date);
+    struct qd_ledger_limits limits = ledger_limits(run);
     qd_engine_reset_stats(engine);
+    run->record.is_measured = true;
+    QD_TRY(
+        qd_run_steps_begin(&run->steps, run->options, run->instance, &limits, run->steps_path, err, errlen));
     qd_progress_begin(&run->progress, "run");
     qd_machine_load_read(&run->result.load_before);
     qd_status status =
@@ -108,9 +153,13 @@ static qd_status measure(struct run *run, char *err, size_t errlen)
     qd_machine_load_read(&run->result.load_after);
     qd_progress_end(&run->progress);
     for (int r = 0; r < run->result.dp; r++) run->replicas[r] = qd_engine_stats(engine, r);
-    qd_status computed = qd_metrics_compute(run->records, run->workload.n, duration_s,
-                                            run->result.tp * run->result.dp, &run->result.metrics);
+    qd_run_steps_end(&run->steps, run->instance);
+    struct qd_metrics_options metrics = metrics_options(run, drive.pacing, duration_s);
+    qd_status computed = qd_metrics_compute(run->records, run->workload.n, &metrics, &run->result.metrics);
     if (computed != QD_OK) return qd_fail(computed, err, errlen, "metrics");
+    run->result.ledger =
+        qd_ledger_make(run->replicas, run->result.dp, run->records, run->workload.n, &run->result.metrics,
+                       qd_run_steps_rows(&run->steps), run->steps.n_dropped);
     return status;
 }
 
@@ -161,9 +210,20 @@ static void describe(struct run *run)
         .replicas = run->replicas,
         .load_bytes = load.file_bytes,
         .load_ns = load.duration_ns,
-        .probed_read_gbps = run->probed_read_gbps,
+        .probed_read_gbps = run->probed.read_gbps,
         .machine = machine,
     };
+}
+
+/* In --result-dir: NAME, or STEM.NAME where the result is not called result.json. */
+static char *companion_path(const struct qd_options *o, const char *name)
+{
+    char full[512];
+    const char *dot = strrchr(o->result_filename, '.');
+    int stem = dot != NULL ? (int)(dot - o->result_filename) : (int)strlen(o->result_filename);
+    if (strcmp(o->result_filename, "result.json") == 0) return qd_path_join(o->result_dir, name);
+    snprintf(full, sizeof full, "%.*s.%s", stem, o->result_filename, name);
+    return qd_path_join(o->result_dir, full);
 }
 
 /* The names of the files in --result-dir. */
@@ -171,16 +231,10 @@ static qd_status name_files(struct run *run, char *err, size_t errlen)
 {
     const struct qd_options *o = run->options;
     if (o->result_dir == NULL) return QD_OK;
-    char requests_name[512];
-    const char *dot = strrchr(o->result_filename, '.');
-    int stem = dot != NULL ? (int)(dot - o->result_filename) : (int)strlen(o->result_filename);
-    if (strcmp(o->result_filename, "result.json") == 0)
-        snprintf(requests_name, sizeof requests_name, "requests.jsonl");
-    else
-        snprintf(requests_name, sizeof requests_name, "%.*s.requests.jsonl", stem, o->result_filename);
     run->result_path = qd_path_join(o->result_dir, o->result_filename);
-    run->requests_path = qd_path_join(o->result_dir, requests_name);
-    if (run->result_path == NULL || run->requests_path == NULL)
+    run->requests_path = companion_path(o, "requests.jsonl");
+    run->steps_path = companion_path(o, "steps.jsonl");
+    if (run->result_path == NULL || run->requests_path == NULL || run->steps_path == NULL)
         return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "names of the result files");
     return QD_OK;
 }
@@ -195,22 +249,27 @@ static const char *json_path(const struct run *run)
 /* What cannot be written is noticed before anything is measured. */
 static qd_status check_files(struct run *run, char *err, size_t errlen)
 {
+    if (run->options->save_steps && run->options->result_dir == NULL)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--save-steps needs --result-dir");
     QD_TRY(name_files(run, err, errlen));
     if (run->result_path != NULL) {
         QD_TRY(qd_folder_create(run->options->result_dir, err, errlen));
         QD_TRY(qd_file_check_writable(run->requests_path, err, errlen));
         QD_TRY(qd_file_check_writable(run->result_path, err, errlen));
+        if (run->options->save_steps) QD_TRY(qd_file_check_writable(run->steps_path, err, errlen));
     }
+    if (run->options->trace != NULL) QD_TRY(qd_file_check_writable(run->options->trace, err, errlen));
     return json_path(run) != NULL ? qd_file_check_writable(json_path(run), err, errlen) : QD_OK;
 }
 
 /* All files that can be written, whichever cannot: the first error counts. */
-static qd_status write_files(const struct run *run, char *err, size_t errlen)
+static qd_status write_files(struct run *run, char *err, size_t errlen)
 {
     char unused[QD_ERR_LEN];
     const char *json = json_path(run);
-    qd_status status = QD_OK;
-    if (run->result_path != NULL) {
+    qd_status status = qd_run_steps_write(&run->steps, err, errlen);
+    if (status == QD_OK) status = qd_run_record_write(&run->record, err, errlen);
+    if (status == QD_OK && run->result_path != NULL) {
         status = qd_requests_write(run->records, run->workload.n, run->requests_path, err, errlen);
         if (status == QD_OK) status = qd_run_result_write(&run->result, run->result_path, err, errlen);
     }
@@ -241,6 +300,7 @@ static qd_status publish(struct run *run, char *err, size_t errlen)
     qd_status written = write_files(run, err, errlen);
     if (written == QD_OK && wants_table) {
         qd_run_table_print(&run->result, stdout);
+        if (run->options->ledger) qd_run_ledger_print(&run->result, stdout);
         return QD_OK;
     }
     if (written == QD_OK) return print_json(run, err, errlen);
@@ -254,19 +314,33 @@ static qd_status probe(struct run *run, char *err, size_t errlen)
 {
     const struct qd_options *o = run->options;
     if (!o->probe) return QD_OK;
-    struct qd_cpu_probe limits;
-    QD_TRY(qd_cpu_probe_cores(o->cpu_isa, (int)o->threads, &limits, err, errlen));
-    run->probed_read_gbps = limits.read_gbps;
-    return QD_OK;
+    return qd_cpu_probe_cores(o->cpu_isa, (int)o->threads, &run->probed, err, errlen);
+}
+
+/* Whose limits the floors are made of. */
+static qd_status choose_machine(struct run *run, char *err, size_t errlen)
+{
+    const struct qd_options *o = run->options;
+    if (o->machine == NULL) return QD_OK;
+    if (!qd_run_steps_wanted(o))
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--machine needs --ledger, which shows the floors");
+    if (strcmp(o->machine, "this") != 0) return qd_op_machine_get(o->machine, &run->machine, err, errlen);
+    return o->probe ? QD_OK : qd_fail(QD_ERR_INPUT, err, errlen, "--machine this needs --probe");
 }
 
 static qd_status prepare(struct run *run, char *err, size_t errlen)
 {
     struct qd_instance_options instance_options = qd_session_instance_options(run->options);
     instance_options.max_requests = MAX_REQUESTS;
+    if (qd_run_steps_wanted(run->options))
+        instance_options.n_step_rows = qd_step_log_room((int)run->options->dp);
+    QD_TRY(choose_machine(run, err, errlen));
+    QD_TRY(qd_slo_parse(run->options->goodput.texts, run->options->goodput.n, &run->slo, err, errlen));
     QD_TRY(check_files(run, err, errlen));
     QD_TRY(probe(run, err, errlen));
+    QD_TRY(qd_run_record_open(&run->record, run->options->record, &instance_options, err, errlen));
     QD_TRY(qd_session_open(&instance_options, &run->instance, err, errlen));
+    qd_run_record_begin(&run->record, qd_instance_get_plan(run->instance));
     if (qd_run_workload_needs_tokenizer(run->options))
         QD_TRY(qd_session_tokenizer(run->options, &run->tokenizer, err, errlen));
     QD_TRY(qd_run_workload_build(run->options, qd_instance_config(run->instance), run->tokenizer,
@@ -301,6 +375,34 @@ static int dry_run(const struct qd_command *command, const struct qd_options *op
     return status == QD_OK ? QD_EXIT_OK : qd_command_fail(command, status, err);
 }
 
+/* Nothing is opened: a plan, the workload and its texts. */
+static int print_vllm(const struct qd_command *command, const struct qd_options *options)
+{
+    char err[QD_ERR_LEN] = "";
+    struct qd_instance_options instance_options = qd_session_instance_options(options);
+    struct qd_instance_plan plan;
+    struct qd_workload workload = {0};
+    struct qd_vllm_prompts prompts;
+    qd_tokenizer_t *tokenizer = NULL;
+    char *path = qd_path_join(options->result_dir, "vllm-prompts.jsonl");
+    qd_status status = path != NULL ? QD_OK : QD_ERR_NO_MEMORY;
+    if (status != QD_OK) goto cleanup;
+    QD_TRY_GOTO(qd_instance_plan_make(&instance_options, &plan, err, sizeof err), status, cleanup);
+    QD_TRY_GOTO(qd_session_tokenizer(options, &tokenizer, err, sizeof err), status, cleanup);
+    QD_TRY_GOTO(qd_run_workload_build(options, &plan.config, tokenizer, &workload, err, sizeof err), status,
+                cleanup);
+    QD_TRY_GOTO(qd_folder_create(options->result_dir, err, sizeof err), status, cleanup);
+    QD_TRY_GOTO(qd_run_vllm_write_prompts(&workload, tokenizer, path, &prompts, err, sizeof err), status,
+                cleanup);
+    qd_run_vllm_print(options, &plan, &workload, &prompts, path, stdout);
+
+cleanup:
+    qd_workload_free(&workload);
+    qd_tokenizer_free(tokenizer);
+    free(path);
+    return status == QD_OK ? QD_EXIT_OK : qd_command_fail(command, status, err);
+}
+
 /* A run that measured nothing must not look like one that did, whoever reads only the exit code. */
 static int finish_run(const struct run *run)
 {
@@ -314,17 +416,22 @@ static int finish_run(const struct run *run)
 static int run_run(const struct qd_command *command, const struct qd_options *options)
 {
     if (options->dry_run) return dry_run(command, options);
+    if (options->replay != NULL) return qd_run_replay(command, options);
+    if (options->print_vllm) return print_vllm(command, options);
     char err[QD_ERR_LEN] = "";
     struct run run = {.options = options, .interrupted = qd_interrupt_install()};
     qd_status status = run_all(&run, err, sizeof err);
     int exit_code = status == QD_OK ? finish_run(&run) : qd_command_fail(command, status, err);
+    qd_run_steps_close(&run.steps);
     exit_code = qd_session_close(command, run.instance, exit_code);
+    qd_run_record_close(&run.record);
     qd_tokenizer_free(run.tokenizer);
     qd_records_free(run.records, run.workload.n);
     qd_workload_free(&run.workload);
     free(run.replicas);
     free(run.result_path);
     free(run.requests_path);
+    free(run.steps_path);
     return exit_code;
 }
 
@@ -333,6 +440,6 @@ const struct qd_command qd_command_run = {
     .summary = "one configuration, one workload: latencies and throughput",
     .synopsis = "--model DIR [OPTION...]",
     .groups = QD_GROUP_MODEL | QD_GROUP_PARALLEL | QD_GROUP_ENGINE | QD_GROUP_SAMPLING | QD_GROUP_WORKLOAD |
-              QD_GROUP_RESULT | QD_GROUP_DRY_RUN,
+              QD_GROUP_RESULT | QD_GROUP_DRY_RUN | QD_GROUP_RUN,
     .run = run_run,
 };

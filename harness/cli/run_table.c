@@ -8,15 +8,71 @@
 static void print_latency(FILE *out, const char *name, const struct qd_distribution *d)
 {
     if (d->n == 0)
-        fprintf(out, "  %-6s         -         -         -         -         -\n", name);
+        fprintf(out, "  %-12s        -         -         -         -         -         -\n", name);
     else
-        fprintf(out, "  %-6s %9.2f %9.2f %9.2f %9.2f %9.2f\n", name, d->mean, d->p50, d->p90, d->p95, d->p99);
+        fprintf(out, "  %-12s %8.2f %9.2f %9.2f %9.2f %9.2f %9.2f\n", name, d->mean, d->p50, d->p90, d->p95,
+                d->p99, d->max);
 }
 
 static void print_marks(FILE *out, uint32_t marks)
 {
     for (uint32_t mark = 1; mark != 0; mark <<= 1)
         if ((marks & mark) != 0 && qd_mark_text(mark) != NULL) fprintf(out, "  mark: %s\n", qd_mark_text(mark));
+}
+
+static void print_latencies(FILE *out, const struct qd_latencies *l)
+{
+    fprintf(out, "  latency ms       mean       p50       p90       p95       p99       max\n");
+    print_latency(out, "TTFT", &l->ttft);
+    print_latency(out, "ITL", &l->itl);
+    print_latency(out, "TPOT", &l->tpot);
+    print_latency(out, "E2EL", &l->e2el);
+    print_latency(out, "queue", &l->queue);
+    if (l->dispatch.n > 0) print_latency(out, "dispatch", &l->dispatch);
+}
+
+static void print_goodput(FILE *out, const struct qd_metrics *m)
+{
+    if (m->slo.is_given)
+        fprintf(out, "  goodput        %.3f requests/s, %" PRIu64 " of %" PRIu64 "\n", m->request_goodput,
+                m->n_good, m->n_completed);
+    const struct qd_steady_state *s = &m->steady;
+    if (s->exists)
+        fprintf(out, "  steady state   %.2f output tok/s over %.3f s%s, TTFT p50 %.2f, ITL p50 %.2f ms\n",
+                s->output_throughput, s->duration_s, s->is_short ? " (short)" : "", s->latency.ttft.p50,
+                s->latency.itl.p50);
+}
+
+/* What the engine did: sums and the fullest pool over the replicas. */
+static void print_engine(FILE *out, const struct qd_run_result *run)
+{
+    struct qd_replica_stats sum = {0};
+    int64_t host_ns = 0;
+    for (int r = 0; r < run->dp; r++) {
+        const struct qd_replica_stats *s = &run->replicas[r];
+        sum.n_steps += s->n_steps;
+        sum.n_prefill_steps += s->n_prefill_steps;
+        sum.n_prefill_requests += s->n_prefill_requests;
+        sum.n_preemptions += s->n_preemptions;
+        sum.n_query_tokens += s->n_query_tokens;
+        sum.n_hit_tokens += s->n_hit_tokens;
+        if (s->peak_kv_blocks > sum.peak_kv_blocks) sum.peak_kv_blocks = s->peak_kv_blocks;
+        host_ns += s->schedule_ns + s->prepare_ns + s->launch_ns + s->output_ns;
+    }
+    fprintf(out, "  steps          %" PRIu64 ", %" PRIu64 " preemptions", sum.n_steps, sum.n_preemptions);
+    if (sum.n_prefill_steps > 0)
+        fprintf(out, ", %.2f prompts a prefill step",
+                (double)sum.n_prefill_requests / (double)sum.n_prefill_steps);
+    fputc('\n', out);
+    if (sum.n_steps > 0)
+        fprintf(out, "  host           %.2f us a step (schedule + prepare + launch + output)\n",
+                (double)host_ns / 1e3 / (double)sum.n_steps);
+    if (run->n_kv_blocks > 0)
+        fprintf(out, "  KV pages       %.1f %% at the most (%" PRId32 " of %" PRId64 ")\n",
+                100.0 * sum.peak_kv_blocks / (double)run->n_kv_blocks, sum.peak_kv_blocks, run->n_kv_blocks);
+    if (run->prefix_caching)
+        fprintf(out, "  prefix cache   %" PRIu64 " of %" PRIu64 " prompt tokens hit\n", sum.n_hit_tokens,
+                sum.n_query_tokens);
 }
 
 /* Nothing for a device that has no graphs and measures no time. */
@@ -51,22 +107,9 @@ void qd_run_table_print(const struct qd_run_result *run, FILE *out)
     fprintf(out, "  output tok/s   %.2f (wall)\n", m->output_throughput);
     fprintf(out, "  tok/s/GPU      %.2f (output tok/s / (TP x DP))\n", m->per_gpu_throughput);
     fprintf(out, "  tok/s/user     %.2f (mean over requests)\n", m->per_user_throughput);
-    fprintf(out, "  latency ms       mean       p50       p90       p95       p99\n");
-    print_latency(out, "TTFT", &m->ttft);
-    print_latency(out, "ITL", &m->itl);
-    print_latency(out, "TPOT", &m->tpot);
-    print_latency(out, "E2EL", &m->e2el);
-    print_latency(out, "queue", &m->queue);
-    uint64_t n_steps = 0, n_preemptions = 0, n_query = 0, n_hit = 0;
-    for (int r = 0; r < run->dp; r++) {
-        n_steps += run->replicas[r].n_steps;
-        n_preemptions += run->replicas[r].n_preemptions;
-        n_query += run->replicas[r].n_query_tokens;
-        n_hit += run->replicas[r].n_hit_tokens;
-    }
-    fprintf(out, "  steps          %" PRIu64 ", %" PRIu64 " preemptions\n", n_steps, n_preemptions);
-    if (run->prefix_caching)
-        fprintf(out, "  prefix cache   %" PRIu64 " of %" PRIu64 " prompt tokens hit\n", n_hit, n_query);
+    print_latencies(out, &m->latency);
+    print_goodput(out, m);
+    print_engine(out, run);
     print_device(out, run);
     print_marks(out, run->marks);
 }

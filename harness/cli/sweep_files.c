@@ -12,7 +12,7 @@
 #include "harness/result/run_result.h"
 #include "models/json.h"
 
-enum { MAX_JSON_BYTES = 1 << 28, MAX_WORDS = 4 * QD_MAX_OPTIONS };
+enum { MAX_JSON_BYTES = 1 << 28, MAX_WORDS = 4 * QD_MAX_GIVEN };
 
 /* The values of one axis of the matrix: the list of the sweep, or the one value of all cells. */
 static qd_status axis_values(const struct qd_sweep_plan *plan, const char *name, int64_t single,
@@ -50,6 +50,7 @@ qd_status qd_sweep_write_experiment(const char *folder, const struct qd_sweep_pl
     QD_TRY(axis_values(plan, "tensor-parallel-size", o->tp, &matrix->tp, err, errlen));
     QD_TRY(axis_values(plan, "data-parallel-size", o->dp, &matrix->dp, err, errlen));
     QD_TRY(axis_values(plan, "max-num-batched-tokens", qd_session_budget(o), &matrix->budget, err, errlen));
+    matrix->max_gpus = o->max_gpus;
     qd_sweep_plan_further_axes(plan, &experiment.axes);
     qd_machine_read(&experiment.machine);
     QD_TRY(qd_folder_create(folder, err, errlen));
@@ -70,10 +71,11 @@ static bool same_text(const char *a, const char *b)
     return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
 }
 
-/* Whether two command lines describe the same runs: the same options of `run` in any order. */
+/* Whether two command lines describe the same runs: the same options of `run` in any order, of the same cells. */
 static bool same_runs(const struct qd_options *a, const struct qd_options *b)
 {
     int n_a = 0, n_b = 0;
+    if (a->max_gpus != b->max_gpus) return false;
     for (int i = 0; i < b->n_given; i++) n_b += is_of_run(&b->given[i]);
     for (int i = 0; i < a->n_given; i++) {
         if (!is_of_run(&a->given[i])) continue;

@@ -17,6 +17,40 @@ static qd_status check_name_len(const struct qd_sweep_plan *plan, char *err, siz
                    plan->n_axes, QD_VARIANT_LEN - 1);
 }
 
+/* The value of an axis at a place in the whole product. */
+static const char *product_value(const struct qd_sweep_plan *plan, size_t place, size_t axis)
+{
+    for (size_t i = plan->n_axes - 1; i > axis; i--) place /= plan->axes[i].range.n;
+    return plan->axes[axis].range.values[place % plan->axes[axis].range.n];
+}
+
+/* TP x DP there. */
+static int64_t n_gpus(const struct qd_sweep_plan *plan, size_t place)
+{
+    int64_t tp = plan->options->tp, dp = plan->options->dp;
+    for (size_t i = 0; i < plan->n_axes; i++) {
+        if (strcmp(plan->axes[i].name, "tensor-parallel-size") == 0)
+            tp = strtoll(product_value(plan, place, i), NULL, 10);
+        if (strcmp(plan->axes[i].name, "data-parallel-size") == 0)
+            dp = strtoll(product_value(plan, place, i), NULL, 10);
+    }
+    return tp * dp;
+}
+
+/* The whole product has n_cells places so far. */
+static qd_status keep_cells(struct qd_sweep_plan *plan, char *err, size_t errlen)
+{
+    const int64_t max_gpus = plan->options->max_gpus;
+    const size_t n_places = plan->n_cells;
+    plan->product = calloc(n_places, sizeof *plan->product);
+    if (plan->product == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "%zu cells", n_places);
+    plan->n_cells = 0;
+    for (size_t place = 0; place < n_places; place++)
+        if (max_gpus == 0 || n_gpus(plan, place) <= max_gpus) plan->product[plan->n_cells++] = place;
+    if (plan->n_cells > 0) return QD_OK;
+    return qd_fail(QD_ERR_INPUT, err, errlen, "--max-gpus %lld leaves no cell", (long long)max_gpus);
+}
+
 qd_status qd_sweep_plan_make(const struct qd_options *options, struct qd_sweep_plan *out, char *err,
                              size_t errlen)
 {
@@ -43,6 +77,7 @@ qd_status qd_sweep_plan_make(const struct qd_options *options, struct qd_sweep_p
         }
     }
     qd_status status = check_name_len(out, err, errlen);
+    if (status == QD_OK) status = keep_cells(out, err, errlen);
     if (status != QD_OK) qd_sweep_plan_free(out);
     return status;
 }
@@ -50,13 +85,13 @@ qd_status qd_sweep_plan_make(const struct qd_options *options, struct qd_sweep_p
 void qd_sweep_plan_free(struct qd_sweep_plan *plan)
 {
     for (size_t i = 0; i < plan->n_axes; i++) qd_range_free(&plan->axes[i].range);
+    free(plan->product);
     *plan = (struct qd_sweep_plan){0};
 }
 
 const char *qd_sweep_plan_value(const struct qd_sweep_plan *plan, size_t cell, size_t axis)
 {
-    for (size_t i = plan->n_axes - 1; i > axis; i--) cell /= plan->axes[i].range.n;
-    return plan->axes[axis].range.values[cell % plan->axes[axis].range.n];
+    return product_value(plan, plan->product[cell], axis);
 }
 
 void qd_sweep_plan_name(const struct qd_sweep_plan *plan, size_t cell, char *name, size_t len)
@@ -96,7 +131,7 @@ char **qd_sweep_plan_argv(const struct qd_sweep_plan *plan, size_t cell, const c
 {
     size_t n_extra = 0, n = 0, axis = 0;
     while (extra[n_extra] != NULL) n_extra++;
-    const char **words = calloc(2 + 2 * QD_MAX_OPTIONS + n_extra + 1, sizeof *words);
+    const char **words = calloc(2 + 2 * QD_MAX_GIVEN + n_extra + 1, sizeof *words);
     if (words == NULL) return NULL;
     words[n++] = "qdyno";
     words[n++] = "run";

@@ -1,4 +1,5 @@
-/* The cells of a sweep: the Cartesian product of the options that were given as lists. */
+/* The cells of a sweep: the Cartesian product of the options that were given as lists, less what --max-gpus leaves
+ * out. */
 #ifndef QD_HARNESS_CLI_SWEEP_PLAN_H
 #define QD_HARNESS_CLI_SWEEP_PLAN_H
 
@@ -16,10 +17,12 @@ struct qd_sweep_axis {
 struct qd_sweep_plan {
     size_t n_axes, n_cells;
     struct qd_sweep_axis axes[QD_SWEEP_MAX_AXES]; /* in the order given; the last varies fastest */
+    size_t *product;                              /* [n_cells] each cell's place in the whole product */
     const struct qd_options *options;             /* as parsed; borrowed */
 };
 
-/* QD_ERR_INPUT: more than QD_SWEEP_MAX_CELLS cells; folder names longer than file systems take. */
+/* QD_ERR_INPUT: more than QD_SWEEP_MAX_CELLS cells, or none; folder names longer than file systems take.
+ * QD_ERR_NO_MEMORY. */
 qd_status qd_sweep_plan_make(const struct qd_options *options, struct qd_sweep_plan *out, char *err,
                              size_t errlen);
 void qd_sweep_plan_free(struct qd_sweep_plan *plan);

@@ -68,6 +68,8 @@ static qd_status open_replicas(struct qd_engine *engine, char *err, size_t errle
         .eos_ids = engine->eos_ids,
         .max_requests = config->max_requests,
         .async_scheduling = config->async_scheduling,
+        .n_step_rows = config->n_step_rows,
+        .recorder = config->recorder,
         .events = &engine->events,
     };
     for (int i = 0; i < config->dp; i++) {
@@ -264,4 +266,14 @@ void qd_engine_reset_stats(qd_engine_t *engine)
 struct qd_replica_stats qd_engine_stats(qd_engine_t *engine, int replica)
 {
     return qd_replica_get_stats(engine->replicas[replica]);
+}
+
+size_t qd_engine_take_steps(qd_engine_t *engine, int replica, struct qd_step_row *rows, size_t max)
+{
+    return qd_replica_take_steps(engine->replicas[replica], rows, max);
+}
+
+uint64_t qd_engine_n_dropped_steps(const qd_engine_t *engine, int replica)
+{
+    return qd_replica_n_dropped_steps(engine->replicas[replica]);
 }

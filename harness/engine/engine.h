@@ -11,9 +11,17 @@
 #include <stdint.h>
 
 #include "harness/engine/router.h"
+#include "harness/engine/step_row.h"
 #include "kernels/group.h"
 
 typedef struct qd_engine qd_engine_t;
+
+/* Called by a replica's thread for every step that has ended, between its output and the next schedule: what
+ * it takes is in the replica's times. */
+struct qd_step_recorder {
+    void (*take)(void *arg, const struct qd_group_result *result, int64_t span_ns); /* NULL: nobody */
+    void *arg;
+};
 
 struct qd_engine_config {
     int dp;                         /* replicas */
@@ -31,6 +39,8 @@ struct qd_engine_config {
     enum qd_router_policy router;
     bool executes;       /* false on null: no EOS, virtual arrivals later */
     size_t max_requests; /* room reserved before timing starts: requests alive or unpolled at once */
+    struct qd_step_recorder recorder;
+    size_t n_step_rows; /* likewise, per replica: step rows that nobody has taken; 0: none are kept */
 };
 
 /* One request; arrays are copied. */
@@ -73,12 +83,15 @@ struct qd_replica_stats {
     uint64_t n_decode_tokens;     /* output tokens computed for the first time */
     uint64_t n_prefill_tokens;    /* all others: prompt tokens, and what is recomputed */
     uint64_t n_recomputed_tokens; /* prefill tokens spent again after preemption */
+    uint64_t n_prefill_steps;    /* with prefill tokens */
+    uint64_t n_prefill_requests; /* requests with prefill tokens in a step, summed over the steps */
     uint64_t n_preemptions, n_finished;
     uint64_t n_query_tokens, n_hit_tokens; /* looked up in and found in the prefix cache at first admissions */
     uint64_t n_rehit_tokens;               /* found there after preemptions */
     int32_t peak_running, peak_waiting, peak_kv_blocks;
     int64_t schedule_ns, prepare_ns, launch_ns, wait_ns, output_ns, idle_ns; /* host segments */
     int64_t wall_ns; /* read apart from the segments */
+    int64_t span_ns; /* of the steps, by rank 0; 0 where nothing executes */
     struct qd_device_stats device; /* of rank 0; opening's figures stay at a reset */
 };
 
@@ -109,7 +122,13 @@ size_t qd_engine_poll_events(qd_engine_t *engine, struct qd_event *events, size_
 /* Error text of a dead replica, or NULL when all live. */
 const char *qd_engine_failure(qd_engine_t *engine);
 
-/* Statistics. Both wait until the replicas have nothing left to do: call them when no request is alive. */
+/* Up to max of a replica's oldest step rows, by one thread per replica, at any time; and how many steps found
+ * no room for their row since the last reset. */
+size_t qd_engine_take_steps(qd_engine_t *engine, int replica, struct qd_step_row *rows, size_t max);
+uint64_t qd_engine_n_dropped_steps(const qd_engine_t *engine, int replica);
+
+/* Statistics. A reset drops step rows, which nobody may take meanwhile. Both wait until the replicas have
+ * nothing left to do: call them when no request is alive. */
 void qd_engine_reset_stats(qd_engine_t *engine);
 struct qd_replica_stats qd_engine_stats(qd_engine_t *engine, int replica);
 

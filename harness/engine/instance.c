@@ -79,6 +79,8 @@ static qd_status open_engine(const struct qd_instance_options *o, qd_instance_t 
         .router = o->router,
         .executes = plan->ops->executes,
         .max_requests = o->max_requests,
+        .n_step_rows = o->n_step_rows,
+        .recorder = o->recorder,
     };
     return qd_engine_open(&config, &instance->engine, err, errlen);
 }

@@ -36,6 +36,8 @@ struct qd_instance_options {
     int64_t watchdog_ns;      /* as in qd_group_config */
     int32_t max_logit_rows;   /* of a step whose logits are wanted (eval); 0: nobody wants logits */
     size_t max_requests;      /* alive or unpolled at once */
+    size_t n_step_rows;       /* as in qd_engine_config, as the next */
+    struct qd_step_recorder recorder;
     void (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes); /* of loading; NULL: silent */
     void *progress_arg;
 };

@@ -7,9 +7,16 @@
 
 #include "harness/engine/inbox.h"
 #include "harness/engine/prepare.h"
+#include "harness/engine/step_ring.h"
 #include "kernels/base/clock.h"
 
 enum { MIN_OUTBOX = 64, MAX_FLIGHTS = 2 };
+
+/* A launched step. */
+struct flight {
+    struct qd_schedule schedule;
+    struct qd_step_row row; /* what is known of it so far */
+};
 
 struct qd_replica {
     struct qd_replica_config config;
@@ -25,7 +32,7 @@ struct qd_replica {
     size_t n_outbox, outbox_room;
     struct qd_live_request *ended;  /* chain of requests whose last event is in the outbox */
     struct qd_live_request *landed; /* chain of those that had ended before, now out of every step */
-    struct qd_schedule flights[MAX_FLIGHTS]; /* launched steps, the oldest first */
+    struct flight flights[MAX_FLIGHTS]; /* launched steps, the oldest first */
     int n_flights, max_flights;
 
     atomic_int n_waiting, n_running, n_used_blocks; /* for routers */
@@ -34,6 +41,9 @@ struct qd_replica {
     int64_t wall_begin_ns;
     struct qd_device_stats device_before; /* at the last reset */
     int64_t stamp_ns; /* end of the last segment, where the next begins */
+    int64_t idle_ns, spare_ns;             /* since the last launch, as in a step's row */
+    struct qd_device_stats device_at_step; /* after the step that ended last */
+    struct qd_step_ring ring;
 
     char failure[QD_ERR_LEN]; /* written once, before `dead` */
     atomic_bool dead;
@@ -90,12 +100,13 @@ static void emit(struct qd_replica *replica, struct qd_live_request *request, in
     replica->stats.n_finished++;
 }
 
-/* Every boundary is one stamp that ends a segment and begins the next. */
-static void end_segment(struct qd_replica *replica, int64_t *segment_ns)
+/* Every boundary is one stamp that ends a segment and begins the next. Returns what it adds. */
+static int64_t end_segment(struct qd_replica *replica, int64_t *segment_ns)
 {
-    int64_t now_ns = qd_clock_now_ns();
-    *segment_ns += now_ns - replica->stamp_ns;
+    int64_t now_ns = qd_clock_now_ns(), passed_ns = now_ns - replica->stamp_ns;
+    *segment_ns += passed_ns;
     replica->stamp_ns = now_ns;
+    return passed_ns;
 }
 
 static void apply_commands(struct qd_replica *replica, const struct qd_commands *commands)
@@ -136,40 +147,63 @@ static int32_t used_blocks(const struct qd_replica *replica)
     return qd_kv_pool_capacity(pool->n_blocks) - pool->n_free;
 }
 
-/* What the schedule says about tokens: computed for the first time or again, prompt or output. */
-static void count_schedule(struct qd_replica *replica, const struct qd_schedule *schedule, int64_t now_ns)
+/* Tokens of one request: computed for the first time or again, prompt or output. */
+static void count_entry(const struct qd_sched_entry *entry, int64_t now_ns, struct qd_step_row *row)
 {
-    struct qd_replica_stats *stats = &replica->stats;
-    for (int32_t i = 0; i < schedule->n_entries; i++) {
-        const struct qd_sched_entry *entry = &schedule->entries[i];
-        struct qd_live_request *request = qd_live_request_of(entry->request);
-        int32_t end = entry->begin + entry->n_tokens, known_before = request->n_computed_once;
-        int32_t again =
-            known_before <= entry->begin ? 0 : (end < known_before ? end : known_before) - entry->begin;
-        int32_t first_output =
-            known_before > request->sched.n_prompt ? known_before : request->sched.n_prompt;
-        if (entry->begin > first_output) first_output = entry->begin;
-        int32_t decode = end > first_output ? end - first_output : 0;
-        stats->n_recomputed_tokens += (uint64_t)again;
-        stats->n_decode_tokens += (uint64_t)decode;
-        stats->n_prefill_tokens += (uint64_t)(entry->n_tokens - decode);
-        if (end > known_before) request->n_computed_once = end;
-        if (request->scheduled_ns == 0) {
-            request->scheduled_ns = now_ns;
-            request->n_hit_tokens = entry->begin;
-        }
+    struct qd_live_request *request = qd_live_request_of(entry->request);
+    int32_t end = entry->begin + entry->n_tokens, known_before = request->n_computed_once;
+    int32_t again =
+        known_before <= entry->begin ? 0 : (end < known_before ? end : known_before) - entry->begin;
+    int32_t first_output = known_before > request->sched.n_prompt ? known_before : request->sched.n_prompt;
+    if (entry->begin > first_output) first_output = entry->begin;
+    int32_t decode = end > first_output ? end - first_output : 0;
+    row->n_recomputed_tokens += again;
+    row->n_decode_tokens += decode;
+    row->n_prefill_tokens += entry->n_tokens - decode;
+    row->n_prefill_seqs += entry->n_tokens > decode;
+    row->n_logit_rows += entry->samples;
+    row->n_kv += end;
+    row->n_visible += (int64_t)entry->n_tokens * (entry->begin + end + 1) / 2;
+    if (end > known_before) request->n_computed_once = end;
+    if (request->scheduled_ns == 0) {
+        request->scheduled_ns = now_ns;
+        request->n_hit_tokens = entry->begin;
     }
-    int32_t n_running = qd_scheduler_n_running(replica->scheduler);
-    int32_t n_waiting = qd_scheduler_n_waiting(replica->scheduler);
-    int32_t n_used = used_blocks(replica);
+}
+
+/* What the schedule says, into the step's row. */
+static void count_schedule(const struct qd_replica *replica, const struct qd_schedule *schedule,
+                           struct qd_step_row *row)
+{
+    for (int32_t i = 0; i < schedule->n_entries; i++)
+        count_entry(&schedule->entries[i], replica->stamp_ns, row);
+    row->replica = replica->config.index;
+    row->index = replica->stats.n_steps;
+    row->n_seqs = schedule->n_entries;
+    row->n_running = qd_scheduler_n_running(replica->scheduler);
+    row->n_waiting = qd_scheduler_n_waiting(replica->scheduler);
+    row->n_kv_blocks = used_blocks(replica);
+    row->n_admitted = schedule->n_admitted;
+    row->n_preempted = schedule->n_preempted;
+    row->n_hit_tokens = schedule->n_hit_tokens + schedule->n_rehit_tokens;
+}
+
+static void add_to_stats(const struct qd_step_row *row, const struct qd_schedule *schedule,
+                         struct qd_replica_stats *stats)
+{
     stats->n_steps++;
+    stats->n_recomputed_tokens += (uint64_t)row->n_recomputed_tokens;
+    stats->n_decode_tokens += (uint64_t)row->n_decode_tokens;
+    stats->n_prefill_tokens += (uint64_t)row->n_prefill_tokens;
+    stats->n_prefill_steps += row->n_prefill_seqs > 0;
+    stats->n_prefill_requests += (uint64_t)row->n_prefill_seqs;
     stats->n_preemptions += (uint64_t)schedule->n_preempted;
     stats->n_query_tokens += (uint64_t)schedule->n_query_tokens;
     stats->n_hit_tokens += (uint64_t)schedule->n_hit_tokens;
     stats->n_rehit_tokens += (uint64_t)schedule->n_rehit_tokens;
-    if (n_running > stats->peak_running) stats->peak_running = n_running;
-    if (n_waiting > stats->peak_waiting) stats->peak_waiting = n_waiting;
-    if (n_used > stats->peak_kv_blocks) stats->peak_kv_blocks = n_used;
+    if (row->n_running > stats->peak_running) stats->peak_running = row->n_running;
+    if (row->n_waiting > stats->peak_waiting) stats->peak_waiting = row->n_waiting;
+    if (row->n_kv_blocks > stats->peak_kv_blocks) stats->peak_kv_blocks = row->n_kv_blocks;
 }
 
 static bool contains(const int32_t *ids, int32_t n, int32_t id)
@@ -207,9 +241,9 @@ static qd_status check_result(const struct qd_replica *replica, const struct qd_
 }
 
 /* The oldest launched step ends. */
-static struct qd_schedule take_flight(struct qd_replica *replica)
+static struct flight take_flight(struct qd_replica *replica)
 {
-    struct qd_schedule oldest = replica->flights[0];
+    struct flight oldest = replica->flights[0];
     replica->flights[0] = replica->flights[1];
     replica->n_flights--;
     return oldest;
@@ -246,40 +280,71 @@ static void deliver(struct qd_replica *replica, const struct qd_schedule *schedu
 static void drop_flights(struct qd_replica *replica)
 {
     while (replica->n_flights > 0) {
-        struct qd_schedule schedule = take_flight(replica);
-        for (int32_t i = 0; i < schedule.n_entries; i++)
-            land(replica, qd_live_request_of(schedule.entries[i].request));
+        struct flight flight = take_flight(replica);
+        for (int32_t i = 0; i < flight.schedule.n_entries; i++)
+            land(replica, qd_live_request_of(flight.schedule.entries[i].request));
     }
     flush_outbox(replica);
 }
 
-static qd_status launch_step(struct qd_replica *replica, const struct qd_schedule *schedule)
+/* The schedule took schedule_ns until now. */
+static qd_status launch_step(struct qd_replica *replica, const struct qd_schedule *schedule,
+                             int64_t schedule_ns)
 {
     char err[QD_ERR_LEN] = "";
-    count_schedule(replica, schedule, replica->stamp_ns);
+    struct flight *flight = &replica->flights[replica->n_flights];
+    flight->schedule = *schedule;
+    flight->row = (struct qd_step_row){.begin_ns = replica->stamp_ns - schedule_ns,
+                                       .schedule_ns = schedule_ns,
+                                       .idle_ns = replica->idle_ns,
+                                       .spare_ns = replica->spare_ns};
+    replica->idle_ns = replica->spare_ns = 0;
+    count_schedule(replica, schedule, &flight->row);
+    add_to_stats(&flight->row, schedule, &replica->stats);
     qd_status st = qd_prepare_step(schedule, &replica->limits, replica->step);
     if (st != QD_OK) return die(replica, st, "the schedule exceeds the step buffer");
-    end_segment(replica, &replica->stats.prepare_ns);
+    flight->row.prepare_ns = end_segment(replica, &replica->stats.prepare_ns);
     st = qd_group_launch(replica->config.group, replica->step, err, sizeof err);
     if (st != QD_OK) return die(replica, st, err);
     for (int32_t i = 0; i < schedule->n_entries; i++)
         qd_live_request_of(schedule->entries[i].request)->n_in_flight++;
-    replica->flights[replica->n_flights++] = *schedule;
-    end_segment(replica, &replica->stats.launch_ns);
+    replica->n_flights++;
+    flight->row.launch_ns = end_segment(replica, &replica->stats.launch_ns);
     return QD_OK;
+}
+
+/* What the device says of the oldest launched step. */
+static void note_device(struct qd_replica *replica, const struct qd_group_result *result,
+                        struct qd_step_row *row)
+{
+    row->n_ranks = result->n_ranks < QD_MAX_TP ? result->n_ranks : QD_MAX_TP;
+    if (row->n_ranks == 0) return;
+    memcpy(row->ranks, result->spans, (size_t)row->n_ranks * sizeof *row->ranks);
+    replica->stats.span_ns += qd_step_row_span_ns(row);
+    struct qd_device_stats since = qd_device_stats_since(result->device, &replica->device_at_step);
+    replica->device_at_step = *result->device;
+    row->is_timed = since.n_timed_steps == 1;
+    if (row->is_timed) memcpy(row->segment_ns, since.segment_ns, sizeof row->segment_ns);
 }
 
 static qd_status finish_step(struct qd_replica *replica)
 {
     struct qd_group_result result;
+    struct qd_step_row *row = &replica->flights[0].row;
     char err[QD_ERR_LEN] = "";
+    row->wait_begin_ns = replica->stamp_ns;
     qd_status st = qd_group_wait(replica->config.group, &result, err, sizeof err);
-    if (st == QD_OK) st = check_result(replica, &replica->flights[0], &result, err, sizeof err);
+    if (st == QD_OK) st = check_result(replica, &replica->flights[0].schedule, &result, err, sizeof err);
     if (st != QD_OK) return die(replica, st, err);
-    end_segment(replica, &replica->stats.wait_ns);
-    struct qd_schedule schedule = take_flight(replica);
-    deliver(replica, &schedule, result.ids);
-    end_segment(replica, &replica->stats.output_ns);
+    row->wait_ns = end_segment(replica, &replica->stats.wait_ns);
+    note_device(replica, &result, row);
+    struct flight flight = take_flight(replica);
+    deliver(replica, &flight.schedule, result.ids);
+    flight.row.output_ns = end_segment(replica, &replica->stats.output_ns);
+    qd_step_ring_push(&replica->ring, &flight.row);
+    if (replica->config.recorder.take != NULL)
+        replica->config.recorder.take(replica->config.recorder.arg, &result,
+                                      qd_step_row_span_ns(&flight.row));
     return QD_OK;
 }
 
@@ -288,10 +353,12 @@ static qd_status run_step(struct qd_replica *replica)
 {
     struct qd_schedule schedule;
     qd_scheduler_step(replica->scheduler, &schedule);
-    end_segment(replica, &replica->stats.schedule_ns);
+    int64_t schedule_ns = end_segment(replica, &replica->stats.schedule_ns);
     if (schedule.n_entries > 0) {
-        QD_TRY(launch_step(replica, &schedule));
+        QD_TRY(launch_step(replica, &schedule, schedule_ns));
         if (replica->n_flights < replica->max_flights) return QD_OK;
+    } else {
+        replica->spare_ns += schedule_ns;
     }
     QD_ASSERT(replica->n_flights > 0); /* submission refuses what could never run */
     return finish_step(replica);
@@ -318,12 +385,13 @@ static void *replica_main(void *arg)
         if (!qd_inbox_take(&replica->inbox, !has_work(replica), &commands)) break;
         if (commands.idle_ns > 0) replica->stamp_ns = qd_clock_now_ns();
         replica->stats.idle_ns += commands.idle_ns;
+        replica->idle_ns += commands.idle_ns;
         apply_commands(replica, &commands);
         bool dead = atomic_load(&replica->dead);
         if (!dead && has_work(replica))
             dead = run_step(replica) != QD_OK;
         else
-            end_segment(replica, &replica->stats.schedule_ns);
+            replica->spare_ns += end_segment(replica, &replica->stats.schedule_ns);
         if (dead) {
             drop_flights(replica);
             end_all_with_error(replica);
@@ -339,6 +407,7 @@ static qd_status allocate(struct qd_replica *replica, char *err, size_t errlen)
     const struct qd_replica_config *config = &replica->config;
     QD_TRY(qd_inbox_init(&replica->inbox, config->max_requests, err, errlen));
     QD_TRY(qd_scheduler_create(&config->scheduler, &replica->scheduler, err, errlen));
+    QD_TRY(qd_step_ring_init(&replica->ring, config->n_step_rows, err, errlen));
     size_t step_bytes = qd_step_capacity(&replica->limits);
     replica->outbox_room =
         config->scheduler.max_num_seqs > MIN_OUTBOX ? (size_t)config->scheduler.max_num_seqs : MIN_OUTBOX;
@@ -360,6 +429,7 @@ qd_status qd_replica_open(const struct qd_replica_config *config, qd_replica_t *
     replica->config = *config;
     replica->limits = qd_prepare_limits(&config->scheduler);
     replica->max_flights = config->async_scheduling ? MAX_FLIGHTS : 1;
+    replica->device_at_step = qd_group_get_stats(config->group);
     atomic_init(&replica->dead, false);
     replica->wall_begin_ns = qd_clock_now_ns();
     qd_status st = allocate(replica, err, errlen);
@@ -395,6 +465,7 @@ void qd_replica_close(qd_replica_t *replica)
     }
     qd_inbox_free(&replica->inbox);
     qd_scheduler_destroy(replica->scheduler);
+    qd_step_ring_free(&replica->ring);
     free(replica->step);
     free(replica->outbox);
     free(replica);
@@ -444,5 +515,17 @@ void qd_replica_reset_stats(qd_replica_t *replica)
     replica->stats = (struct qd_replica_stats){0};
     replica->device_before = qd_group_get_stats(replica->config.group);
     replica->wall_begin_ns = replica->inbox.idle_begin_ns = qd_clock_now_ns();
+    replica->idle_ns = replica->spare_ns = 0;
+    qd_step_ring_clear(&replica->ring);
     qd_inbox_unlock(&replica->inbox);
+}
+
+size_t qd_replica_take_steps(qd_replica_t *replica, struct qd_step_row *rows, size_t max)
+{
+    return qd_step_ring_take(&replica->ring, rows, max);
+}
+
+uint64_t qd_replica_n_dropped_steps(const qd_replica_t *replica)
+{
+    return atomic_load_explicit(&replica->ring.n_dropped, memory_order_relaxed);
 }

@@ -7,6 +7,7 @@
 #include "harness/engine/events.h"
 #include "harness/engine/router.h"
 #include "harness/engine/scheduler.h"
+#include "harness/engine/step_row.h"
 
 typedef struct qd_replica qd_replica_t;
 
@@ -19,6 +20,8 @@ struct qd_replica_config {
     const int32_t *eos_ids; /* [n_eos], borrowed; n_eos is 0 where nothing executes */
     size_t max_requests;
     bool async_scheduling;
+    struct qd_step_recorder recorder;
+    size_t n_step_rows;       /* room for rows that nobody has taken yet; 0: none are kept */
     struct qd_events *events; /* borrowed */
 };
 
@@ -46,7 +49,11 @@ const char *qd_replica_failure(const qd_replica_t *replica);
 /* As of the end of its last step; n_in_flight is not known here. */
 struct qd_replica_load qd_replica_get_load(const qd_replica_t *replica);
 
-/* Both wait until the replica has nothing to do. */
+/* Up to max of the oldest step rows, by one thread; a step without room for its row is dropped. */
+size_t qd_replica_take_steps(qd_replica_t *replica, struct qd_step_row *rows, size_t max);
+uint64_t qd_replica_n_dropped_steps(const qd_replica_t *replica);
+
+/* Both wait until the replica has nothing to do. A reset also drops the rows that nobody has taken. */
 struct qd_replica_stats qd_replica_get_stats(qd_replica_t *replica);
 void qd_replica_reset_stats(qd_replica_t *replica);
 

@@ -1,6 +1,5 @@
 #include "harness/ops/machine.h"
 
-#include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -84,8 +83,5 @@ qd_status qd_op_machine_get(const char *name, struct qd_op_machine *out, char *e
 
 double qd_op_floor_us(const struct qd_op_machine *machine, struct qd_traffic traffic, bool *compute_bound)
 {
-    double memory_us = (double)traffic.bytes / machine->memory_gbps * 1e-3;
-    double compute_us = (double)traffic.flops / machine->bf16_gflops * 1e-3;
-    *compute_bound = compute_us > memory_us;
-    return fmax(memory_us, compute_us);
+    return qd_traffic_floor_ns(traffic, machine->memory_gbps, machine->bf16_gflops, compute_bound) * 1e-3;
 }

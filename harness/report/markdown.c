@@ -396,6 +396,7 @@ static qd_status write_sections(const struct qd_report_data *data, FILE *out)
     QD_TRY(qd_section_summary(data, out));
     QD_TRY(qd_section_setting(data, out));
     QD_TRY(qd_section_results(data, out));
+    QD_TRY(qd_section_ledger(data, out));
     QD_TRY(qd_section_missing(data, out));
     QD_TRY(qd_section_splits(data, out));
     QD_TRY(qd_section_budgets(data, out));

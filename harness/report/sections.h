@@ -40,6 +40,8 @@ qd_status qd_section_variants(const struct qd_report_data *data, FILE *out);
 qd_status qd_section_summary(const struct qd_report_data *data, FILE *out);
 qd_status qd_section_setting(const struct qd_report_data *data, FILE *out);
 qd_status qd_section_results(const struct qd_report_data *data, FILE *out);
+/* The waterfall of each cell; nothing where no run has one. */
+qd_status qd_section_ledger(const struct qd_report_data *data, FILE *out);
 qd_status qd_section_missing(const struct qd_report_data *data, FILE *out);
 qd_status qd_section_splits(const struct qd_report_data *data, FILE *out);
 qd_status qd_section_budgets(const struct qd_report_data *data, FILE *out);

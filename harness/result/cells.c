@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "harness/result/cell_ledger.h"
 #include "harness/result/failure.h"
 #include "harness/result/files.h"
 #include "harness/result/json_put.h"
@@ -16,7 +17,7 @@
 #include "harness/result/schema.h"
 #include "models/json.h"
 
-enum { MAX_RUN_BYTES = 64 << 20, MAX_RUNS = 1000 };
+enum { MAX_RUN_BYTES = 64 << 20, MAX_RUNS = QD_MAX_CELL_RUNS };
 
 /* The member at a path such as "qdyno/latency_ms/ttft/p50", or NULL. */
 static const cJSON *find_path(const cJSON *object, const char *path)
@@ -183,6 +184,7 @@ static qd_status cell_from_runs(const cJSON *runs, struct qd_cell *cell, char *e
     }
     for (int m = 0; m < QD_N_METRICS; m++)
         QD_TRY(read_metric(runs, (enum qd_metric)m, &cell->values[m], err, errlen));
+    QD_TRY(qd_cell_ledger_read(runs, &cell->ledger, err, errlen));
     cell->status = cell->n_runs > 0 ? QD_CELL_OK : QD_CELL_EMPTY;
     if (cell->n_empty_runs > 0)
         snprintf(cell->reason, sizeof cell->reason, "no request completed in %d of %d runs",

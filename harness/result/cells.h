@@ -13,6 +13,8 @@
 #include "harness/result/variant.h"
 #include "kernels/base/status.h"
 
+enum { QD_MAX_CELL_RUNS = 1000 };
+
 enum qd_metric {
     QD_METRIC_OUTPUT_TOK_S = 0,
     QD_METRIC_TOK_S_PER_GPU,
@@ -44,6 +46,24 @@ struct qd_metric_value {
     double median, mean, std, min, max; /* std: sample (n - 1), 0 when n < 2 */
 };
 
+/* Lines of the ledger's waterfall. */
+enum qd_ledger_line {
+    QD_LEDGER_FLOOR = 0,
+    QD_LEDGER_KERNELS,
+    QD_LEDGER_GAPS,
+    QD_LEDGER_SPAN,
+    QD_LEDGER_EXPOSED_HOST,
+    QD_LEDGER_IDLE,
+    QD_LEDGER_WALL,
+    QD_N_LEDGER_LINES
+};
+
+/* The ledgers of a cell's runs; all zeros where none has one. */
+struct qd_cell_ledger {
+    struct qd_metric_value ms[QD_N_LEDGER_LINES]; /* milliseconds a step */
+    bool memory_bound, compute_bound;             /* what a run's floor is bound by */
+};
+
 enum qd_cell_status {
     QD_CELL_OK = 0,  /* at least one run measured something */
     QD_CELL_REFUSED, /* as in failed.json */
@@ -68,6 +88,7 @@ struct qd_cell {
     uint32_t marks;        /* of any run */
     char reason[512];      /* why it failed, or why not all runs are there; "" when there is none */
     struct qd_metric_value values[QD_N_METRICS];
+    struct qd_cell_ledger ledger;
 };
 
 /* What every run measures or counts anew. */

@@ -2,14 +2,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
-
-#include "kernels/base/size.h"
-
-static double ms(int64_t ns)
-{
-    return (double)ns / 1e6;
-}
 
 static double seconds(int64_t ns)
 {
@@ -24,41 +16,6 @@ static int64_t last_token_ns(const struct qd_request_record *r)
 static double ratio(double a, double b)
 {
     return b > 0 ? a / b : 0;
-}
-
-/* One value per request (or gap) of each latency, in ms; one allocation, cut in five. */
-struct samples {
-    double *block;
-    double *ttft, *tpot, *e2el, *queue, *itl;
-    uint64_t n_ttft, n_tpot, n_e2el, n_queue, n_itl;
-};
-
-static bool samples_init(struct samples *s, uint64_t n_completed, uint64_t n_tokens)
-{
-    *s = (struct samples){0};
-    size_t n_requests, n_values, bytes;
-    if (!qd_size_mul(n_completed, 4, &n_requests) || !qd_size_add(n_requests, n_tokens, &n_values))
-        return false;
-    if (!qd_size_mul(n_values > 0 ? n_values : 1, sizeof(double), &bytes)) return false;
-    s->block = malloc(bytes);
-    if (s->block == NULL) return false;
-    s->ttft = s->block;
-    s->tpot = s->ttft + n_completed;
-    s->e2el = s->tpot + n_completed;
-    s->queue = s->e2el + n_completed;
-    s->itl = s->queue + n_completed;
-    return true;
-}
-
-static void add_request(struct samples *s, const struct qd_request_record *r)
-{
-    int64_t ttft = r->token_ns[0] - r->submit_ns, latency = last_token_ns(r) - r->submit_ns;
-    s->ttft[s->n_ttft++] = ms(ttft);
-    s->e2el[s->n_e2el++] = ms(latency);
-    if (r->output_len > 1) s->tpot[s->n_tpot++] = ms(latency - ttft) / (r->output_len - 1);
-    if (r->scheduled_ns != 0) s->queue[s->n_queue++] = ms(r->scheduled_ns - r->submit_ns);
-    for (int32_t i = 1; i < r->output_len; i++)
-        s->itl[s->n_itl++] = ms(r->token_ns[i] - r->token_ns[i - 1]);
 }
 
 /* vLLM's peaks: 1 s buckets from the earliest submission of a completed request; a request is concurrent in
@@ -108,8 +65,8 @@ static void count_requests(const struct qd_request_record *records, uint64_t n, 
     }
 }
 
-static void find_throughputs(const struct qd_request_record *records, uint64_t n, int n_gpus,
-                             struct qd_metrics *out)
+static void find_throughputs(const struct qd_request_record *records, uint64_t n,
+                             const struct qd_metrics_options *options, struct qd_metrics *out)
 {
     double latency_s = 0, user_rates = 0;
     for (uint64_t i = 0; i < n; i++) {
@@ -123,27 +80,24 @@ static void find_throughputs(const struct qd_request_record *records, uint64_t n
     out->request_throughput = ratio((double)out->n_completed, out->duration_s);
     out->output_throughput = ratio(n_output, out->duration_s);
     out->total_token_throughput = ratio((double)out->n_input_tokens + n_output, out->duration_s);
-    out->per_gpu_throughput = ratio(out->output_throughput, n_gpus);
+    out->per_gpu_throughput = ratio(out->output_throughput, options->n_gpus);
     out->per_user_throughput = ratio(user_rates, (double)out->n_completed);
     out->per_request_tok_s = ratio(n_output, latency_s);
     out->mean_concurrency = ratio(latency_s, out->duration_s);
 }
 
-qd_status qd_metrics_compute(const struct qd_request_record *records, uint64_t n, double duration_s,
-                             int n_gpus, struct qd_metrics *out)
+qd_status qd_metrics_compute(const struct qd_request_record *records, uint64_t n,
+                             const struct qd_metrics_options *options, struct qd_metrics *out)
 {
-    struct samples s;
-    *out = (struct qd_metrics){.duration_s = duration_s};
+    *out = (struct qd_metrics){.duration_s = options->duration_s, .slo = options->slo};
     count_requests(records, n, out);
-    if (!samples_init(&s, out->n_completed, out->n_output_tokens)) return QD_ERR_NO_MEMORY;
-    for (uint64_t i = 0; i < n; i++)
-        if (qd_request_completed(&records[i])) add_request(&s, &records[i]);
-    out->ttft = qd_distribution_of(s.ttft, s.n_ttft);
-    out->tpot = qd_distribution_of(s.tpot, s.n_tpot);
-    out->itl = qd_distribution_of(s.itl, s.n_itl);
-    out->e2el = qd_distribution_of(s.e2el, s.n_e2el);
-    out->queue = qd_distribution_of(s.queue, s.n_queue);
-    free(s.block);
-    find_throughputs(records, n, n_gpus, out);
+    QD_TRY(qd_latencies_compute(records, n, INT64_MIN, INT64_MAX, &out->latency));
+    find_throughputs(records, n, options, out);
+    if (options->slo.is_given) out->n_good = qd_slo_count_good(&options->slo, records, n);
+    out->request_goodput = ratio((double)out->n_good, out->duration_s);
+    QD_TRY(qd_steady_state_find(records, n, options->steady_rule, options->max_concurrency,
+                                options->duration_s, &out->steady));
+    if (!options->has_arrivals)
+        out->latency.dispatch = out->steady.latency.dispatch = (struct qd_distribution){0};
     return find_peaks(records, n, out);
 }

@@ -7,25 +7,15 @@
 #include "harness/result/files.h"
 #include "models/json.h"
 
-static int compare_gaps(const void *a, const void *b)
+/* Writes ,"gaps":[[gap_ns,count],...] in the order of the tokens; equal neighbours are one pair. */
+static void print_gaps(FILE *out, const struct qd_request_record *r)
 {
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x > y) - (x < y);
-}
-
-/* Writes ,"gaps":[[gap_ns,count],...]; `scratch` has room for output_len values. */
-static void print_gaps(FILE *out, const struct qd_request_record *r, int64_t *scratch)
-{
-    int32_t n = r->output_len > 1 ? r->output_len - 1 : 0;
-    for (int32_t i = 0; i < n; i++)
-        scratch[i] = r->token_ns[i + 1] - r->token_ns[i];
-    if (n > 1) qsort(scratch, (size_t)n, sizeof *scratch, compare_gaps);
     fprintf(out, ",\"gaps\":[");
-    for (int32_t i = 0; i < n;) {
+    for (int32_t i = 1; i < r->output_len;) {
+        int64_t gap = r->token_ns[i] - r->token_ns[i - 1];
         int32_t end = i + 1;
-        while (end < n && scratch[end] == scratch[i])
-            end++;
-        fprintf(out, "%s[%" PRId64 ",%d]", i > 0 ? "," : "", scratch[i], (int)(end - i));
+        while (end < r->output_len && r->token_ns[end] - r->token_ns[end - 1] == gap) end++;
+        fprintf(out, "%s[%" PRId64 ",%d]", i > 1 ? "," : "", gap, (int)(end - i));
         i = end;
     }
     fprintf(out, "]");
@@ -55,22 +45,21 @@ static bool print_text(FILE *out, const char *key, const char *text)
     return ok;
 }
 
-static bool print_request(FILE *out, const struct qd_request_record *r, uint64_t index, int64_t origin,
-                          int64_t *scratch)
+static bool print_request(FILE *out, const struct qd_request_record *r, uint64_t index, int64_t origin)
 {
-    bool has_token = r->output_len > 0;
+    bool has_token = r->output_len > 0, has_submission = qd_request_submitted(r);
     fprintf(out,
             "{\"index\":%" PRIu64 ",\"replica\":%d,\"prompt_len\":%d,\"max_tokens\":%d,\"output_len\":%d",
             index, r->replica, r->prompt_len, r->max_tokens, r->output_len);
     fprintf(out, ",\"completed\":%s", qd_request_completed(r) ? "true" : "false");
     if (!print_text(out, "finish", r->finish) || !print_text(out, "error", r->error)) return false;
     fprintf(out, ",\"preemptions\":%d,\"hit_tokens\":%d", r->preemptions, r->hit_tokens);
-    print_time(out, "intended_ns", true, r->intended_ns, origin);
-    print_time(out, "submit_ns", true, r->submit_ns, origin);
+    print_time(out, "intended_ns", has_submission, r->intended_ns, origin);
+    print_time(out, "submit_ns", has_submission, r->submit_ns, origin);
     print_time(out, "scheduled_ns", r->scheduled_ns != 0, r->scheduled_ns, origin);
     print_time(out, "first_token_ns", has_token, has_token ? r->token_ns[0] : 0, origin);
     print_time(out, "last_token_ns", has_token, has_token ? r->token_ns[r->output_len - 1] : 0, origin);
-    print_gaps(out, r, scratch);
+    print_gaps(out, r);
     fprintf(out, "}\n");
     return true;
 }
@@ -78,20 +67,14 @@ static bool print_request(FILE *out, const struct qd_request_record *r, uint64_t
 qd_status qd_requests_write(const struct qd_request_record *records, uint64_t n, const char *path, char *err,
                             size_t errlen)
 {
-    int64_t origin = n > 0 ? records[0].submit_ns : 0;
-    int32_t longest = 1;
-    for (uint64_t i = 0; i < n; i++) {
-        if (records[i].submit_ns < origin) origin = records[i].submit_ns;
-        if (records[i].output_len > longest) longest = records[i].output_len;
-    }
-    int64_t *scratch = malloc((size_t)longest * sizeof *scratch);
-    if (scratch == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "%s: out of memory", path);
+    int64_t origin = INT64_MAX;
+    for (uint64_t i = 0; i < n; i++)
+        if (qd_request_submitted(&records[i]) && records[i].submit_ns < origin) origin = records[i].submit_ns;
     struct qd_atomic_file file;
     qd_status st = qd_atomic_file_open(&file, path, err, errlen);
     bool ok = true;
     for (uint64_t i = 0; st == QD_OK && ok && i < n; i++)
-        ok = print_request(file.stream, &records[i], i, origin, scratch);
-    free(scratch);
+        ok = print_request(file.stream, &records[i], i, origin);
     if (st == QD_OK && !ok) {
         qd_atomic_file_discard(&file);
         return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "%s: out of memory", path);

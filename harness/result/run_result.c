@@ -40,6 +40,15 @@ static double gbps(uint64_t bytes, int64_t ns)
     return ns > 0 ? (double)bytes / (double)ns : 0;
 }
 
+/* null for what is not defined. */
+static void put_defined(cJSON *o, const char *key, double value, bool is_defined, bool *ok)
+{
+    if (is_defined)
+        qd_json_put_number(o, key, value, ok);
+    else
+        qd_json_put_null(o, key, ok);
+}
+
 /* vLLM's keys of one latency; 0 where there is no sample, as vLLM writes it. */
 static void put_compatible(cJSON *o, const char *name, const struct qd_distribution *d, bool *ok)
 {
@@ -65,12 +74,19 @@ static void put_distribution(cJSON *parent, const char *name, const struct qd_di
     } fields[] = {{"mean", d->mean}, {"std", d->std}, {"min", d->min}, {"p50", d->p50},
                   {"p90", d->p90},   {"p95", d->p95}, {"p99", d->p99}, {"max", d->max}};
     qd_json_put_int(o, "n", (int64_t)d->n, ok);
-    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
-        if (d->n > 0)
-            qd_json_put_number(o, fields[i].key, fields[i].value, ok);
-        else
-            qd_json_put_null(o, fields[i].key, ok);
-    }
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
+        put_defined(o, fields[i].key, fields[i].value, d->n > 0, ok);
+}
+
+static void put_latencies(cJSON *parent, const struct qd_latencies *l, bool *ok)
+{
+    cJSON *o = qd_json_put_object(parent, "latency_ms", ok);
+    put_distribution(o, "ttft", &l->ttft, ok);
+    put_distribution(o, "tpot", &l->tpot, ok);
+    put_distribution(o, "itl", &l->itl, ok);
+    put_distribution(o, "e2el", &l->e2el, ok);
+    put_distribution(o, "queue", &l->queue, ok);
+    put_distribution(o, "dispatch", &l->dispatch, ok);
 }
 
 static void put_vllm_keys(cJSON *o, const struct qd_run_result *run, bool *ok)
@@ -101,16 +117,16 @@ static void put_vllm_keys(cJSON *o, const struct qd_run_result *run, bool *ok)
     qd_json_put_int(o, "total_input_tokens", (int64_t)m->n_input_tokens, ok);
     qd_json_put_int(o, "total_output_tokens", (int64_t)m->n_output_tokens, ok);
     qd_json_put_number(o, "request_throughput", m->request_throughput, ok);
-    qd_json_put_null(o, "request_goodput", ok);
+    put_defined(o, "request_goodput", m->request_goodput, m->slo.is_given, ok);
     qd_json_put_number(o, "output_throughput", m->output_throughput, ok);
     qd_json_put_number(o, "total_token_throughput", m->total_token_throughput, ok);
     qd_json_put_number(o, "max_output_tokens_per_s", m->max_output_tokens_per_s, ok);
     qd_json_put_number(o, "max_concurrent_requests", m->max_concurrent_requests, ok);
     qd_json_put_number(o, "rtfx", 0, ok); /* audio only, as vLLM writes it for text */
-    put_compatible(o, "ttft", &m->ttft, ok);
-    put_compatible(o, "tpot", &m->tpot, ok);
-    put_compatible(o, "itl", &m->itl, ok);
-    put_compatible(o, "e2el", &m->e2el, ok);
+    put_compatible(o, "ttft", &m->latency.ttft, ok);
+    put_compatible(o, "tpot", &m->latency.tpot, ok);
+    put_compatible(o, "itl", &m->latency.itl, ok);
+    put_compatible(o, "e2el", &m->latency.e2el, ok);
     qd_json_put_int(o, "tensor_parallel_size", run->tp, ok);
     qd_json_put_int(o, "data_parallel_size", run->dp, ok);
     qd_json_put_int(o, "max_num_batched_tokens", run->max_num_batched_tokens, ok);
@@ -168,20 +184,54 @@ static void put_configuration(cJSON *o, const struct qd_run_result *run, bool *o
     qd_json_put_number(load, "gbps", gbps(run->load_bytes, run->load_ns), ok);
 }
 
+static void put_slo(cJSON *parent, const struct qd_metrics *m, bool *ok)
+{
+    const struct qd_slo *slo = &m->slo;
+    if (!slo->is_given) {
+        qd_json_put_null(parent, "goodput", ok);
+        return;
+    }
+    cJSON *o = qd_json_put_object(parent, "goodput", ok);
+    put_defined(o, "ttft_ms", slo->ttft_ms, isfinite(slo->ttft_ms), ok);
+    put_defined(o, "tpot_ms", slo->tpot_ms, isfinite(slo->tpot_ms), ok);
+    put_defined(o, "e2el_ms", slo->e2el_ms, isfinite(slo->e2el_ms), ok);
+    qd_json_put_int(o, "good", (int64_t)m->n_good, ok);
+}
+
+static void put_steady_state(cJSON *parent, const struct qd_steady_state *s, bool *ok)
+{
+    if (!s->exists) {
+        qd_json_put_null(parent, "steady_state", ok);
+        return;
+    }
+    cJSON *o = qd_json_put_object(parent, "steady_state", ok);
+    qd_json_put_text(o, "rule", s->threshold > 0 ? "concurrency" : "arrivals", ok);
+    qd_json_put_int(o, "start_ns", s->start_ns, ok);
+    qd_json_put_int(o, "end_ns", s->end_ns, ok);
+    qd_json_put_number(o, "duration_s", s->duration_s, ok);
+    put_defined(o, "threshold", (double)s->threshold, s->threshold > 0, ok);
+    put_defined(o, "peak_in_flight", (double)s->peak_in_flight, s->threshold > 0, ok);
+    qd_json_put_bool(o, "short", s->is_short, ok);
+    qd_json_put_int(o, "requests_started", (int64_t)s->n_started, ok);
+    qd_json_put_int(o, "requests_completed", (int64_t)s->n_completed, ok);
+    qd_json_put_int(o, "output_tokens", (int64_t)s->n_output_tokens, ok);
+    qd_json_put_number(o, "request_throughput", s->request_throughput, ok);
+    qd_json_put_number(o, "output_tok_s", s->output_throughput, ok);
+    put_latencies(o, &s->latency, ok);
+}
+
 static void put_metrics(cJSON *o, const struct qd_metrics *m, bool *ok)
 {
+    bool has_requests = m->n_completed > 0;
     cJSON *rates = qd_json_put_object(o, "throughput", ok);
     qd_json_put_number(rates, "output_tok_s", m->output_throughput, ok);
     qd_json_put_number(rates, "tok_s_per_gpu", m->per_gpu_throughput, ok);
-    qd_json_put_number(rates, "tok_s_per_user", m->per_user_throughput, ok);
-    qd_json_put_number(o, "per_request_tok_s", m->per_request_tok_s, ok);
+    put_defined(rates, "tok_s_per_user", m->per_user_throughput, has_requests, ok);
+    put_defined(o, "per_request_tok_s", m->per_request_tok_s, has_requests, ok);
     qd_json_put_number(o, "mean_concurrency", m->mean_concurrency, ok);
-    cJSON *latency = qd_json_put_object(o, "latency_ms", ok);
-    put_distribution(latency, "ttft", &m->ttft, ok);
-    put_distribution(latency, "tpot", &m->tpot, ok);
-    put_distribution(latency, "itl", &m->itl, ok);
-    put_distribution(latency, "e2el", &m->e2el, ok);
-    put_distribution(latency, "queue", &m->queue, ok);
+    put_latencies(o, &m->latency, ok);
+    put_slo(o, m, ok);
+    put_steady_state(o, &m->steady, ok);
 }
 
 static void put_replica(cJSON *array, const struct qd_replica_stats *s, int64_t n_kv_blocks, bool *ok)
@@ -191,6 +241,8 @@ static void put_replica(cJSON *array, const struct qd_replica_stats *s, int64_t 
     qd_json_put_int(o, "n_steps", (int64_t)s->n_steps, ok);
     qd_json_put_int(o, "n_prefill_tokens", (int64_t)s->n_prefill_tokens, ok);
     qd_json_put_int(o, "n_decode_tokens", (int64_t)s->n_decode_tokens, ok);
+    qd_json_put_int(o, "n_prefill_steps", (int64_t)s->n_prefill_steps, ok);
+    qd_json_put_int(o, "n_prefill_requests", (int64_t)s->n_prefill_requests, ok);
     qd_json_put_int(o, "n_finished", (int64_t)s->n_finished, ok);
     qd_json_put_int(o, "n_preemptions", (int64_t)s->n_preemptions, ok);
     qd_json_put_int(o, "n_recomputed_tokens", (int64_t)s->n_recomputed_tokens, ok);
@@ -220,17 +272,22 @@ cJSON *qd_run_result_to_json(const struct qd_run_result *run)
     put_origin(own, run, &ok);
     put_configuration(own, run, &ok);
     put_metrics(own, &run->metrics, &ok);
-    uint64_t n_preemptions = 0, n_hit_tokens = 0;
+    uint64_t n_preemptions = 0, n_hit_tokens = 0, n_prefill_steps = 0, n_prefill_requests = 0;
     for (int i = 0; i < run->dp; i++) {
         n_preemptions += run->replicas[i].n_preemptions;
         n_hit_tokens += run->replicas[i].n_hit_tokens;
+        n_prefill_steps += run->replicas[i].n_prefill_steps;
+        n_prefill_requests += run->replicas[i].n_prefill_requests;
     }
     qd_json_put_int(own, "preemptions", (int64_t)n_preemptions, &ok);
     qd_json_put_int(own, "hit_tokens", (int64_t)n_hit_tokens, &ok);
+    put_defined(own, "prompts_per_prefill_step", (double)n_prefill_requests / (double)n_prefill_steps,
+                n_prefill_steps > 0, &ok);
     double imbalance = qd_replica_imbalance(run->replicas, run->dp);
     qd_json_put_number(own, "imbalance", imbalance, &ok);
     struct qd_device_use use = qd_device_use_of(run->replicas, run->dp);
     qd_device_use_put(own, &use, &ok);
+    qd_ledger_put(own, &run->ledger, run->replicas, run->dp, &ok);
     cJSON *replicas = qd_json_put_array(own, "replicas", &ok);
     for (int i = 0; i < run->dp; i++)
         put_replica(replicas, &run->replicas[i], run->n_kv_blocks, &ok);

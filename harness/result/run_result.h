@@ -7,6 +7,7 @@
 #include <cjson/cJSON.h>
 
 #include "harness/engine/engine.h"
+#include "harness/result/ledger.h"
 #include "harness/result/machine.h"
 #include "harness/result/result.h"
 #include "harness/result/schema.h"
@@ -48,6 +49,7 @@ struct qd_run_result {
     const struct qd_request_record *records; /* [n_records] */
     uint64_t n_records;
     const struct qd_replica_stats *replicas; /* [dp] */
+    struct qd_ledger ledger;                 /* of them */
 
     /* apart from it */
     int64_t num_warmups, warmup_ns;
@@ -78,7 +80,7 @@ cJSON *qd_run_result_to_json(const struct qd_run_result *run);
 qd_status qd_run_result_write(const struct qd_run_result *run, const char *path, char *err, size_t errlen);
 
 /* Writes one JSON line per request, in submission order, atomically. Times are ns since the earliest
- * submission; inter-token gaps are [gap_ns, count] pairs, ascending and unique. */
+ * submission; inter-token gaps are [gap_ns, count] pairs in the order of the tokens. */
 qd_status qd_requests_write(const struct qd_request_record *records, uint64_t n, const char *path, char *err,
                             size_t errlen);
 

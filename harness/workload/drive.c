@@ -42,7 +42,13 @@ static struct qd_request make_request(const struct drive *drive, size_t i)
     };
 }
 
-static void accept_id(struct drive *drive, size_t i, uint64_t id, int64_t intended, int64_t now)
+static void note_times(struct drive *drive, size_t i, int64_t intended, int64_t now)
+{
+    drive->records[i].intended_ns = intended;
+    drive->records[i].submit_ns = now;
+}
+
+static void accept_id(struct drive *drive, size_t i, uint64_t id)
 {
     if (!drive->has_first_id) {
         drive->first_id = id;
@@ -51,8 +57,6 @@ static void accept_id(struct drive *drive, size_t i, uint64_t id, int64_t intend
     QD_ASSERT(id - drive->first_id < drive->workload->n);
     drive->index_of[id - drive->first_id] = i;
     drive->id_of[i] = id;
-    drive->records[i].intended_ns = intended;
-    drive->records[i].submit_ns = now;
     drive->n_accepted++;
     drive->n_in_flight++;
 }
@@ -72,8 +76,9 @@ static void submit_one(struct drive *drive, int64_t intended_ns)
     size_t i = drive->n_submitted++;
     struct qd_request request = make_request(drive, i);
     int64_t now = qd_clock_now_ns();
+    note_times(drive, i, intended_ns != 0 ? intended_ns : now, now);
     if (qd_engine_submit(drive->engine, &request, &id, reason, sizeof reason) == QD_OK)
-        accept_id(drive, i, id, intended_ns != 0 ? intended_ns : now, now);
+        accept_id(drive, i, id);
     else
         refuse(drive, i, reason);
 }
@@ -91,7 +96,10 @@ static void submit_together(struct drive *drive, size_t n)
         for (size_t i = 0; i < n; i++) requests[i] = make_request(drive, begin + i);
         int64_t now = qd_clock_now_ns();
         together = qd_engine_submit_batch(drive->engine, requests, n, ids, reason, sizeof reason) == QD_OK;
-        for (size_t i = 0; together && i < n; i++) accept_id(drive, begin + i, ids[i], now, now);
+        for (size_t i = 0; together && i < n; i++) {
+            note_times(drive, begin + i, now, now);
+            accept_id(drive, begin + i, ids[i]);
+        }
         if (together) drive->n_submitted = end;
     }
     while (drive->n_submitted < end) submit_one(drive, 0);

@@ -1,24 +1,44 @@
 # The device `cuda` as a shared object, and the kernel tests on a GPU. Included by the Makefile; nothing else needs nvcc.
-# CUDA_HOME=DIR where nvcc is not in PATH; CUARCH="80 90" which GPUs get code of their own (all: every one since sm_80
-# that nvcc knows). PTX for sm_80 is always there, for those that come later.
+# make CUDA_HOME=DIR: the toolkit to build with, and no other (else: the environment's CUDA_HOME, PATH, /usr/local/cuda);
+# CUARCH="80 90" which GPUs get code of their own (all: every one since sm_80 that nvcc knows). PTX for sm_80 is always
+# there, for those that come later.
 
-CUDA_HOME   ?= /usr/local/cuda
 CUARCH      ?= 80 90
-NVCC        := $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard $(CUDA_HOME)/bin/nvcc))
+NVCC        := $(wildcard $(CUDA_HOME)/bin/nvcc)
+ifneq ($(origin CUDA_HOME),command line)
+NVCC        := $(firstword $(NVCC) $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
+endif
+CUDA_ROOT   = $(abspath $(dir $(realpath $(NVCC)))..)
+CUDA_LIBDIR = $(firstword $(dir $(wildcard $(foreach dir,lib64 lib targets/x86_64-linux/lib,$(CUDA_ROOT)/$(dir)/libcudart_static.a))))
+# The shared object needs no C++ library, and is linked by $(CC).
+NVCC_HOST   := -fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics,-Wall
 CUARCHS     = $(if $(filter all,$(CUARCH)),$(shell $(NVCC) --list-gpu-arch | sed -n 's/^compute_//p' | awk '$$1 >= 80'),$(CUARCH))
-NVCCFLAGS   = -std=c++17 -O3 -lineinfo -I. -Werror all-warnings -Xcompiler -fPIC,-fvisibility=hidden,-Wall \
+NVCCFLAGS   = -std=c++17 -O3 -lineinfo -I. -Werror all-warnings -Xcompiler $(NVCC_HOST) -Xfatbin -compress-all \
               $(foreach arch,$(CUARCHS),-gencode arch=compute_$(arch),code=sm_$(arch)) -gencode arch=compute_80,code=compute_80
 CUDA_CFLAGS := -std=c11 -O2 -g -ffp-contract=off -fno-strict-aliasing $(filter-out -Werror,$(WARN)) -Werror -fPIC -fvisibility=hidden
 
 CUDA_BUILD   := $(BUILD)/cuda
 CUDA_LIBRARY := $(BUILD)/libqdyno_cuda.so
 CUDA_OBJECTS := $(patsubst %,$(CUDA_BUILD)/%.o,$(CUDA_SOURCES) $(sort $(wildcard kernels/cuda/*.c)) kernels/base/status.c kernels/base/clock.c kernels/library.c kernels/step.c)
+# What goes into the archive has code for more GPUs: an object of its own, in a folder of its own.
+PORTABLE        := build/portable
+PORTABLE_CUARCH := $(if $(filter command line,$(origin CUARCH)),$(CUARCH),80 86 89 90)
 # The tests compare with the specification and make their inputs with the random numbers of kernels/base.
 GPU_TEST_OBJECTS := $(filter-out $(CUDA_OBJECTS),$(patsubst %,$(CUDA_BUILD)/%.o,$(wildcard kernels/ref/*.c kernels/base/*.c) \
                     $(filter %.c %.cc,$(GPU_SUPPORT)) $(wildcard tests/gpu/*.cu)))
 GPU_TEST_BINARIES := $(GPU_TESTS:$(BUILD)/%=$(CUDA_BUILD)/%)
 
-.PHONY: cuda gpu-test gpu-test-binaries need-nvcc
+.PHONY: cuda portable gpu-test gpu-test-binaries need-nvcc
+
+portable: setup ## one archive for a GPU machine without a toolchain (CUDA_HOME=DIR: of that toolkit)
+	$(Q)$(SUBMAKE) $(BINARY)
+ifeq ($(NVCC)$(if $(filter command,$(origin CUDA_HOME)),$(CUDA_HOME)),)
+	$(Q)tools/portable.sh $(BINARY) build
+else
+	$(Q)$(MAKE) --no-print-directory need-nvcc
+	$(Q)$(SUBMAKE) BUILD=$(PORTABLE) CUARCH="$(PORTABLE_CUARCH)" $(PORTABLE)/libqdyno_cuda.so
+	$(Q)tools/portable.sh $(BINARY) build $(PORTABLE)/libqdyno_cuda.so $(CUDA_ROOT) "$(PORTABLE_CUARCH)"
+endif
 
 cuda: need-nvcc ## build build/libqdyno_cuda.so, the device cuda (needs nvcc)
 	$(Q)$(SUBMAKE) build/libqdyno_cuda.so
@@ -29,7 +49,7 @@ gpu-test: ## the kernel tests, then the golden models, on this machine's GPU (RE
 gpu-test-binaries: need-nvcc $(GPU_TEST_BINARIES)
 
 need-nvcc:
-	$(Q)[ -n "$(NVCC)" ] || { echo "make: the device cuda needs nvcc: it is not in PATH, nor in $(CUDA_HOME)/bin (CUDA_HOME)" >&2; exit 3; }
+	$(Q)[ -n "$(NVCC)" ] || { echo "make: the device cuda needs nvcc: it is not in $(if $(filter command line,$(origin CUDA_HOME)),$(CUDA_HOME)/bin,PATH nor in /usr/local/cuda/bin) (CUDA_HOME)" >&2; exit 3; }
 
 # Beside the binary, which is where it is looked for.
 build/libqdyno_cuda.so: $(CUDA_LIBRARY) FORCE
@@ -37,7 +57,7 @@ build/libqdyno_cuda.so: $(CUDA_LIBRARY) FORCE
 
 $(CUDA_LIBRARY): $(CUDA_OBJECTS)
 	@$(if $(V),,echo "  LD $@")
-	$(Q)$(NVCC) -shared -cudart static -o $@ $^ -Xlinker --exclude-libs=ALL,-Bsymbolic,-z,defs -lm
+	$(Q)$(CC) -shared -o $@ $^ -L$(CUDA_LIBDIR) -lcudart_static -Wl,--exclude-libs=ALL,-Bsymbolic,-z,defs -ldl -lrt -lm
 
 $(GPU_TEST_BINARIES): $(CUDA_BUILD)/%: $(CUDA_BUILD)/%.c.o $(GPU_TEST_OBJECTS) $(CUDA_OBJECTS)
 	@$(if $(V),,echo "  LD $@")
@@ -58,6 +78,7 @@ $(CUDA_BUILD)/%.cc.o: %.cc $(CUDA_BUILD)/flags
 	$(Q)mkdir -p $(@D)
 	$(Q)$(NVCC) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
 
+$(CUDA_BUILD)/kernels/cuda/device.c.o: CUDA_CFLAGS += -DQD_CUDA_ARCHITECTURES='"$(CUARCHS)"'
 $(CUDA_BUILD)/%.c.o: %.c $(CUDA_BUILD)/flags
 	@$(if $(V),,echo "  CC $@")
 	$(Q)mkdir -p $(@D)

@@ -13,14 +13,24 @@ enum { MAX_DIM = 8192, MAX_VOCAB = 1 << 20, MAX_GQA = 16, MIN_COMPUTE_MAJOR = 8 
 
 /* ---- GPUs ---- */
 
+/* CUDA calls a missing driver an old one. */
+static const char *why_no_gpu(cudaError_t error)
+{
+#ifndef QD_EMU
+    int driver = 0;
+    if (error == cudaErrorInsufficientDriver && cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0)
+        return "there is no NVIDIA driver (qdyno doctor says which one this build needs)";
+#endif
+    return cudaGetErrorString(error == cudaSuccess ? cudaErrorNoDevice : error);
+}
+
 static qd_status count_gpus(int *out, char *err, size_t errlen)
 {
     *out = 0;
     cudaError_t error = cudaGetDeviceCount(out);
     if (error == cudaSuccess && *out > 0) return QD_OK;
     cudaGetLastError();
-    return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "there is no GPU that CUDA can use: %s",
-                   cudaGetErrorString(error == cudaSuccess ? cudaErrorNoDevice : error));
+    return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "there is no GPU that CUDA can use: %s", why_no_gpu(error));
 }
 
 /* A GPU that is shared unasked is refused, also among replicas: with several ranks each they could wait for
@@ -341,12 +351,17 @@ TIMED_OP(sample, qd_cuda_op_sample, QD_SEGMENT_SAMPLING)
 TIMED_OP(all_gather, qd_cuda_all_gather, QD_SEGMENT_COLLECTIVE)
 TIMED_OP(all_reduce, qd_cuda_all_reduce_in_place, QD_SEGMENT_COLLECTIVE)
 
+#ifndef QD_EMU
+static const struct qd_device_build cuda_build = {.cuda = CUDART_VERSION, .architectures = QD_CUDA_ARCHITECTURES};
+#endif
+
 #ifdef QD_EMU
 const struct qd_device_ops qd_emu_ops = {
     .name = "emu", /* emulated GPUs live in the host's memory, so there is no `memory` */
 #else
 static const struct qd_device_ops cuda_ops = {
     .name = "cuda",
+    .build = &cuda_build,
     .memory = cuda_memory,
     .reserve = cuda_reserve,
     .step_ended = qd_cuda_step_ended, /* asking emulated GPUs keeps them from running */

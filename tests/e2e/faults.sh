@@ -7,7 +7,7 @@
 FAULTY=$BUILD/tests/e2e/faulty
 SOON=20 # seconds; the runs take less than one
 
-# plant WORD KERNEL LAUNCH: where the fault is.
+# plant WORD KERNEL LAUNCH: where the fault is. A step has one rmsnorm and one embed; opening runs two steps.
 plant() {
     export QD_FAULT_WORD="$1" QD_FAULT_KERNEL="$2" QD_FAULT_LAUNCH="$3"
 }
@@ -24,7 +24,7 @@ nothing_planted_nothing_happens() {
 }
 
 a_fault_ends_the_run_with_its_reason() {
-    plant emu rmsnorm 2
+    plant emu rmsnorm 4
     for options in --enforce-eager ""; do
         # shellcheck disable=SC2086 # an option or none
         exits 5 faulty_run --json "$TMP/run.json" $options
@@ -36,7 +36,6 @@ a_fault_ends_the_run_with_its_reason() {
     done
 }
 
-# The first recorded step runs op by op, the second is recorded, later ones replay it.
 a_fault_in_a_recorded_step_too() {
     plant emu rmsnorm 8
     exits 5 faulty_run
@@ -44,7 +43,7 @@ a_fault_in_a_recorded_step_too() {
 }
 
 the_first_fault_is_told_of_replicas() {
-    plant emu embed 3
+    plant emu embed 7
     exits 5 faulty_run --dp 2
     err_has "embed: a planted fault"
     [ "$(grep -c 'qdyno: run:' "$ERR")" = 1 ] || fail "more than one reason"
@@ -58,7 +57,7 @@ a_fault_while_weights_are_drawn() {
 }
 
 a_sweep_goes_on() {
-    plant 64 rmsnorm 2
+    plant 64 rmsnorm 4
     exits 5 timeout 60 "$FAULTY" sweep --device emu --model "$TINY" --budget 64,96 --num-runs 1 --num-prompts 2 \
         --input-len 16 --output-len 4 --results "$TMP/results" --experiment faults
     err_has "1 runs, 0 cells refused, 1 failed"

@@ -3,19 +3,19 @@
 . tests/e2e/lib.sh
 
 doctor_knows_the_machine() {
-    exits 0 "$QDYNO" doctor
+    exits 0 "$QDYNO" doctor --device cpu
     for word in qdyno processor memory 'device     cpu: inference' 'device     null: scheduling only'; do out_has "$word"; done
-    exits 0 "$QDYNO" doctor --cpu-isa portable
+    exits 0 "$QDYNO" doctor --device cpu --cpu-isa portable
     out_has 'cpu isa    portable'
 }
 
 # Bytes of a token's K and V: 2 x layers x KV heads of the rank x head_dim x 2; heads are copied beyond their number.
 doctor_prints_the_bytes_of_a_rank() {
-    exits 0 "$QDYNO" doctor --model "$TINY"
+    exits 0 "$QDYNO" doctor --device cpu --model "$TINY"
     out_has 'KV 4096 B a token'
-    exits 0 "$QDYNO" doctor --model "$TINY" --tp 2
+    exits 0 "$QDYNO" doctor --device cpu --model "$TINY" --tp 2
     out_has 'KV 2048 B a token'
-    exits 0 "$QDYNO" doctor --model "$TINY" --tp 8 --dp 2
+    exits 0 "$QDYNO" doctor --device cpu --model "$TINY" --tp 8 --dp 2
     out_has 'KV 2048 B a token'
     out_has 'together   TP 8 x DP 2'
     for preset in Qwen3-0.6B Qwen3-1.7B Qwen3-4B Qwen3-8B Qwen3-14B Qwen3-32B micro; do
@@ -26,7 +26,7 @@ doctor_prints_the_bytes_of_a_rank() {
 }
 
 doctor_shows_the_arithmetic_of_what_does_not_fit() {
-    exits 3 "$QDYNO" doctor --model Qwen3-32B --memory-limit 8G --gpu-memory-utilization 0.5
+    exits 3 "$QDYNO" doctor --device cpu --model Qwen3-32B --memory-limit 8G --gpu-memory-utilization 0.5
     out_has 'per rank   weights'
     out_has 'KV 262144 B a token'
     err_has 'Qwen3-32B does not fit: weights 61.0'
@@ -35,10 +35,10 @@ doctor_shows_the_arithmetic_of_what_does_not_fit() {
 }
 
 doctor_refuses_ranks_that_do_not_divide() {
-    exits 2 "$QDYNO" doctor --model "$GOLDENS/tied-gqa2-hd64" --tp 8
+    exits 2 "$QDYNO" doctor --device cpu --model "$GOLDENS/tied-gqa2-hd64" --tp 8
     err_has '4 attention heads do not divide by TP 8'
-    refuses 2 'is none of 1, 2, 4, 8' "$QDYNO" doctor --model "$TINY" --tp 3
-    exits 2 "$QDYNO" doctor --model Qwen3-7B
+    refuses 2 'is none of 1, 2, 4, 8' "$QDYNO" doctor --device cpu --model "$TINY" --tp 3
+    exits 2 "$QDYNO" doctor --device cpu --model Qwen3-7B
     err_has 'Qwen3-7B is no folder, and no preset Qwen3-7B; there are Qwen3-0.6B'
 }
 

@@ -26,6 +26,39 @@ random_prompts_in_a_burst() {
     equal burst "$("$JSON" "$TMP/run/result.json" qdyno/workload/kind)"
 }
 
+# Budget 64, 4 sequences, 6 prompts of 40, 5 tokens each. Prefill: step 1: 40 + 24, 2: 16 + 40 + 7, 3: 33, 6 and 7 (when
+# the first ones have ended): 40 each; 8 pieces in 5 steps.
+prefill_steps_and_pages_are_counted() {
+    exits 0 "$QDYNO" run --model "$TINY" --device null --num-prompts 6 --input-len 40 --output-len 5 --budget 64 \
+        --max-num-seqs 4 --num-gpu-blocks-override 100 --max-model-len 64 --num-warmups 0 --result-dir "$TMP/run"
+    equal 5 "$("$JSON" "$TMP/run/result.json" qdyno/replicas/0/n_prefill_steps)"
+    equal 8 "$("$JSON" "$TMP/run/result.json" qdyno/replicas/0/n_prefill_requests)"
+    out_has '1.60 prompts a prefill step'
+    out_has "KV pages       $("$JSON" "$TMP/run/result.json" qdyno/replicas/0/peak_kv_share | awk '{ printf "%.1f", 100 * $1 }') % at"
+    out_has 'us a step (schedule + prepare + launch + output)'
+    out_lacks dispatch
+    out_lacks goodput
+}
+
+goodput_dispatch_and_steady_state_are_shown() {
+    exits 0 "$QDYNO" run --model "$TINY" --device null --num-prompts 30 --request-rate 500 --result-dir "$TMP/run" \
+        --goodput ttft:10000 tpot:10000 --goodput e2el:10000
+    out_has 'goodput '
+    out_has ', 30 of 30'
+    out_has '  dispatch '
+    out_has '  steady state '
+    equal 10000 "$("$JSON" "$TMP/run/result.json" qdyno/goodput/e2el_ms)"
+    equal "$("$JSON" "$TMP/run/result.json" request_throughput)" "$("$JSON" "$TMP/run/result.json" request_goodput)"
+    equal arrivals "$("$JSON" "$TMP/run/result.json" qdyno/steady_state/rule)"
+    # A rate that one request at a time cannot keep: they wait for their place, and only this column says so.
+    exits 0 "$QDYNO" run --model "$TINY" --num-prompts 10 --request-rate 10000 --max-concurrency 1 --output-len 20 \
+        --input-len 9 --result-dir "$TMP/run"
+    echo "$("$JSON" "$TMP/run/result.json" qdyno/latency_ms/dispatch/max) $("$JSON" "$TMP/run/result.json" p99_ttft_ms)" |
+        awk '{ exit !($1 > 2 * $2) }' || fail "no delay beyond TTFT"
+    refuses 2 '--goodput: "itl:3" is no service level' "$QDYNO" run --model "$TINY" --goodput ttft:3 itl:3
+    refuses 2 '--goodput: "ttft:4": the second level' "$QDYNO" sweep --model "$TINY" --goodput ttft:3 ttft:4
+}
+
 prompts_of_a_file_in_a_closed_loop() {
     for n in 3 5 7 9 11; do echo "{\"prompt\": \"Once upon $n times\", \"output_tokens\": $n}"; done >"$TMP/prompts.jsonl"
     exits 0 "$QDYNO" run --model "$TINY" --dataset-name custom --dataset-path "$TMP/prompts.jsonl" --num-prompts 4 \
@@ -164,6 +197,7 @@ a_request_that_cannot_fit_is_a_record() {
     err_has 'qdyno: run: no request completed; the first of 2: refused: prompt of 4096 tokens leaves no room'
     result "$TMP/run"
     equal refused "$(sed -n 1p "$TMP/run/requests.jsonl" | "$JSON" - finish)"
+    equal 0 "$(sed -n 1p "$TMP/run/requests.jsonl" | "$JSON" - submit_ns)"
     sed -n 2p "$TMP/run/requests.jsonl" | "$JSON" - error | grep -q 'leaves no room' || fail "no reason"
 }
 
@@ -210,6 +244,7 @@ interrupt() {
     err_has "run: interrupted after $completed of $n requests"
     [ "$completed" -lt "$n" ] || fail "not interrupted"
     "$JSON" -l "$TMP/run/requests.jsonl" finish | grep -q abort || fail "nothing aborted"
+    equal 0 "$("$JSON" -l "$TMP/run/requests.jsonl" submit_ns | sed -n 1p)"
     out_has "$completed completed, $((n - completed)) failed"
 }
 
@@ -218,6 +253,8 @@ a_signal_ends_a_burst_in_order() { interrupt INT --num-prompts 40 --output-len 3
 a_signal_ends_a_closed_loop_in_order() { interrupt TERM --num-prompts 3000 --output-len 40 --max-concurrency 4; }
 
 check random_prompts_in_a_burst
+check prefill_steps_and_pages_are_counted
+check goodput_dispatch_and_steady_state_are_shown
 check prompts_of_a_file_in_a_closed_loop
 check dummy_weights_need_no_files
 check every_workload_has_its_name

@@ -38,6 +38,28 @@ a_matrix_is_measured_and_reported() {
     out_has '0 of 8 expected cells are missing'
 }
 
+service_levels_reach_every_run() {
+    exits 0 $QUICK --tp 1,2 --num-runs 1 --experiment levels --goodput ttft:1000 tpot:50
+    for run in $(runs levels); do
+        equal 50 "$("$JSON" "$run" qdyno/goodput/tpot_ms)"
+        equal 4 "$("$JSON" "$run" qdyno/goodput/good)"
+    done
+    exits 0 $QUICK --tp 1,2 --num-runs 1 --experiment levels --goodput tpot:50 ttft:1000 --resume
+    refuses 2 'was started with other options' \
+        $QUICK --tp 1,2 --num-runs 1 --experiment levels --goodput ttft:1000 tpot:60 --resume
+}
+
+a_matrix_has_no_more_gpus_than_allowed() {
+    few="$QUICK --tp 1-4*2 --dp 1-4*2 --num-runs 1 --experiment few"
+    exits 0 $few --max-gpus 4
+    equal 6 "$(runs few | wc -l)"
+    exits 0 "$QDYNO" report "$RESULTS/few"
+    out_has '0 of 6 expected cells are missing'
+    refuses 2 'was started with other options' $few --max-gpus 8 --resume
+    refuses 2 'was started with other options' $few --resume
+    exits 0 $few --max-gpus 4 --resume
+}
+
 cells_that_cannot_run_are_rows_with_the_arithmetic() {
     model=$GOLDENS/tied-gqa2-hd64
     exits 0 "$QDYNO" sweep --results "$RESULTS" --model "$model" --tp 1,8 --budget 16,1048576 \
@@ -231,6 +253,8 @@ the_published_report_says_its_own_numbers() {
 }
 
 check a_matrix_is_measured_and_reported
+check service_levels_reach_every_run
+check a_matrix_has_no_more_gpus_than_allowed
 check cells_that_cannot_run_are_rows_with_the_arithmetic
 check a_dry_run_prints_what_would_run
 check other_lists_make_variants

@@ -12,6 +12,28 @@ generates_the_text_alone() {
     same "$TMP/text" "$OUT"
 }
 
+a_text_ends_before_a_stop_string() {
+    exits 0 "$QDYNO" generate --model "$TINY" --prompt 'Once upon a time' --max-tokens 60
+    cp "$OUT" "$TMP/text"
+    # Pieces of the text, whatever tokens they cut.
+    for stop in . 'The ch' 'ldren were n' 'so very much' 't know," said Cy' "we'll g"; do
+        exits 0 "$QDYNO" generate --model "$TINY" --prompt 'Once upon a time' --max-tokens 60 --stop "$stop"
+        awk -v stop="$stop" '{ text = text $0 "\n" } END { printf "%s\n", substr(text, 1, index(text, stop) - 1) }' \
+            "$TMP/text" >"$TMP/expected"
+        [ "$(wc -c <"$TMP/expected")" -lt "$(wc -c <"$TMP/text")" ] || fail "\"$stop\" is not in the text"
+        same "$TMP/expected" "$OUT"
+    done
+    # The second of two, long before the last token.
+    exits 0 "$QDYNO" generate --model "$TINY" --prompt 'Once upon a time' --max-tokens 4000 --ignore-eos \
+        --stop never-said --stop "$stop"
+    same "$TMP/expected" "$OUT"
+    exits 0 "$QDYNO" generate --model "$TINY" --prompt 'Once upon a time' --max-tokens 60 --stop 'never said'
+    same "$TMP/text" "$OUT"
+    refuses 2 '--stop: an empty text' "$QDYNO" generate --model "$TINY" --prompt a --stop ''
+    refuses 2 '--stop: more than 8' "$QDYNO" generate --model "$TINY" --prompt a --stop 1 --stop 2 --stop 3 --stop 4 \
+        --stop 5 --stop 6 --stop 7 --stop 8 --stop 9
+}
+
 # The first 16 greedy tokens of this prompt are certain: the ranks' other order of sums cannot turn them.
 ranks_generate_the_same_text() {
     exits 0 "$QDYNO" generate --model "$TINY" --prompt 'Once upon a time' --max-tokens 16
@@ -166,6 +188,26 @@ eval_refuses_bad_tokens() {
     refuses 2 'the device null has no logits' "$QDYNO" eval --model "$TINY" --tokens "$TMP/tokens.json" --device null
 }
 
+eval_judges_by_what_the_golden_expects() {
+    model=$GOLDENS/tied-gqa2-hd64
+    exits 0 "$QDYNO" eval --model "$model" --expect "$model/golden.json" --numerics hf
+    equal "true bf16 13 0" "$("$JSON" "$OUT" passes) $("$JSON" "$OUT" kind) $("$JSON" "$OUT" prompts) $("$JSON" "$OUT" prompts_too_long)"
+    exits 0 "$QDYNO" eval --model "$model" --expect "$model/golden.json" --numerics hf --tp 2
+    equal bf16_tp "$("$JSON" "$OUT" kind)"
+    exits 0 "$QDYNO" eval --model "$model" --expect "$model/golden.json" --max-model-len 40
+    equal "fused 8 5" "$("$JSON" "$OUT" kind) $("$JSON" "$OUT" prompts) $("$JSON" "$OUT" prompts_too_long)"
+    # Limits that no other order of sums keeps.
+    sed 's/"tolerance":{"bf16":[0-9.]*/"tolerance":{"bf16":1e-9/' "$model/golden.json" >"$TMP/golden.json"
+    exits 1 "$QDYNO" eval --model "$model" --expect "$TMP/golden.json" --numerics hf
+    equal false "$("$JSON" "$OUT" passes)"
+    "$JSON" "$OUT" reason | grep -q '^prompt 0 position 0: a top logit is'
+    refuses 2 "golden.json: it is of a vocabulary of 515 ids, the model has 2056" \
+        "$QDYNO" eval --model "$TINY" --expect "$model/golden.json"
+    refuses 2 'nowhere.json: No such file' "$QDYNO" eval --model "$TINY" --expect nowhere.json
+    refuses 2 'either --tokens or --expect' "$QDYNO" eval --model "$TINY" --expect a --tokens b
+    refuses 2 'the device null has no logits' "$QDYNO" eval --model "$model" --expect "$model/golden.json" --device null
+}
+
 # A weight that overflows bf16 makes NaN of every logit; the output stays JSON.
 eval_stays_json_without_numbers() {
     cp -r "$GOLDENS/mha-oddsize-f32" "$TMP/inf"
@@ -183,6 +225,7 @@ eval_stays_json_without_numbers() {
 }
 
 check generates_the_text_alone
+check a_text_ends_before_a_stop_string
 check ranks_generate_the_same_text
 check a_seed_gives_the_same_text_again
 check chat_is_the_rendered_prompt
@@ -194,5 +237,6 @@ check tokenize_refuses_bytes_that_are_no_text
 check eval_prints_what_the_golden_has
 check eval_limits_positions_and_rivals
 check eval_refuses_bad_tokens
+check eval_judges_by_what_the_golden_expects
 check eval_stays_json_without_numbers
 finish

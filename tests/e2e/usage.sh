@@ -44,7 +44,7 @@ bad_values_are_refused() {
     refuses 2 'is given twice' "$QDYNO" run --model "$TINY" --tp 1 --tensor-parallel-size 2
     refuses 2 'unexpected argument "extra"' "$QDYNO" doctor extra
     refuses 2 'name one results directory or CSV file' "$QDYNO" report
-    refuses 2 '--tokens is missing' "$QDYNO" eval --model "$TINY"
+    refuses 2 'either --tokens or --expect is needed' "$QDYNO" eval --model "$TINY"
     refuses 2 '--resume needs --experiment' "$QDYNO" sweep --model "$TINY" --resume
 }
 
@@ -57,7 +57,7 @@ explicit_budget_below_sequences_is_refused() {
 full_disk_is_noticed() {
     [ -w /dev/full ] || skip "no /dev/full here"
     echo '{"prompts": [[1, 2]]}' >"$TMP/tokens.json"
-    for words in --help "doctor" "tokenize --model $TINY" "generate --model $TINY --prompt a --max-tokens 2" \
+    for words in --help "doctor --device cpu" "tokenize --model $TINY" "generate --model $TINY --prompt a --max-tokens 2" \
         "eval --model $TINY --tokens $TMP/tokens.json" "report bench/baselines/published-qwen3-8b/benchmark_results_summary.csv" \
         "run --model $TINY --device null --num-prompts 2 --json -" \
         "sched --running 4 --steps 10"; do

@@ -168,7 +168,7 @@ static void run_ahead(struct model_run *run, struct sequence *sequences)
 
 static void check_batches(const char *dir, int tp, const char *isa, enum qd_numerics numerics)
 {
-    struct golden golden;
+    struct qd_golden golden;
     golden_load(&golden, dir);
     int p = 0;
     while (golden.lengths[p] < N_TOKENS + N_SEQS) p++;
@@ -196,7 +196,7 @@ static void check_batches(const char *dir, int tp, const char *isa, enum qd_nume
     for (int s = 0; s < N_SEQS; s++) free(sequences[s].alone);
     model_run_close(&run);
     qd_model_free(model);
-    golden_free(&golden);
+    qd_golden_free(&golden);
 }
 
 static void check_models(int tp)

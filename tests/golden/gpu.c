@@ -13,7 +13,7 @@ enum {
     EMULATED_RANKS = IS_SANITIZED ? 1 : 2,
 };
 
-static void run_ranks(const struct qd_device_ops *ops, const char *dir, const struct golden *golden, int tp,
+static void run_ranks(const struct qd_device_ops *ops, const char *dir, const struct qd_golden *golden, int tp,
                       int32_t max_len)
 {
     const int n_numerics = tp == 1 || ops->memory != NULL ? 2 : 1; /* emulated ranks are slow */
@@ -51,7 +51,7 @@ static bool judge_model(const struct qd_device_ops *ops, const char *dir, int ma
     ASSERT_OK(qd_shard_make(&config, 1, 0, &shard, err, errlen), err);
     struct qd_model_shape shape = qd_shard_shape(&config, &shard);
     if (!ops->supports(&shape, 1, QD_NUMERICS_FUSED, err, errlen)) return false;
-    struct golden golden;
+    struct qd_golden golden;
     golden_load(&golden, dir);
     for (int tp = 1; tp <= max_ranks; tp *= 2) {
         if (qd_shard_make(&config, tp, 0, &shard, err, errlen) != QD_OK) continue;
@@ -59,7 +59,7 @@ static bool judge_model(const struct qd_device_ops *ops, const char *dir, int ma
         if (ops->supports(&shape, tp, QD_NUMERICS_FUSED, err, errlen))
             run_ranks(ops, dir, &golden, tp, max_len);
     }
-    golden_free(&golden);
+    qd_golden_free(&golden);
     return true;
 }
 

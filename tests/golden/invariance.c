@@ -20,7 +20,7 @@ typedef void check_fn(qd_model_t *model, const struct run_options *options, cons
 static void for_all(int tp, check_fn *check)
 {
     for (size_t d = 0; d < sizeof dirs / sizeof *dirs; d++) {
-        struct golden golden;
+        struct qd_golden golden;
         golden_load(&golden, dirs[d]);
         int p = 0;
         while (golden.lengths[p] < N_TOKENS) p++;
@@ -39,7 +39,7 @@ static void for_all(int tp, check_fn *check)
             }
         }
         qd_model_free(model);
-        golden_free(&golden);
+        qd_golden_free(&golden);
     }
 }
 

@@ -17,7 +17,7 @@ static void keep_id(void *arg, int32_t position, int32_t id, const float *logits
 }
 
 /* The judged tokens of Hugging Face's generate(), decoded one at a time from the pages of the prompt. */
-static void judge_greedy(struct model_run *run, const struct golden *golden, int32_t max_len)
+static void judge_greedy(struct model_run *run, const struct qd_golden *golden, int32_t max_len)
 {
     int n_judged = 0;
     for (int p = 0; p < golden->n_prompts; p++) {
@@ -47,7 +47,7 @@ static void judge_greedy(struct model_run *run, const struct golden *golden, int
 }
 
 /* All instruction sets and numerics of the cpu device with `tp` ranks, over one loaded model. */
-static void run_cpu(const char *dir, const struct golden *golden, int tp)
+static void run_cpu(const char *dir, const struct qd_golden *golden, int tp)
 {
     static const char *const sets[] = {"avx2", "portable"};
     qd_model_t *model = load_model(dir, &qd_cpu_ops, tp);
@@ -75,7 +75,7 @@ static void run_cpu(const char *dir, const struct golden *golden, int tp)
     qd_model_free(model);
 }
 
-static void run_ref(const char *dir, const struct golden *golden)
+static void run_ref(const char *dir, const struct qd_golden *golden)
 {
     qd_model_t *model = load_model(dir, &qd_ref_ops, 1);
     for (int hf = 0; hf < 2; hf++) {
@@ -107,7 +107,7 @@ static void check_model(const char *dir, int n_expected)
     char err[QD_ERR_LEN] = "", path[512];
     snprintf(path, sizeof path, "%s/config.json", dir);
     NEED_FILE(path);
-    struct golden golden;
+    struct qd_golden golden;
     struct qd_model_config config;
     golden_load(&golden, dir);
     ASSERT_OK(qd_model_config_read(dir, &config, err, sizeof err), err);
@@ -122,7 +122,7 @@ static void check_model(const char *dir, int n_expected)
     }
     assert_int_equal(n_run, n_expected);
     run_ref(dir, &golden);
-    golden_free(&golden);
+    qd_golden_free(&golden);
 }
 
 static void tied_gqa2_hd64(void **state)

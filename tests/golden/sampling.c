@@ -30,6 +30,7 @@ static struct qd_request request_of(const struct qd_sampling *sampling, uint64_t
 static qd_instance_t *open_ranks(const char *isa, int tp)
 {
     struct qd_instance_options options = tiny_options(isa);
+    options.max_logit_rows = 1; /* the forward pass alone is looked at, too */
     options.tp = tp;
     return open_instance(&options);
 }

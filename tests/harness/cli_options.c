@@ -42,6 +42,21 @@ static void values_and_defaults(void **state)
     assert_false(qd_options_given(&o, "max-num-seqs"));
 }
 
+/* --goodput takes words up to the next option, --stop one at a time; both may come again. */
+static void options_with_several_values(void **state)
+{
+    (void)state;
+    struct qd_options o;
+    char err[QD_ERR_LEN] = "";
+    ASSERT_OK(
+        PARSE(&command_run, &o, err, "--goodput", "ttft:1", "tpot:2", "--model", "m", "--goodput=e2el:3"),
+        err);
+    assert_int_equal(o.goodput.n, 3);
+    assert_string_equal(o.goodput.texts[1], "tpot:2");
+    assert_string_equal(o.goodput.texts[2], "e2el:3");
+    assert_int_equal(o.n_given, 4);
+}
+
 static void refuse(const struct qd_command *command, const char *reason, char **words)
 {
     struct qd_options o;
@@ -124,6 +139,33 @@ static void a_sweep_is_the_product_of_its_lists(void **state)
     qd_sweep_plan_free(&plan);
 }
 
+static void cells_of_too_many_gpus_are_left_out(void **state)
+{
+    (void)state;
+    struct qd_options o;
+    struct qd_sweep_plan plan;
+    char err[QD_ERR_LEN] = "", name[128];
+    ASSERT_OK(PARSE(&command_sweep, &o, err, "--model", "m", "--tp", "1-8*2", "--dp", "1-8*2", "--budget",
+                    "4096,20480,40960,73728", "--max-gpus", "8"),
+              err);
+    ASSERT_OK(qd_sweep_plan_make(&o, &plan, err, sizeof err), err);
+    assert_int_equal(plan.n_cells, 40);
+    qd_sweep_plan_name(&plan, 39, name, sizeof name);
+    assert_string_equal(name, "tp=8-dp=1-budget=73728");
+    assert_string_equal(qd_sweep_plan_value(&plan, 16, 0), "2"); /* after 4 x 4 of TP 1 */
+    assert_string_equal(qd_sweep_plan_value(&plan, 27, 1), "4"); /* TP 2 has no DP 8 */
+    assert_string_equal(qd_sweep_plan_value(&plan, 28, 0), "4");
+    qd_sweep_plan_free(&plan);
+
+    ASSERT_OK(PARSE(&command_sweep, &o, err, "--model", "m", "--dp", "2", "--tp", "2,4", "--max-gpus", "4"), err);
+    ASSERT_OK(qd_sweep_plan_make(&o, &plan, err, sizeof err), err);
+    assert_int_equal(plan.n_cells, 1);
+    qd_sweep_plan_free(&plan);
+    ASSERT_OK(PARSE(&command_sweep, &o, err, "--model", "m", "--dp", "2", "--tp", "2,4", "--max-gpus", "3"), err);
+    assert_int_equal(qd_sweep_plan_make(&o, &plan, err, sizeof err), QD_ERR_INPUT);
+    assert_string_equal(err, "--max-gpus 3 leaves no cell");
+}
+
 static void every_value_of_a_list_is_checked(void **state)
 {
     (void)state;
@@ -137,9 +179,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values_and_defaults),
+        cmocka_unit_test(options_with_several_values),
         cmocka_unit_test(bad_options_are_refused),
         cmocka_unit_test(positional_words_stop_at_the_limit),
         cmocka_unit_test(a_sweep_is_the_product_of_its_lists),
+        cmocka_unit_test(cells_of_too_many_gpus_are_left_out),
         cmocka_unit_test(every_value_of_a_list_is_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,6 +14,13 @@ static void assert_close(const char *what, double value, double expected, double
         fail_msg("%s: %.17g, expected %.17g", what, value, expected);
 }
 
+static qd_status compute(const struct qd_request_record *records, uint64_t n, double duration_s, int n_gpus,
+                         struct qd_metrics *out)
+{
+    return qd_metrics_compute(records, n,
+                              &(struct qd_metrics_options){.duration_s = duration_s, .n_gpus = n_gpus}, out);
+}
+
 #define MS INT64_C(1000000)
 
 /* Three completed requests: 3 tokens, 1 token, 2 tokens. */
@@ -39,7 +46,7 @@ static void test_hand_made(void **state)
     struct qd_request_record records[] = {record(5, 0, times_a, 3), record(7, 10, times_b, 1),
                                           record(9, 500, times_c, 2)};
     struct qd_metrics m;
-    assert_int_equal(qd_metrics_compute(records, 3, 4.0, 2, &m), QD_OK);
+    assert_int_equal(compute(records, 3, 4.0, 2, &m), QD_OK);
     assert_int_equal(m.n_completed, 3);
     assert_int_equal(m.n_failed, 0);
     assert_int_equal(m.n_input_tokens, 21);
@@ -52,16 +59,16 @@ static void test_hand_made(void **state)
     assert_close("per request", m.per_request_tok_s, 6 / 2.04, 1e-12);
     assert_close("per user", m.per_user_throughput, (150.0 + 50.0 + 1.0) / 3, 1e-12);
     assert_close("concurrency", m.mean_concurrency, 0.51, 1e-12);
-    assert_close("TTFT", m.ttft.mean, (10 + 20 + 1000) / 3.0, 1e-12);
-    assert_close("E2EL p50", m.e2el.p50, 20, 1e-12);
+    assert_close("TTFT", m.latency.ttft.mean, (10 + 20 + 1000) / 3.0, 1e-12);
+    assert_close("E2EL p50", m.latency.e2el.p50, 20, 1e-12);
     /* TPOT: one value per request with more than one token: 5 and 1000. */
-    assert_int_equal(m.tpot.n, 2);
-    assert_close("TPOT", m.tpot.mean, 502.5, 1e-12);
+    assert_int_equal(m.latency.tpot.n, 2);
+    assert_close("TPOT", m.latency.tpot.mean, 502.5, 1e-12);
     /* ITL: gaps 4, 6, 1000, pooled; as many as tokens minus requests. */
-    assert_int_equal(m.itl.n, 3);
-    assert_close("ITL p50", m.itl.p50, 6, 1e-12);
-    assert_close("ITL max", m.itl.max, 1000, 1e-12);
-    assert_close("queue", m.queue.mean, 2, 1e-12);
+    assert_int_equal(m.latency.itl.n, 3);
+    assert_close("ITL p50", m.latency.itl.p50, 6, 1e-12);
+    assert_close("ITL max", m.latency.itl.max, 1000, 1e-12);
+    assert_close("queue", m.latency.queue.mean, 2, 1e-12);
 }
 
 /* Buckets of 1 s from the first submission: tokens 4, 1, 1; requests 3 in the first, the last one touches
@@ -72,7 +79,7 @@ static void test_peaks(void **state)
     struct qd_request_record records[] = {record(5, 0, times_a, 3), record(7, 10, times_b, 1),
                                           record(9, 500, times_c, 2)};
     struct qd_metrics m;
-    assert_int_equal(qd_metrics_compute(records, 3, 4.0, 1, &m), QD_OK);
+    assert_int_equal(compute(records, 3, 4.0, 1, &m), QD_OK);
     assert_close("tokens", m.max_output_tokens_per_s, 4, 0);
     assert_close("requests", m.max_concurrent_requests, 3, 0);
 }
@@ -88,8 +95,8 @@ static void test_failed_requests_are_not_fast_ones(void **state)
     records[3].success = true;
     records[4].success = false;
     struct qd_metrics all, good;
-    assert_int_equal(qd_metrics_compute(records, 5, 4.0, 1, &all), QD_OK);
-    assert_int_equal(qd_metrics_compute(records, 3, 4.0, 1, &good), QD_OK);
+    assert_int_equal(compute(records, 5, 4.0, 1, &all), QD_OK);
+    assert_int_equal(compute(records, 3, 4.0, 1, &good), QD_OK);
     assert_int_equal(all.n_failed, 2);
     all.n_failed = 0;
     assert_memory_equal(&all, &good, sizeof all);
@@ -100,13 +107,13 @@ static void test_nothing_completed(void **state)
     (void)state;
     struct qd_request_record records[] = {record(1000, 0, NULL, 0)};
     struct qd_metrics m;
-    assert_int_equal(qd_metrics_compute(records, 1, 1.0, 1, &m), QD_OK);
+    assert_int_equal(compute(records, 1, 1.0, 1, &m), QD_OK);
     assert_int_equal(m.n_completed, 0);
     assert_int_equal(m.n_failed, 1);
-    assert_int_equal(m.ttft.n, 0);
+    assert_int_equal(m.latency.ttft.n, 0);
     assert_close("throughput", m.output_throughput, 0, 0);
     assert_close("peak", m.max_concurrent_requests, 0, 0);
-    assert_int_equal(qd_metrics_compute(NULL, 0, 0, 1, &m), QD_OK);
+    assert_int_equal(compute(NULL, 0, 0, 1, &m), QD_OK);
     assert_close("throughput of nothing", m.request_throughput, 0, 0);
 }
 
@@ -179,16 +186,16 @@ static void check_records(const cJSON *root)
         assert_int_equal(k, n);
     }
     struct qd_metrics m;
-    assert_int_equal(qd_metrics_compute(records, 48, number(root, "duration"), 8, &m), QD_OK);
+    assert_int_equal(compute(records, 48, number(root, "duration"), 8, &m), QD_OK);
     assert_int_equal(m.n_completed, 48);
     assert_int_equal(m.n_output_tokens, 7271);
     assert_int_equal(m.n_input_tokens, (uint64_t)number(root, "total_input_tokens"));
     assert_close("requests/s", m.request_throughput, number(root, "request_throughput"), 1e-12);
     assert_close("tok/s", m.output_throughput, number(root, "output_throughput"), 1e-12);
     assert_close("total tok/s", m.total_token_throughput, number(root, "total_token_throughput"), 1e-12);
-    check_latency(root, "ttft", &m.ttft, 1e-8);
-    check_latency(root, "tpot", &m.tpot, 1e-8);
-    check_latency(root, "itl", &m.itl, 5e-8);
+    check_latency(root, "ttft", &m.latency.ttft, 1e-8);
+    check_latency(root, "tpot", &m.latency.tpot, 1e-8);
+    check_latency(root, "itl", &m.latency.itl, 5e-8);
     for (int i = 0; i < 48; i++)
         free(records[i].token_ns);
 }

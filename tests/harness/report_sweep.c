@@ -86,6 +86,64 @@ static void test_more_ranks_than_cores_carry_no_conclusion(void **state)
     free(text);
 }
 
+/* A run of 10 steps with a ledger: wall 50 ms, of that the device `span_ms`, floor 20 ms where `has_floor`.
+ */
+static void write_ledger_run(const char *folder, int dp, int run_number, double span_ms, bool has_floor)
+{
+    struct fixture_run run;
+    struct qd_ledger_rows rows = {.limits = {.machine = "m", .memory_gbps = 1, .gflops = 1}};
+    rows.floor_ns[QD_SEGMENT_LINEAR] = 15e6, rows.floor_ns[QD_SEGMENT_ATTENTION] = 5e6;
+    rows.compute_floor_ns[QD_SEGMENT_ATTENTION] = 5e6;
+    fixture_run_init(&run, 1, dp, 64, 10 + run_number, 4);
+    run.result.ledger.n_steps = 10;
+    run.result.ledger.rows = has_floor ? &rows : NULL;
+    run.result.ledger.waterfall = (struct qd_waterfall){.floor = has_floor ? 20e6 : NAN,
+                                                        .kernels = NAN,
+                                                        .gaps = NAN,
+                                                        .span = span_ms * 1e6,
+                                                        .exposed_host = (45 - span_ms) * 1e6,
+                                                        .idle = 5e6,
+                                                        .wall = 50e6};
+    fixture_run_write(&run, folder, run_number);
+}
+
+static void test_waterfalls_are_shown_where_there_are_some(void **state)
+{
+    const double spans_ms[] = {30, 36, 33};
+    for (int i = 0; i < 3; i++) write_ledger_run(*state, 1, i, spans_ms[i], true);
+    write_ledger_run(*state, 2, 0, 40, false);
+    write_runs(*state, 2, 1, 64, 10, 11, 12);
+    char *text = report(*state, NULL);
+    char *section = strstr(text, "## Where the time went"), *next = strstr(text, "## Missing configurations");
+    assert_non_null(section);
+    assert_true(section < next);
+    *next = '\0';
+    ASSERT_CONTAINS(
+        section, "|   1 |   1 |     64 | 2.0000 | memory |     n/a |  n/a | 3.3000 |    1.65 |       1.2000 |"
+                 " 0.5000 | 5.0000 | 73.3 % |");
+    ASSERT_CONTAINS(
+        section, "|   1 |   2 |     64 |    n/a | n/a    |     n/a |  n/a | 4.0000 |     n/a |       0.5000 |"
+                 " 0.5000 | 5.0000 | 88.9 % |");
+    assert_null(strstr(section, "|   2 |   1 |"));
+    free(text);
+}
+
+static void test_a_broken_waterfall_is_refused(void **state)
+{
+    char err[QD_ERR_LEN] = "";
+    write_ledger_run(*state, 1, 0, 30, true);
+    char *text = fixture_read(*state, "tp=1-dp=1-max_num_batched_tokens=64/run=0.json"),
+         *at = strstr(text, "\"span\":");
+    assert_non_null(at);
+    memcpy(at, "\"SPAN\":", 7);
+    fixture_write(*state, "tp=1-dp=1-max_num_batched_tokens=64/run=0.json", text);
+    free(text);
+    FILE *out = fopen("/dev/null", "w");
+    assert_int_equal(qd_report_write(*state, NULL, out, err, sizeof err), QD_ERR_INPUT);
+    fclose(out);
+    ASSERT_CONTAINS(err, "qdyno/ledger/waterfall_ns/span: is no number");
+}
+
 static void test_only_marked_cells(void **state)
 {
     write_runs(*state, 3, 2, 64, 2, 2, 2);
@@ -282,6 +340,8 @@ int main(void)
         WITH_FOLDER(test_separated_cells_are_said_to_be),
         WITH_FOLDER(test_a_tie_is_decided_by_gpus),
         WITH_FOLDER(test_more_ranks_than_cores_carry_no_conclusion),
+        WITH_FOLDER(test_waterfalls_are_shown_where_there_are_some),
+        WITH_FOLDER(test_a_broken_waterfall_is_refused),
         WITH_FOLDER(test_only_marked_cells),
         WITH_FOLDER(test_missing_cells_have_their_reason),
         WITH_FOLDER(test_the_setting_is_told),

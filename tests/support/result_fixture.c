@@ -1,6 +1,7 @@
 #include "tests/support/result_fixture.h"
 
 #include <ftw.h>
+#include <math.h>
 
 #include "harness/result/experiment.h"
 #include "harness/result/files.h"
@@ -49,6 +50,8 @@ void fixture_run_init(struct fixture_run *run, int tp, int dp, int64_t budget, d
         .workload_hash = "0123456789abcdef",
         .num_prompts = FIXTURE_REQUESTS,
         .max_concurrency = 2,
+        .request_rate = INFINITY,
+        .burstiness = 1,
         .tp = tp,
         .dp = dp,
         .n_threads = 4,
@@ -89,8 +92,8 @@ void fixture_run_finish(struct fixture_run *run)
         double end = (double)(r->token_ns[r->output_len - 1] - r->submit_ns) / 1e9;
         if (end > last) last = end;
     }
-    assert_int_equal(qd_metrics_compute(run->records, FIXTURE_REQUESTS, last, run->result.tp * run->result.dp,
-                                        &run->result.metrics),
+    struct qd_metrics_options options = {.duration_s = last, .n_gpus = run->result.tp * run->result.dp};
+    assert_int_equal(qd_metrics_compute(run->records, FIXTURE_REQUESTS, &options, &run->result.metrics),
                      QD_OK);
     run->result.marks = qd_run_result_find_marks(&run->result);
 }

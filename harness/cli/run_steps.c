@@ -1,0 +1,69 @@
+#include "harness/cli/run_steps.h"
+
+#include "kernels/base/clock.h"
+
+bool qd_run_steps_wanted(const struct qd_options *options)
+{
+    return options->ledger || options->save_steps || options->trace != NULL;
+}
+
+const struct qd_ledger_rows *qd_run_steps_rows(const struct qd_run_steps *steps)
+{
+    return steps->rows.config != NULL ? &steps->rows : NULL;
+}
+
+static qd_status open_files(struct qd_run_steps *steps, const struct qd_options *options,
+                            const struct qd_instance_plan *plan, const char *steps_path, char *err,
+                            size_t errlen)
+{
+    int64_t origin_ns = qd_clock_now_ns();
+    if (options->save_steps) QD_TRY(qd_steps_file_open(&steps->steps, steps_path, origin_ns, err, errlen));
+    if (options->trace == NULL) return QD_OK;
+    return qd_trace_file_open(&steps->trace, options->trace, origin_ns, plan->dp,
+                              plan->ops->executes ? plan->tp : 0, err, errlen);
+}
+
+qd_status qd_run_steps_begin(struct qd_run_steps *steps, const struct qd_options *options,
+                             qd_instance_t *instance, const struct qd_ledger_limits *limits,
+                             const char *steps_path, char *err, size_t errlen)
+{
+    if (!qd_run_steps_wanted(options)) return QD_OK;
+    const struct qd_instance_plan *plan = qd_instance_get_plan(instance);
+    QD_TRY(open_files(steps, options, plan, steps_path, err, errlen));
+    QD_TRY(qd_shard_make(&plan->config, plan->tp, 0, &steps->rows.shard, err, errlen));
+    steps->rows.config = &plan->config;
+    steps->rows.limits = *limits;
+    struct qd_step_sink sinks[] = {{.take = qd_ledger_rows_take, .arg = &steps->rows}, {0}, {0}};
+    int n = 1;
+    if (options->save_steps)
+        sinks[n++] = (struct qd_step_sink){.take = qd_steps_file_take, .arg = &steps->steps};
+    if (options->trace != NULL)
+        sinks[n++] = (struct qd_step_sink){.take = qd_trace_file_take, .arg = &steps->trace};
+    return qd_step_log_start(qd_instance_engine(instance), plan->dp, sinks, n, &steps->log, err, errlen);
+}
+
+void qd_run_steps_end(struct qd_run_steps *steps, qd_instance_t *instance)
+{
+    qd_step_log_stop(steps->log);
+    steps->log = NULL;
+    for (int r = 0; r < qd_instance_get_plan(instance)->dp; r++)
+        steps->n_dropped += qd_engine_n_dropped_steps(qd_instance_engine(instance), r);
+}
+
+qd_status qd_run_steps_write(struct qd_run_steps *steps, char *err, size_t errlen)
+{
+    char unused[QD_ERR_LEN];
+    qd_status st = QD_OK;
+    if (steps->steps.file.stream != NULL) st = qd_steps_file_commit(&steps->steps, err, errlen);
+    if (steps->trace.file.stream == NULL) return st;
+    qd_status traced = qd_trace_file_commit(&steps->trace, st == QD_OK ? err : unused, errlen);
+    return st == QD_OK ? traced : st;
+}
+
+void qd_run_steps_close(struct qd_run_steps *steps)
+{
+    qd_step_log_stop(steps->log);
+    steps->log = NULL;
+    qd_atomic_file_discard(&steps->steps.file);
+    qd_trace_file_discard(&steps->trace);
+}

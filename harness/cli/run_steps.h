@@ -1,0 +1,44 @@
+/* The step rows of a run: whoever wants them (--ledger, --save-steps, --trace), from the reset of the
+ * counters to the files.
+ */
+#ifndef QD_HARNESS_CLI_RUN_STEPS_H
+#define QD_HARNESS_CLI_RUN_STEPS_H
+
+#include "harness/cli/options.h"
+#include "harness/engine/instance.h"
+#include "harness/result/ledger.h"
+#include "harness/result/step_log.h"
+#include "harness/result/steps_file.h"
+
+/* Zero-initialise; what is not wanted stays zero. */
+struct qd_run_steps {
+    struct qd_ledger_rows rows;
+    struct qd_steps_file steps;
+    struct qd_trace_file trace;
+    qd_step_log_t *log;
+    uint64_t n_dropped;
+};
+
+/* Whether the engine is to keep step rows. */
+bool qd_run_steps_wanted(const struct qd_options *options);
+
+/* Opens the files and starts reading rows; right after the engine's counters were reset. `steps_path` is that
+ * of
+ * --save-steps. Does nothing when no row is wanted. */
+qd_status qd_run_steps_begin(struct qd_run_steps *steps, const struct qd_options *options,
+                             qd_instance_t *instance, const struct qd_ledger_limits *limits,
+                             const char *steps_path, char *err, size_t errlen);
+
+/* Reads the last rows; the engine has nothing to do. */
+void qd_run_steps_end(struct qd_run_steps *steps, qd_instance_t *instance);
+
+/* Gives the files their names. The first error counts. */
+qd_status qd_run_steps_write(struct qd_run_steps *steps, char *err, size_t errlen);
+
+/* Ends whatever is open and leaves no file that is not written; after any of the above. */
+void qd_run_steps_close(struct qd_run_steps *steps);
+
+/* The rows' sums, or NULL when none were kept. */
+const struct qd_ledger_rows *qd_run_steps_rows(const struct qd_run_steps *steps);
+
+#endif

@@ -1,0 +1,89 @@
+/* The step ledger of a run: what its steps' rows add up to, the floor under them, the waterfall from that
+ * floor to the wall clock, and checks that do not trust the stamps. bench/METRICS.md defines every figure.
+ */
+#ifndef QD_HARNESS_RESULT_LEDGER_H
+#define QD_HARNESS_RESULT_LEDGER_H
+
+#include <cjson/cJSON.h>
+
+#include "harness/engine/engine.h"
+#include "harness/result/result.h"
+#include "models/shard.h"
+
+/* What one rank could reach. */
+struct qd_ledger_limits {
+    const char *machine;        /* borrowed; NULL: not known, and so is every floor */
+    double memory_gbps, gflops; /* GB/s and GFLOP/s (1e9) */
+};
+
+/* Sums over the rows of all replicas; zeroed and given the first three by its owner. */
+struct qd_ledger_rows {
+    const struct qd_model_config *config; /* borrowed */
+    struct qd_shard shard;                /* of rank 0 */
+    struct qd_ledger_limits limits;
+    uint64_t n_rows;
+    uint64_t n_prefill_tokens, n_decode_tokens;
+    int64_t host_ns;                        /* schedule to output, with what launched nothing */
+    int64_t span_ns;                        /* of rank 0 */
+    double floor_ns[QD_N_SEGMENTS];         /* of rank 0's ops by segment; nothing without limits */
+    double compute_floor_ns[QD_N_SEGMENTS]; /* the part of it that is bound by compute */
+};
+
+/* Adds one row: a sink (step_log.h). */
+void qd_ledger_rows_take(void *rows, const struct qd_step_row *row);
+
+/* From the floor to the wall clock, ns over all steps and replicas, so that each total is the sum of the
+ * lines above it. What is not known is NAN. */
+struct qd_waterfall {
+    double floor;        /* every op at the machine's limits */
+    double inefficiency; /* kernels beyond it; the in-graph penalty is in it */
+    double in_graph;     /* what kernels lose inside a step against alone: needs them timed alone as well */
+    double kernels;      /* floor + inefficiency: the device's segments */
+    double gaps;         /* the span beyond the kernels */
+    double above_floor;  /* inefficiency and gaps together: known where kernels are not told from gaps */
+    double span;         /* of the device */
+    double exposed_host; /* the replica at work while its device is not */
+    double idle;         /* nothing to do */
+    double unexplained;  /* of the wall clock, by no segment */
+    double wall;         /* read apart from the segments */
+};
+
+/* Checks that do not trust the stamps. */
+struct qd_ledger_checks {
+    double host_unexplained;    /* largest over replicas of abs(wall - segments) / wall */
+    double device_unexplained;  /* abs(timed spans - segments) / timed spans; NAN: not timed */
+    double latency_unexplained; /* abs(sum over requests - metrics) / metrics of E2EL; 0 without requests */
+    int64_t
+        n_expected_tokens; /* that completed requests must have had computed or found in the prefix cache */
+    int64_t n_computed_tokens; /* computed for the first time or found there, by the replicas' counts */
+};
+
+struct qd_ledger {
+    const struct qd_ledger_rows *rows; /* NULL: none were kept */
+    uint64_t n_dropped;                /* steps without a row */
+    uint64_t n_steps;
+    struct qd_waterfall waterfall;
+    struct qd_ledger_checks checks;
+};
+
+/* rows may be NULL. The floor is only known when no row was dropped, the kernels when every step was timed.
+ */
+struct qd_ledger qd_ledger_make(const struct qd_replica_stats *replicas, int dp,
+                                const struct qd_request_record *records, uint64_t n_records,
+                                const struct qd_metrics *metrics, const struct qd_ledger_rows *rows,
+                                uint64_t n_dropped);
+
+/* "memory" or "compute": what the larger part of a segment's floor is bound by; NULL without a floor. */
+const char *qd_ledger_bound(const struct qd_ledger_rows *rows, enum qd_segment segment);
+
+/* The same of the whole floor. */
+const char *qd_ledger_step_bound(const struct qd_ledger_rows *rows);
+
+/* Time of a segment that was measured on the device, ns over all steps; NAN where it was not. */
+double qd_ledger_measured_ns(const struct qd_replica_stats *replicas, int dp, enum qd_segment segment);
+
+/* `ledger` of result.json. */
+void qd_ledger_put(cJSON *object, const struct qd_ledger *ledger, const struct qd_replica_stats *replicas,
+                   int dp, bool *ok);
+
+#endif
