@@ -204,7 +204,7 @@ typedef unsigned (*list_processes)(device_t, unsigned *, struct qd_nvml_process_
 
 /* Adds one of NVML's two lists. A longer list than there is room for is counted all the same. */
 static qd_status add_processes(const struct qd_nvml *nvml, list_processes list, device_t device, int gpu,
-                               struct qd_nvml_process *out, int *n, char *err, size_t errlen)
+                               struct qd_nvml_process *out, int *n, bool *has_own, char *err, size_t errlen)
 {
     struct qd_nvml_process_info found[QD_NVML_MAX_PROCESSES];
     unsigned n_found = QD_NVML_MAX_PROCESSES;
@@ -213,7 +213,10 @@ static qd_status add_processes(const struct qd_nvml *nvml, list_processes list, 
     if (!is_cut && result != QD_NVML_SUCCESS) return check_value(nvml, result, gpu, "processes", err, errlen);
     unsigned n_told = is_cut ? 0 : n_found;
     for (unsigned i = 0; i < n_told; i++) {
-        if ((int64_t)found[i].pid == (int64_t)getpid()) continue;
+        if ((int64_t)found[i].pid == (int64_t)getpid()) {
+            *has_own = true;
+            continue;
+        }
         if (*n < QD_NVML_MAX_PROCESSES)
             out[*n] = (struct qd_nvml_process){(int64_t)found[i].pid, (int64_t)found[i].used_bytes};
         ++*n;
@@ -222,15 +225,16 @@ static qd_status add_processes(const struct qd_nvml *nvml, list_processes list, 
     return QD_OK;
 }
 
-qd_status qd_nvml_processes(qd_nvml_t *nvml, int gpu, struct qd_nvml_process *out, int *n, char *err,
-                            size_t errlen)
+qd_status qd_nvml_processes(qd_nvml_t *nvml, int gpu, struct qd_nvml_process *out, int *n, bool *has_own,
+                            char *err, size_t errlen)
 {
     device_t device;
     *n = 0;
+    *has_own = false;
     memset(out, 0, QD_NVML_MAX_PROCESSES * sizeof *out);
     QD_TRY(find_device(nvml, gpu, &device, err, errlen));
-    QD_TRY(add_processes(nvml, nvml->call.compute_processes, device, gpu, out, n, err, errlen));
-    return add_processes(nvml, nvml->call.graphics_processes, device, gpu, out, n, err, errlen);
+    QD_TRY(add_processes(nvml, nvml->call.compute_processes, device, gpu, out, n, has_own, err, errlen));
+    return add_processes(nvml, nvml->call.graphics_processes, device, gpu, out, n, has_own, err, errlen);
 }
 
 /* ---- where it is ---- */

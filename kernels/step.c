@@ -148,12 +148,13 @@ static qd_status check_sequence(const struct check *c, int32_t seq)
 {
     const struct qd_step *s = c->step;
     const int32_t first = qd_step_cu_seqlens_q(s)[seq], q_len = qd_step_cu_seqlens_q(s)[seq + 1] - first;
-    const int32_t kv_len = qd_step_kv_len(s)[seq], start = kv_len - q_len;
+    const int32_t kv_len = qd_step_kv_len(s)[seq];
     const int32_t table_start = qd_step_block_offset(s)[seq];
     const int32_t n_blocks = qd_step_block_offset(s)[seq + 1] - table_start;
     const int32_t *table = qd_step_block_table(s) + table_start;
 
     if (kv_len < q_len) return BAD(c, "kv_len[%d]: %d keys for a chunk of %d tokens", seq, kv_len, q_len);
+    const int32_t start = kv_len - q_len;
     if (kv_len > (int64_t)n_blocks * QD_KV_BLOCK_SIZE)
         return BAD(c, "block_offset[%d]: %d pages for %d keys", seq + 1, n_blocks, kv_len);
     for (int32_t i = 0; i < n_blocks; i++) {

@@ -160,7 +160,7 @@ stage_text() {
 # field FILE KEY: a number of a result.json.
 field() { sed -n "s/^[[:space:]]*\"$2\":[[:space:]]*\([0-9.eE+-]*\),*$/\1/p" "$1" | head -n 1; }
 
-# One decode step at several batches, and prefill at several budgets, alone.
+# One decode step at several batches, and prefill at several budgets, alone; then where the largest batch's time goes.
 stage_steps() {
     result=0
     printf 'what\toutput tok/s\tmedian ITL ms\tinput + output tok/s\n' >"$folder/steps.tsv"
@@ -176,7 +176,10 @@ stage_steps() {
             --result-filename "prefill-$budget.json" && add_step "prefill, budget $budget" "$folder/prefill-$budget.json" ||
             result=1
     done
-    cat "$folder/steps.tsv"
+    dummy run "$1" --random-input-len 16 --random-output-len $new_tokens --num-prompts "$batch" --max-num-seqs "$batch" \
+        --max-concurrency "$batch" --device-timing --ledger --result-dir "$folder" --result-filename timed.json \
+        >"$folder/timed.txt" || result=1
+    cat "$folder/steps.tsv" "$folder/timed.txt"
     return $result
 }
 

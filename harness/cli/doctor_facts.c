@@ -87,7 +87,8 @@ static void look_at_gpu(qd_nvml_t *nvml, int index, struct qd_doctor_gpu *gpu)
     gpu->n_processes = gpu->numa_node = QD_NVML_UNKNOWN;
     if (qd_nvml_gpu(nvml, index, &gpu->is, gpu->reason, sizeof gpu->reason) != QD_OK) return;
     int n;
-    if (qd_nvml_processes(nvml, index, processes, &n, err, sizeof err) == QD_OK) gpu->n_processes = n;
+    bool has_own;
+    if (qd_nvml_processes(nvml, index, processes, &n, &has_own, err, sizeof err) == QD_OK) gpu->n_processes = n;
     if (qd_nvml_affinity(nvml, index, &affinity, err, sizeof err) == QD_OK)
         gpu->numa_node = affinity.numa_node;
 }

@@ -39,6 +39,7 @@ struct run {
     char *result_path, *requests_path, *steps_path; /* NULL: not written */
     char hash[24], date[QD_DATE_LEN];
     struct qd_cpu_probe probed;   /* zeros: not probed */
+    struct qd_gpu_records gpus;
     struct qd_op_machine machine; /* of --machine; no name: not given, or `this` */
     struct qd_slo slo;
     struct qd_run_result result;
@@ -147,10 +148,12 @@ static qd_status measure(struct run *run, char *err, size_t errlen)
     QD_TRY(
         qd_run_steps_begin(&run->steps, run->options, run->instance, &limits, run->steps_path, err, errlen));
     qd_progress_begin(&run->progress, "run");
+    qd_gpu_records_read(&run->gpus, false);
     qd_machine_load_read(&run->result.load_before);
     qd_status status =
         qd_workload_drive(engine, &run->workload, &drive, run->records, &duration_s, err, errlen);
     qd_machine_load_read(&run->result.load_after);
+    qd_gpu_records_read(&run->gpus, true);
     qd_progress_end(&run->progress);
     for (int r = 0; r < run->result.dp; r++) run->replicas[r] = qd_engine_stats(engine, r);
     qd_run_steps_end(&run->steps, run->instance);
@@ -212,6 +215,7 @@ static void describe(struct run *run)
         .load_ns = load.duration_ns,
         .probed_read_gbps = run->probed.read_gbps,
         .machine = machine,
+        .gpus = &run->gpus,
     };
 }
 
@@ -340,6 +344,8 @@ static qd_status prepare(struct run *run, char *err, size_t errlen)
     QD_TRY(probe(run, err, errlen));
     QD_TRY(qd_run_record_open(&run->record, run->options->record, &instance_options, err, errlen));
     QD_TRY(qd_session_open(&instance_options, &run->instance, err, errlen));
+    const struct qd_instance_plan *plan = qd_instance_get_plan(run->instance);
+    qd_gpu_records_open(plan->ops, plan->tp * plan->dp, (int)run->options->ranks_per_gpu, &run->gpus);
     qd_run_record_begin(&run->record, qd_instance_get_plan(run->instance));
     if (qd_run_workload_needs_tokenizer(run->options))
         QD_TRY(qd_session_tokenizer(run->options, &run->tokenizer, err, errlen));
@@ -428,6 +434,7 @@ static int run_run(const struct qd_command *command, const struct qd_options *op
     qd_tokenizer_free(run.tokenizer);
     qd_records_free(run.records, run.workload.n);
     qd_workload_free(&run.workload);
+    qd_gpu_records_close(&run.gpus);
     free(run.replicas);
     free(run.result_path);
     free(run.requests_path);

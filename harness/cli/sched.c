@@ -8,7 +8,7 @@
 #include "harness/engine/sched_bench.h"
 #include "harness/result/range.h"
 
-enum { MIN_PREEMPTING = 4, MAX_REQUESTS = 1 << 20 };
+enum { MAX_REQUESTS = 1 << 20 };
 
 static const struct {
     const char *name;
@@ -57,7 +57,7 @@ static qd_status measure(const struct qd_range *running, const struct qd_range *
                     .n_steps = n_steps,
                 };
                 struct qd_sched_cost cost;
-                if (load.preempt && load.n_running < MIN_PREEMPTING) continue;
+                if (load.preempt && load.n_running < QD_SCHED_MIN_PREEMPTING) continue;
                 QD_TRY(qd_sched_bench(&load, &cost, err, errlen));
                 print_row(modes[m].name, &load, &cost);
             }

@@ -15,7 +15,6 @@ enum {
     N_OUTPUT = 256, /* at most; requests end at different steps */
     N_KNOWN = N_PROMPT + N_OUTPUT,
     N_PAGES = N_KNOWN / QD_KV_BLOCK_SIZE,
-    MIN_PREEMPTING = 4, /* fewer may all fit in half a pool */
 };
 
 struct bench_request {
@@ -134,10 +133,10 @@ qd_status qd_sched_bench(const struct qd_sched_load *load, struct qd_sched_cost 
                          size_t errlen)
 {
     if (load->n_running < 1 || load->n_running > INT32_MAX / (2 * N_PAGES) || load->n_waiting < 0 ||
-        load->n_steps < 1 || (load->preempt && load->n_running < MIN_PREEMPTING))
+        load->n_steps < 1 || (load->preempt && load->n_running < QD_SCHED_MIN_PREEMPTING))
         return qd_fail(QD_ERR_ARGUMENT, err, errlen,
                        "%d running (with preemption %d or more), %d waiting, %d steps", load->n_running,
-                       MIN_PREEMPTING, load->n_waiting, load->n_steps);
+                       QD_SCHED_MIN_PREEMPTING, load->n_waiting, load->n_steps);
     struct bench bench = {.load = *load};
     struct bench_request **ended = calloc((size_t)load->n_running, sizeof *ended);
     qd_status status = ended != NULL

@@ -11,6 +11,8 @@
 
 #include "kernels/base/status.h"
 
+enum { QD_SCHED_MIN_PREEMPTING = 4 }; /* fewer requests may all fit in half a pool */
+
 struct qd_sched_load {
     int32_t n_running, n_waiting; /* >= 1, >= 0 */
     bool prefix_caching;          /* every prompt begins with the same 256 tokens */

@@ -19,6 +19,7 @@ void qd_date_now(char out[QD_DATE_LEN])
 uint32_t qd_run_result_find_marks(const struct qd_run_result *run)
 {
     uint32_t marks = qd_machine_marks(&run->machine, &run->load_before, &run->load_after, run->tp * run->dp);
+    if (run->gpus != NULL) marks |= qd_gpu_records_marks(run->gpus);
     if (run->metrics.n_failed > 0) marks |= QD_MARK_FAILED_REQUESTS;
     if (run->ranks_per_gpu > 1 && run->tp * run->dp > 1) marks |= QD_MARK_SHARED_GPUS;
     return marks;
@@ -159,6 +160,7 @@ static void put_origin(cJSON *o, const struct qd_run_result *run, bool *ok)
         qd_json_put_null(device, "probed_read_gbps", ok);
     qd_json_put_item(o, "machine", qd_machine_to_json(&run->machine), ok);
     qd_json_put_item(o, "machine_load", qd_machine_load_to_json(&run->load_before, &run->load_after), ok);
+    qd_json_put_item(o, "gpus", run->gpus != NULL ? qd_gpu_records_to_json(run->gpus) : cJSON_CreateNull(), ok);
 }
 
 static void put_configuration(cJSON *o, const struct qd_run_result *run, bool *ok)

@@ -8,6 +8,7 @@
 
 #include "harness/engine/engine.h"
 #include "harness/result/ledger.h"
+#include "harness/result/gpu_record.h"
 #include "harness/result/machine.h"
 #include "harness/result/result.h"
 #include "harness/result/schema.h"
@@ -57,6 +58,7 @@ struct qd_run_result {
     int64_t load_ns;     /* load and arrange */
     struct qd_machine machine;
     struct qd_machine_load load_before, load_after; /* around the measured part */
+    const struct qd_gpu_records *gpus;              /* likewise; NULL: not asked */
     double probed_read_gbps;                        /* GB/s; 0: not probed */
     uint32_t marks;                                 /* qd_run_result_find_marks */
 };

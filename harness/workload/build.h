@@ -33,6 +33,9 @@ typedef qd_status (*qd_workload_line)(void *arg, const char *line, size_t len, b
 qd_status qd_workload_each_line(const char *path, const char *text, size_t len, qd_workload_line read, void *arg,
                                 char *err, size_t errlen);
 
+/* The same of a whole file, of at most QD_WORKLOAD_MAX_BYTES. */
+qd_status qd_workload_each_line_of_file(const char *path, qd_workload_line read, void *arg, char *err, size_t errlen);
+
 /* Encodes text[0..len) as the request's prompt. `what` names it in QD_ERR_INPUT: no tokens, or too many. */
 qd_status qd_workload_encode(const qd_tokenizer_t *tokenizer, const char *what, const char *text, size_t len,
                              struct qd_workload_request *request, char *err, size_t errlen);

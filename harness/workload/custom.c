@@ -64,11 +64,7 @@ qd_status qd_workload_custom(const struct qd_custom_spec *spec, struct qd_worklo
                              size_t errlen)
 {
     *out = (struct qd_workload){.ignore_eos = spec->ignore_eos};
-    char *text;
-    size_t len;
-    QD_TRY(qd_file_read(spec->path, QD_WORKLOAD_MAX_BYTES, &text, &len, err, errlen));
     struct reader reader = {spec, out};
-    qd_status status = qd_workload_each_line(spec->path, text, len, read_line, &reader, err, errlen);
-    free(text);
+    qd_status status = qd_workload_each_line_of_file(spec->path, read_line, &reader, err, errlen);
     return qd_workload_finish(spec->path, spec->n, status, out, err, errlen);
 }

@@ -1,7 +1,4 @@
-#include <stdlib.h>
-
 #include "harness/workload/build.h"
-#include "models/json.h"
 
 struct reader {
     const struct qd_prompts_spec *spec;
@@ -25,11 +22,7 @@ qd_status qd_workload_prompts(const struct qd_prompts_spec *spec, struct qd_work
     *out = (struct qd_workload){.ignore_eos = spec->ignore_eos};
     if (spec->output_len < 1 || spec->output_len > INT32_MAX)
         return qd_fail(QD_ERR_ARGUMENT, err, errlen, "an output length of %lld", (long long)spec->output_len);
-    char *text;
-    size_t len;
-    QD_TRY(qd_file_read(spec->path, QD_WORKLOAD_MAX_BYTES, &text, &len, err, errlen));
     struct reader reader = {spec, out};
-    qd_status status = qd_workload_each_line(spec->path, text, len, read_line, &reader, err, errlen);
-    free(text);
+    qd_status status = qd_workload_each_line_of_file(spec->path, read_line, &reader, err, errlen);
     return qd_workload_finish(spec->path, spec->n, status, out, err, errlen);
 }

@@ -7,6 +7,7 @@
 #include "harness/workload/build.h"
 #include "kernels/base/hash.h"
 #include "kernels/base/random.h"
+#include "models/json.h"
 
 int64_t qd_workload_draw(uint64_t seed, enum qd_workload_stream stream, uint64_t i, int64_t low, int64_t high)
 {
@@ -54,6 +55,16 @@ qd_status qd_workload_each_line(const char *path, const char *text, size_t len, 
         line += line_len + 1;
     }
     return QD_OK;
+}
+
+qd_status qd_workload_each_line_of_file(const char *path, qd_workload_line read, void *arg, char *err, size_t errlen)
+{
+    char *text;
+    size_t len;
+    QD_TRY(qd_file_read(path, QD_WORKLOAD_MAX_BYTES, &text, &len, err, errlen));
+    qd_status status = qd_workload_each_line(path, text, len, read, arg, err, errlen);
+    free(text);
+    return status;
 }
 
 qd_status qd_workload_encode(const qd_tokenizer_t *tokenizer, const char *what, const char *text, size_t len,

@@ -38,6 +38,9 @@ void __tsan_acquire(void *object);
 void __tsan_release(void *object);
 void __tsan_read_range(void *p, unsigned long bytes);
 void __tsan_write_range(void *p, unsigned long bytes);
+/* Around the emulator's own use of the heap, whose functions ThreadSanitizer watches on whatever fiber runs. */
+void AnnotateIgnoreWritesBegin(const char *file, int line);
+void AnnotateIgnoreWritesEnd(const char *file, int line);
 enum { QD_EMU_TSAN_NO_ORDER = 1 }; /* a switch that orders nothing */
 #define qd_emu_order_after(object)   __tsan_acquire(object)
 #define qd_emu_order_before(object)  __tsan_release(object)
@@ -48,6 +51,8 @@ enum { QD_EMU_TSAN_NO_ORDER = 1 }; /* a switch that orders nothing */
 #define qd_emu_order_before(object)  ((void)(object))
 #define qd_emu_touch_read(p, bytes)  ((void)(p), (void)(bytes))
 #define qd_emu_touch_write(p, bytes) ((void)(p), (void)(bytes))
+#define AnnotateIgnoreWritesBegin(file, line) ((void)0)
+#define AnnotateIgnoreWritesEnd(file, line)   ((void)0)
 #endif
 
 #endif

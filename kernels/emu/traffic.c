@@ -133,8 +133,10 @@ static struct shared_group *join_group(struct shared_access *a, unsigned lane)
 void qd_emu_note_shared(unsigned access, uint32_t address, unsigned bytes)
 {
     const struct thread *t = current_thread();
+    AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
     struct shared_access *a = find_access(t->warp, access);
     struct shared_group *g = join_group(a, t->self.lane);
+    AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
     a->bytes = bytes;
     g->address[t->self.lane] = address;
     if (t->warp->alive & ~g->lanes) return;
@@ -147,6 +149,7 @@ void qd_emu_note_shared(unsigned access, uint32_t address, unsigned bytes)
 
 void qd_emu_accesses_end(struct block *b)
 {
+    AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
     for (struct warp *w = b->warps; w < b->warps + b->n_warps; w++) {
         for (struct shared_access *a = w->accesses; a < w->accesses + w->n_accesses; a++) {
             for (const struct shared_group *g = a->open; g < a->open + a->n_open; g++)
@@ -157,4 +160,5 @@ void qd_emu_accesses_end(struct block *b)
         w->accesses = NULL;
         w->n_accesses = 0;
     }
+    AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
 }

@@ -94,13 +94,16 @@ static void other_processes_are_found_and_counted(void **state)
     char err[QD_ERR_LEN] = "";
     struct qd_nvml_process processes[QD_NVML_MAX_PROCESSES];
     int n = -1;
+    bool has_own = false;
     qd_nvml_t *nvml = open_fake();
-    ASSERT_OK(qd_nvml_processes(nvml, 0, processes, &n, err, sizeof err), err);
+    ASSERT_OK(qd_nvml_processes(nvml, 0, processes, &n, &has_own, err, sizeof err), err);
     assert_int_equal(n, 1);
+    assert_true(has_own);
     assert_int_equal(processes[0].pid, 4242);
     assert_int_equal(processes[0].memory_bytes, 123456789);
-    ASSERT_OK(qd_nvml_processes(nvml, 1, processes, &n, err, sizeof err), err);
+    ASSERT_OK(qd_nvml_processes(nvml, 1, processes, &n, &has_own, err, sizeof err), err);
     assert_int_equal(n, 70);
+    assert_false(has_own);
     qd_nvml_close(nvml);
 }
 
