@@ -1,4 +1,4 @@
-/* From a statement to an instruction: finds the form of the instruction that the statement has, and a slot
+/* From a statement to an instruction: finds the form of the instruction that the statement has, and a plan
  * for each operand. What it lets pass, the executor can run. */
 #include "kernels/emu/ptx/internal.h"
 

@@ -1,6 +1,6 @@
 /* What the parts of the PTX front end know of each other: parse.c makes declarations and statements of a
  * text, decode.c an instruction of a statement; execute.c runs instructions, one CUDA thread at a time;
- * module.c has the loaded modules and knows which kernel is which entry.
+ * slots.c tells where values live; module.c has the loaded modules and knows which kernel is which entry.
  */
 #ifndef QD_KERNELS_EMU_PTX_INTERNAL_H
 #define QD_KERNELS_EMU_PTX_INTERNAL_H
@@ -57,7 +57,7 @@ struct qd_ptx_instruction {
     int32_t offset;  /* of an address in bytes; a branch's target; the number that a form names */
     uint32_t line;   /* in the file */
     uint16_t access; /* number among the entry's instructions with an address of shared memory */
-    uint16_t operand[QD_PTX_MAX_OPERANDS]; /* slots: first those written */
+    uint16_t operand[QD_PTX_MAX_OPERANDS]; /* slots (plans, until they are placed): first those written */
 };
 
 struct qd_ptx_shared {
@@ -153,11 +153,11 @@ struct qd_ptx_loader {
     size_t n_registers;
     struct qd_ptx_place *labels, *branches;
     size_t n_labels, n_branches;
-    struct qd_ptx_plan *plans; /* [n_plans], by slot; slot 0 is nobody's */
+    struct qd_ptx_plan *plans; /* [n_plans]; plan 0 is nobody's, as is slot 0 */
     size_t n_plans;
 };
 
-/* The slot of a new plan. */
+/* The number of a new plan. */
 uint16_t qd_ptx_add_plan(struct qd_ptx_loader *l, enum qd_ptx_plan_kind kind, uint64_t value);
 /* Writes "FILE:LINE: text" into err; false. */
 bool qd_ptx_refuse(struct qd_ptx_loader *l, unsigned line, const char *format, ...)
@@ -174,6 +174,9 @@ bool qd_ptx_to_integer(const char *text, uint64_t *value);
 bool qd_ptx_parse(struct qd_ptx_module *module, const char *text, char *err, size_t errlen);
 /* decode.c: appends the statement's instruction to the entry. */
 bool qd_ptx_decode(struct qd_ptx_loader *l, const struct qd_ptx_statement *s);
+/* slots.c: makes slots of the plans that the entry's operands name, and what a thread starts with. */
+void qd_ptx_place_slots(struct qd_ptx_loader *l);
+
 /* ---- running ---- */
 
 /* execute.c: struct qd_emu_launch's call; kernel is a struct qd_ptx_entry. */

@@ -46,7 +46,7 @@ const struct qd_ptx_type *qd_ptx_find_type(const char *name)
 uint16_t qd_ptx_add_plan(struct qd_ptx_loader *l, enum qd_ptx_plan_kind kind, uint64_t value)
 {
     l->plans = qd_ptx_grow(l->plans, l->n_plans, sizeof *l->plans);
-    l->plans[l->n_plans] = (struct qd_ptx_plan){kind, (uint16_t)l->n_plans, value};
+    l->plans[l->n_plans] = (struct qd_ptx_plan){kind, 0, value};
     return (uint16_t)l->n_plans++;
 }
 
@@ -252,22 +252,6 @@ static bool parse_body(struct qd_ptx_loader *l)
     return done;
 }
 
-/* What a thread starts with. */
-static void finish_slots(struct qd_ptx_loader *l)
-{
-    struct qd_ptx_entry *e = l->entry;
-    e->n_slots = l->n_plans;
-    e->initial = calloc(e->n_slots, sizeof *e->initial);
-    QD_ASSERT(e->initial != NULL);
-    for (size_t n = 0; n < e->n_slots; n++) {
-        const struct qd_ptx_plan *p = &l->plans[n];
-        e->initial[n].u64 = p->value;
-        if (p->kind <= QD_PTX_PLAN_CONSTANT) continue;
-        e->at_start = qd_ptx_grow(e->at_start, e->n_at_start, sizeof *p);
-        e->at_start[e->n_at_start++] = *p;
-    }
-}
-
 static bool parse_entry(struct qd_ptx_loader *l)
 {
     struct qd_ptx_entry *e = calloc(1, sizeof *e);
@@ -282,7 +266,7 @@ static bool parse_entry(struct qd_ptx_loader *l)
     static const struct qd_ptx_token nothing = {";", 0};
     const struct qd_ptx_statement end = {.line = l->token->line, .opcode = "ret", .tokens = &nothing};
     if (!qd_ptx_decode(l, &end) || !resolve_branches(l)) return false;
-    finish_slots(l);
+    qd_ptx_place_slots(l);
     return true;
 }
 
