@@ -152,7 +152,7 @@ $(BUILD)/tests/kernels/library_real.o: CPPFLAGS += $(patsubst %,-isystem %,$(wil
 EMU := -Ikernels/emu/shim -DQD_EMU
 $(BUILD)/kernels/cuda/%.o $(BUILD)/tests/emu/%.o $(BUILD)/tests/gpu/%.o $(BUILD)/tests/kernels/cuda_%.o: CPPFLAGS += $(EMU)
 ifneq ($(findstring thread,$(SAN)),)
-$(BUILD)/kernels/emu/%.o: CFLAGS += -fno-sanitize=thread -fno-builtin
+$(BUILD)/kernels/emu/%.o $(BUILD)/kernels/emu_nccl/%.o: CFLAGS += -fno-sanitize=thread -fno-builtin
 $(BUILD)/kernels/emu/%.o $(BUILD)/tests/emu/%.o: CPPFLAGS += -DQD_EMU_TSAN
 endif
 

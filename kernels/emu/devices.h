@@ -22,10 +22,8 @@ int qd_emu_set_device_count(int n);
  * the default (sm_80; sm_86 and sm_89 have 99 KiB); 0: the default. 0, or -1 when it is out of range. */
 int qd_emu_set_shared_limit(size_t bytes);
 
-/* Whether GPUs can read each other's memory, and whether there is an NCCL (nccl.h); both are so at first, and stay
- * as they are set. Before anything uses a GPU. */
-void qd_emu_set_links(bool peers, bool nccl);
-bool qd_emu_has_nccl(void);
+/* Whether GPUs can read each other's memory, as at first. Before anything uses a GPU. */
+void qd_emu_set_peers(bool can_access);
 
 /* Memory of each GPU; 0: half of the machine's, which is the default. */
 void qd_emu_set_device_memory(size_t bytes);

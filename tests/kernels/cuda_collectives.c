@@ -9,6 +9,7 @@
 #include "kernels/cuda/host.h"
 #include "kernels/emu/devices.h"
 #include "kernels/emu/emu.h"
+#include "kernels/emu_nccl/nccl.h"
 #include "tests/support/compare.h"
 #include "tests/support/model_run.h"
 
@@ -50,7 +51,8 @@ static int restore(void **state)
 {
     (void)state;
     qd_emu_set_replace(NULL);
-    qd_emu_set_links(true, true);
+    qd_emu_set_peers(true);
+    qd_emu_nccl_set_present(true);
     qd_emu_shutdown();
     return 0;
 }
@@ -141,7 +143,8 @@ static void ranks_settle_on_what_is_there(void **state)
         config.batch_invariant = cases[i].batch_invariant;
         config.ranks_per_gpu = cases[i].ranks_per_gpu;
         qd_emu_shutdown();
-        qd_emu_set_links(cases[i].has_peers, cases[i].has_nccl);
+        qd_emu_set_peers(cases[i].has_peers);
+        qd_emu_nccl_set_present(cases[i].has_nccl);
         run_ranks(cases[i].world, &config, open_and_close);
         for (int r = 0; r < cases[i].world; r++) {
             assert_int_equal(ranks[r].status, cases[i].status);
@@ -283,7 +286,7 @@ static void a_model_runs_by_nccl_alone(void **state)
     options.collectives = QD_COLLECTIVES_OWN;
     float *want = logits_of(tp, &options, "");
     qd_emu_shutdown();
-    qd_emu_set_links(false, true);
+    qd_emu_set_peers(false);
     options.collectives = QD_COLLECTIVES_AUTO;
     float *got =
         logits_of(tp, &options, "every collective goes by NCCL: GPU 0 cannot read the memory of GPU 1");

@@ -180,17 +180,10 @@ int qd_emu_set_shared_limit(size_t bytes)
     return 0;
 }
 
-void qd_emu_set_links(bool peers, bool nccl)
+void qd_emu_set_peers(bool can_access)
 {
     QD_EMU_ENTER();
-    qd_emu_runtime.lacks_peers = !peers;
-    qd_emu_runtime.lacks_nccl = !nccl;
-}
-
-bool qd_emu_has_nccl(void)
-{
-    QD_EMU_ENTER();
-    return !qd_emu_runtime.lacks_nccl;
+    qd_emu_runtime.lacks_peers = !can_access;
 }
 
 void qd_emu_set_device_memory(size_t bytes)

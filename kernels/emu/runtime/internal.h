@@ -131,7 +131,7 @@ struct qd_emu_runtime {
     int n_devices;
     size_t memory_bytes; /* of each GPU; 0: default */
     size_t shared_bytes; /* limit of a block */
-    bool lacks_peers, lacks_nccl;
+    bool lacks_peers;
     struct qd_emu_device devices[QD_EMU_MAX_DEVICES];
     struct qd_emu_allocation *allocations;
     struct qd_emu_kernel *kernels;
