@@ -190,9 +190,9 @@ static void start_warps(struct block *b)
         w->threads = &b->threads[i * QD_EMU_WARP_SIZE];
         w->existing = lanes >= QD_EMU_WARP_SIZE ? ~0u : (1u << lanes) - 1;
         w->alive = w->existing;
+        w->arrived = 0;
         b->runnable[i] = b->spun[i] = 0;
         make_runnable(b, i, w->existing);
-        for (unsigned l = 0; l < QD_EMU_WARP_SIZE; l++) w->pending[l].lanes.mask = 0;
     }
 }
 

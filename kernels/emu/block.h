@@ -74,28 +74,16 @@ struct shared_access {
     unsigned bytes;            /* of a lane */
 };
 
-/* What the lanes of one collective brought: args[l] is lane l's, for the lanes in mask. */
-struct lanes {
-    uint32_t mask;
-    void *args[QD_EMU_WARP_SIZE];
-};
-
-/* A collective that some lanes have reached; of those under way no two share a lane. */
-struct pending {
-    struct lanes lanes; /* mask: all it takes; 0: none is under way */
-    uint32_t arrived;
-    unsigned turn; /* how many met before in this warp */
-    const char *what;
-    struct qd_emu_site site;
-};
-
 struct warp {
     unsigned index;
-    struct thread *threads;                   /* of lane 0 */
-    uint32_t existing;                        /* lanes the block has */
-    uint32_t alive;                           /* lanes that have not exited */
-    unsigned n_met;                           /* collectives begun */
-    struct pending pending[QD_EMU_WARP_SIZE]; /* by the lowest lane of the mask */
+    struct thread *threads; /* of lane 0 */
+    uint32_t existing;      /* lanes the block has */
+    uint32_t alive;         /* lanes that have not exited */
+    unsigned n_met;         /* collectives begun */
+    uint32_t arrived;       /* lanes that have reached the collective under way; 0: none is */
+    const char *what;       /* it is, and */
+    struct qd_emu_site site;
+    void *args[QD_EMU_WARP_SIZE]; /* what each lane brought to it */
     unsigned n_accesses;
     struct shared_access *accesses; /* [n_accesses] of the running block; by their number */
 };
@@ -224,10 +212,9 @@ void qd_emu_wait(const char *what, struct qd_emu_site site);
 void qd_emu_maybe_switch(void);
 
 /* warp.c */
-/* Meets the lanes in `mask`; the last to come runs `execute` (may be NULL) for all of them. An error when the
- * caller is not in its mask, when a lane in it has exited, or when lanes meet with other masks, names or
- * sites. `what` is one string of its file. */
-void qd_emu_collective(uint32_t mask, const char *what, void *arg, void (*execute)(struct lanes *lanes),
+/* Meets the other lanes; the last to come runs `execute` (may be NULL) for all of them. An error when a lane
+ * has exited, or when lanes meet with other names or sites. `what` is one string of its file. */
+void qd_emu_collective(uint32_t mask, const char *what, void *arg, void (*execute)(struct warp *warp),
                        struct qd_emu_site site);
 void qd_emu_warp_exit(struct thread *thread);
 

@@ -97,19 +97,17 @@ void qd_emu_fail(struct qd_emu_site site, const char *format, ...)
 
 /* ---- synchronisation ---- */
 
+/* Of whole warps only: an error on another mask than QD_EMU_FULL_WARP. */
+#define QD_EMU_FULL_WARP 0xffffffffu
 void qd_emu_syncwarp(uint32_t mask, struct qd_emu_site site);
 
 enum qd_emu_shuffle_mode { QD_EMU_SHUFFLE_INDEX, QD_EMU_SHUFFLE_UP, QD_EMU_SHUFFLE_XOR };
-/* What a shuffle gives that reads a lane outside its mask. */
+/* What nobody wrote: registers, and what a lane brings that the warp does not have. */
 #define QD_EMU_POISON 0xdeadbeefdeadbeefull
-/* The lane that lane `self` reads by mode, `by` and `width` (a power of two up to 32): itself, and false,
- * where that would be outside its segment. */
-bool qd_emu_shuffle_source(enum qd_emu_shuffle_mode mode, uint32_t self, uint32_t by, uint32_t width,
-                           uint32_t *source);
-/* `value` of that lane, as __shfl_*_sync. */
-uint64_t qd_emu_shuffle(uint32_t mask, enum qd_emu_shuffle_mode mode, uint64_t value, uint32_t lane,
-                        uint32_t width, struct qd_emu_site site);
-/* The lanes of `mask` whose predicate is set. */
+/* `value` of lane `by`, or of the lane `by` (0 .. 31) further, as __shfl_*_sync. */
+uint64_t qd_emu_shuffle(uint32_t mask, enum qd_emu_shuffle_mode mode, uint64_t value, uint32_t by,
+                        struct qd_emu_site site);
+/* The lanes whose predicate is set. */
 uint32_t qd_emu_ballot(uint32_t mask, bool predicate, struct qd_emu_site site);
 
 /* Barrier `id` (0 .. 15) of n_threads, a multiple of 32, or 0 for the whole block. Whole warps only. An error

@@ -136,19 +136,16 @@ static void add_atomically(const struct state *s, const struct qd_ptx_instructio
 
 /* ---- warps ---- */
 
-/* d|p, a, b, c, mask; c: the segment's mask from bit 8 on and, below, its last lane (of `up`: its first). */
+/* d|p, a, b, c, mask; c: what lanes are clamped at, of the whole warp. p: whether there is such a lane. */
 static void shuffle(const struct state *s, const struct qd_ptx_instruction *i, enum qd_emu_shuffle_mode mode)
 {
     const uint16_t *o = i->operand;
     const uint32_t c = s->r[o[4]].b32, by = s->r[o[3]].b32 & (QD_EMU_WARP_SIZE - 1);
-    const uint32_t width = QD_EMU_WARP_SIZE - (c >> 8 & 31);
     const uint32_t clamp = mode == QD_EMU_SHUFFLE_UP ? 0 : QD_EMU_WARP_SIZE - 1;
-    if ((c & 31) != clamp) qd_emu_fail(site_of(s, i), "shfl clamps lanes at %u, not at %u", c & 31, clamp);
-    const uint32_t value =
-        (uint32_t)qd_emu_shuffle(s->r[o[5]].b32, mode, s->r[o[2]].b32, by, width, site_of(s, i));
-    s->r[o[0]].b32 = value;
-    uint32_t source;
-    s->r[o[1]].pred = qd_emu_shuffle_source(mode, qd_emu_self->lane, by, width, &source);
+    if (c != clamp) qd_emu_fail(site_of(s, i), "shfl clamps lanes at %#x, not at %#x", c, clamp);
+    const uint64_t value = qd_emu_shuffle(s->r[o[5]].b32, mode, s->r[o[2]].b32, by, site_of(s, i));
+    s->r[o[0]].b32 = (uint32_t)value;
+    s->r[o[1]].pred = mode != QD_EMU_SHUFFLE_UP || qd_emu_self->lane >= by;
 }
 
 static void multiply(const struct state *s, const struct qd_ptx_instruction *i)

@@ -83,28 +83,24 @@ uint32_t __ballot_sync(uint32_t mask, bool predicate, QD_EMU_HERE) QD_EMU_IS("ba
 void __threadfence() QD_EMU_IS("fence");
 
 template <class T>
-inline T qd_emu_shuffle_value(uint32_t mask, enum qd_emu_shuffle_mode mode, T value, uint32_t lane, int width,
+inline T qd_emu_shuffle_value(uint32_t mask, enum qd_emu_shuffle_mode mode, T value, int by,
                               struct qd_emu_site site)
 {
     static_assert(sizeof(T) == 4 || sizeof(T) == 8, "a shuffle moves 4 or 8 bytes");
     uint64_t bits = 0;
     memcpy(&bits, &value, sizeof value);
-    bits = qd_emu_shuffle(mask, mode, bits, lane, static_cast<uint32_t>(width), site);
+    bits = qd_emu_shuffle(mask, mode, bits, static_cast<uint32_t>(by), site);
     memcpy(&value, &bits, sizeof value);
     return value;
 }
-template <class T> inline T __shfl_sync(uint32_t mask, T value, int lane, int width = 32, QD_EMU_HERE)
-{
-    return qd_emu_shuffle_value(mask, QD_EMU_SHUFFLE_INDEX, value, static_cast<uint32_t>(lane), width, site);
-}
-template <class T> inline T __shfl_up_sync(uint32_t mask, T value, unsigned by, int width = 32, QD_EMU_HERE)
-{
-    return qd_emu_shuffle_value(mask, QD_EMU_SHUFFLE_UP, value, by, width, site);
-}
-template <class T> inline T __shfl_xor_sync(uint32_t mask, T value, int by, int width = 32, QD_EMU_HERE)
-{
-    return qd_emu_shuffle_value(mask, QD_EMU_SHUFFLE_XOR, value, static_cast<uint32_t>(by), width, site);
-}
+#define QD_EMU_SHUFFLE(name, mode)                                                                           \
+    template <class T> inline T name(uint32_t mask, T value, int by, QD_EMU_HERE)                            \
+    {                                                                                                        \
+        return qd_emu_shuffle_value(mask, mode, value, by, site);                                            \
+    }
+QD_EMU_SHUFFLE(__shfl_sync, QD_EMU_SHUFFLE_INDEX)
+QD_EMU_SHUFFLE(__shfl_up_sync, QD_EMU_SHUFFLE_UP)
+QD_EMU_SHUFFLE(__shfl_xor_sync, QD_EMU_SHUFFLE_XOR)
 
 /* ---- integers: no sums of floats, which would depend on the schedule; relaxed, as the hardware's ---- */
 
