@@ -29,15 +29,15 @@ static void gpus_are_counted_and_chosen_by_each_thread(void **state)
     assert_int_equal(pthread_join(thread, &other), 0);
     assert_int_equal(*(int *)other, 0);
 
-    assert_int_equal(qd_emu_set_device_count(QD_EMU_MAX_DEVICES + 1), -1);
-    assert_int_equal(qd_emu_set_device_count(-1), -1);
-    assert_int_equal(qd_emu_set_device_count(2), 0);
+    assert_int_equal(qd_emu_set_gpus((struct qd_emu_gpus){.n = QD_EMU_MAX_DEVICES + 1}), -1);
+    assert_int_equal(qd_emu_set_gpus((struct qd_emu_gpus){.n = -2}), -1);
+    assert_int_equal(qd_emu_set_gpus((struct qd_emu_gpus){.n = 2}), 0);
     OK(cudaGetDeviceCount(&count));
     assert_int_equal(count, 2);
     void *p;
     REFUSED(cudaMalloc(&p, 1), cudaErrorInvalidDevice, "GPU 7 of 2"); /* is still current */
     OK(cudaSetDevice(1));
-    assert_int_equal(qd_emu_set_device_count(0), 0);
+    assert_int_equal(qd_emu_set_gpus((struct qd_emu_gpus){.n = -1}), 0);
     REFUSED(cudaGetDeviceCount(&count), cudaErrorNoDevice, "no emulated GPU");
     assert_int_equal(count, 0);
     REFUSED(cudaMalloc(&p, 1), cudaErrorNoDevice, "no emulated GPU");

@@ -121,10 +121,9 @@ static inline int end_runtime(void **state)
 {
     (void)state;
     qd_emu_shutdown();
-    qd_emu_set_device_memory(0);
     struct qd_emu_mode mode = qd_emu_default_mode();
     qd_emu_set_mode(&mode);
-    return qd_emu_set_shared_limit(0) | qd_emu_set_device_count(QD_EMU_DEFAULT_DEVICES);
+    return qd_emu_set_gpus((struct qd_emu_gpus){0});
 }
 #define RUNTIME_TEST(function) cmocka_unit_test_teardown(function, end_runtime)
 

@@ -59,7 +59,7 @@ static void static_shared_memory_counts_against_the_limit(void **state)
     (void)state;
     enum { LIMIT = 99 * 1024 };
     uint64_t bytes = LIMIT - 4096;
-    assert_int_equal(qd_emu_set_shared_limit(LIMIT), 0);
+    assert_int_equal(qd_emu_set_gpus((struct qd_emu_gpus){.shared_bytes = LIMIT}), 0);
     int *out = alloc_ints(1);
     OK(cudaFuncSetAttribute(runtime_kernel(RUNTIME_SHARED_BESIDE),
                             cudaFuncAttributeMaxDynamicSharedMemorySize, LIMIT));
@@ -80,7 +80,7 @@ static void a_smaller_limit_of_shared_memory_holds(void **state)
     const void *kernel = runtime_kernel(RUNTIME_SHARED);
     struct cudaDeviceProp prop;
     OK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 163 * 1024));
-    assert_int_equal(qd_emu_set_shared_limit(LIMIT), 0);
+    assert_int_equal(qd_emu_set_gpus((struct qd_emu_gpus){.shared_bytes = LIMIT}), 0);
     int *out = alloc_ints(1), value = 0;
     REFUSED(launch_shared(out, LIMIT + 1), cudaErrorInvalidValue, "101376 are allowed");
     REFUSED(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, LIMIT + 1),
@@ -96,11 +96,11 @@ static void a_smaller_limit_of_shared_memory_holds(void **state)
 
     OK(cudaFree(out));
     qd_emu_shutdown();
-    assert_int_equal(qd_emu_set_shared_limit(48 * 1024 - 1), -1);
-    assert_int_equal(qd_emu_set_shared_limit(163 * 1024 + 1), -1);
+    assert_int_equal(qd_emu_set_gpus((struct qd_emu_gpus){.shared_bytes = 48 * 1024 - 1}), -1);
+    assert_int_equal(qd_emu_set_gpus((struct qd_emu_gpus){.shared_bytes = 163 * 1024 + 1}), -1);
     OK(cudaDeviceGetAttribute(&value, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
     assert_int_equal(value, LIMIT); /* stays */
-    assert_int_equal(qd_emu_set_shared_limit(0), 0);
+    assert_int_equal(qd_emu_set_gpus((struct qd_emu_gpus){0}), 0);
     OK(cudaDeviceGetAttribute(&value, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
     assert_int_equal(value, 163 * 1024);
 }

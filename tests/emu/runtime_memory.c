@@ -129,7 +129,7 @@ static void memory_is_limited_and_counted(void **state)
     size_t free_bytes, total_bytes;
     OK(cudaGetDeviceProperties(&prop, 0));
     assert_true(prop.totalGlobalMem > 1u << 30);
-    qd_emu_set_device_memory(1000);
+    qd_emu_set_gpus((struct qd_emu_gpus){.memory_bytes = 1000});
     OK(cudaGetDeviceProperties(&prop, 0));
     assert_int_equal(prop.totalGlobalMem, 1000);
     void *p, *q;
@@ -158,7 +158,7 @@ static void sparse_memory_has_far_ends(void **state)
     (void)state;
     const size_t bytes = 100ull << 30;
     void *p;
-    qd_emu_set_device_memory(1 << 20);
+    qd_emu_set_gpus((struct qd_emu_gpus){.memory_bytes = 1 << 20});
     assert_int_equal(qd_emu_malloc_sparse(&p, bytes), cudaSuccess);
     int *ints = p;
     uint64_t last = bytes / sizeof(int) - 1;

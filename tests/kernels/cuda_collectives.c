@@ -51,7 +51,7 @@ static int restore(void **state)
 {
     (void)state;
     qd_emu_set_replace(NULL);
-    qd_emu_set_peers(true);
+    qd_emu_set_gpus((struct qd_emu_gpus){0});
     qd_emu_nccl_set_present(true);
     qd_emu_shutdown();
     return 0;
@@ -143,7 +143,7 @@ static void ranks_settle_on_what_is_there(void **state)
         config.batch_invariant = cases[i].batch_invariant;
         config.ranks_per_gpu = cases[i].ranks_per_gpu;
         qd_emu_shutdown();
-        qd_emu_set_peers(cases[i].has_peers);
+        qd_emu_set_gpus((struct qd_emu_gpus){.lacks_peers = !cases[i].has_peers});
         qd_emu_nccl_set_present(cases[i].has_nccl);
         run_ranks(cases[i].world, &config, open_and_close);
         for (int r = 0; r < cases[i].world; r++) {
@@ -286,7 +286,7 @@ static void a_model_runs_by_nccl_alone(void **state)
     options.collectives = QD_COLLECTIVES_OWN;
     float *want = logits_of(tp, &options, "");
     qd_emu_shutdown();
-    qd_emu_set_peers(false);
+    qd_emu_set_gpus((struct qd_emu_gpus){.lacks_peers = true});
     options.collectives = QD_COLLECTIVES_AUTO;
     float *got =
         logits_of(tp, &options, "every collective goes by NCCL: GPU 0 cannot read the memory of GPU 1");

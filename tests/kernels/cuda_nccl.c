@@ -80,7 +80,7 @@ static void run_ranks(int world, void *(*fn)(void *))
 static int shut_down(void **state)
 {
     (void)state;
-    qd_emu_set_peers(true);
+    qd_emu_set_gpus((struct qd_emu_gpus){0});
     qd_emu_nccl_set_present(true);
     qd_emu_shutdown();
     return 0;

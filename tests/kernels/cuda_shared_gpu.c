@@ -25,7 +25,7 @@ static void set_mode(enum qd_emu_schedule schedule, uint64_t seed, unsigned stal
 static void set_gpus(int n)
 {
     qd_emu_shutdown();
-    assert_int_equal(qd_emu_set_device_count(n), 0);
+    assert_int_equal(qd_emu_set_gpus((struct qd_emu_gpus){.n = n}), 0);
 }
 
 static int teardown(void **state)

@@ -5,8 +5,7 @@
 
 struct qd_emu_runtime qd_emu_runtime = {
     .lock = PTHREAD_MUTEX_INITIALIZER,
-    .n_devices = QD_EMU_DEFAULT_DEVICES,
-    .shared_bytes = QD_EMU_MAX_SHARED_BYTES,
+    .gpus = {.n = QD_EMU_DEFAULT_DEVICES, .shared_bytes = QD_EMU_MAX_SHARED_BYTES},
 };
 
 enum { L2_BYTES = 40 << 20, RESERVED_SHARED_BYTES = 1024 /* by CUDA, of what an SM has for a block */ };
@@ -49,9 +48,9 @@ int qd_emu_index(const struct qd_emu_device *device)
 
 static cudaError_t check_device(int device)
 {
-    if (qd_emu_runtime.n_devices == 0) return qd_emu_refuse(cudaErrorNoDevice, "there is no emulated GPU");
-    if (device < 0 || device >= qd_emu_runtime.n_devices)
-        return qd_emu_refuse(cudaErrorInvalidDevice, "GPU %d of %d", device, qd_emu_runtime.n_devices);
+    if (qd_emu_runtime.gpus.n < 0) return qd_emu_refuse(cudaErrorNoDevice, "there is no emulated GPU");
+    if (device < 0 || device >= qd_emu_runtime.gpus.n)
+        return qd_emu_refuse(cudaErrorInvalidDevice, "GPU %d of %d", device, qd_emu_runtime.gpus.n);
     return cudaSuccess;
 }
 
@@ -71,7 +70,7 @@ cudaError_t qd_emu_failure(const struct qd_emu_device *device)
 cudaError_t cudaGetDeviceCount(int *count)
 {
     QD_EMU_ENTER();
-    *count = qd_emu_runtime.n_devices;
+    *count = qd_emu_runtime.gpus.n < 0 ? 0 : qd_emu_runtime.gpus.n;
     return *count == 0 ? check_device(0) : cudaSuccess;
 }
 
@@ -102,8 +101,8 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device)
         .multiProcessorCount = QD_EMU_N_SMS,
         .pciBusID = device,
         .l2CacheSize = L2_BYTES,
-        .sharedMemPerMultiprocessor = qd_emu_runtime.shared_bytes + RESERVED_SHARED_BYTES,
-        .sharedMemPerBlockOptin = qd_emu_runtime.shared_bytes,
+        .sharedMemPerMultiprocessor = qd_emu_runtime.gpus.shared_bytes + RESERVED_SHARED_BYTES,
+        .sharedMemPerBlockOptin = qd_emu_runtime.gpus.shared_bytes,
     };
     return cudaSuccess;
 }
@@ -129,7 +128,7 @@ cudaError_t cudaDeviceCanAccessPeer(int *can_access, int device, int peer)
     QD_EMU_ENTER();
     QD_EMU_TRY(check_device(device));
     QD_EMU_TRY(check_device(peer));
-    *can_access = device != peer && !qd_emu_runtime.lacks_peers;
+    *can_access = device != peer && !qd_emu_runtime.gpus.lacks_peers;
     return cudaSuccess;
 }
 
@@ -141,7 +140,7 @@ cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags)
     QD_EMU_TRY(check_device(peer));
     if (flags != 0 || peer == current)
         return qd_emu_refuse(cudaErrorInvalidDevice, "GPU %d as its own peer, or flags", peer);
-    if (qd_emu_runtime.lacks_peers)
+    if (qd_emu_runtime.gpus.lacks_peers)
         return qd_emu_refuse(cudaErrorPeerAccessUnsupported, "GPU %d cannot reach GPU %d", current, peer);
     if (device->peers[peer])
         return qd_emu_refuse(cudaErrorPeerAccessAlreadyEnabled, "GPU %d already has access to GPU %d",
@@ -163,33 +162,16 @@ cudaError_t cudaDeviceSynchronize(void)
 
 /* ---- the whole ---- */
 
-int qd_emu_set_device_count(int n)
+int qd_emu_set_gpus(struct qd_emu_gpus gpus)
 {
     QD_EMU_ENTER();
-    if (n < 0 || n > QD_EMU_MAX_DEVICES) return -1;
-    qd_emu_runtime.n_devices = n;
+    if (gpus.n == 0) gpus.n = QD_EMU_DEFAULT_DEVICES;
+    if (gpus.shared_bytes == 0) gpus.shared_bytes = QD_EMU_MAX_SHARED_BYTES;
+    if (gpus.n < -1 || gpus.n > QD_EMU_MAX_DEVICES || gpus.shared_bytes < QD_EMU_DEFAULT_SHARED_BYTES ||
+        gpus.shared_bytes > QD_EMU_MAX_SHARED_BYTES)
+        return -1;
+    qd_emu_runtime.gpus = gpus;
     return 0;
-}
-
-int qd_emu_set_shared_limit(size_t bytes)
-{
-    QD_EMU_ENTER();
-    if (bytes == 0) bytes = QD_EMU_MAX_SHARED_BYTES;
-    if (bytes < QD_EMU_DEFAULT_SHARED_BYTES || bytes > QD_EMU_MAX_SHARED_BYTES) return -1;
-    qd_emu_runtime.shared_bytes = bytes;
-    return 0;
-}
-
-void qd_emu_set_peers(bool can_access)
-{
-    QD_EMU_ENTER();
-    qd_emu_runtime.lacks_peers = !can_access;
-}
-
-void qd_emu_set_device_memory(size_t bytes)
-{
-    QD_EMU_ENTER();
-    qd_emu_runtime.memory_bytes = bytes;
 }
 
 size_t qd_emu_leaks(char *text, size_t text_len)

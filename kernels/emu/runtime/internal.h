@@ -128,10 +128,7 @@ struct qd_emu_kernel {
 
 struct qd_emu_runtime {
     pthread_mutex_t lock;
-    int n_devices;
-    size_t memory_bytes; /* of each GPU; 0: default */
-    size_t shared_bytes; /* limit of a block */
-    bool lacks_peers;
+    struct qd_emu_gpus gpus; /* n and shared_bytes are never 0 */
     struct qd_emu_device devices[QD_EMU_MAX_DEVICES];
     struct qd_emu_allocation *allocations;
     struct qd_emu_kernel *kernels;

@@ -64,9 +64,9 @@ cudaError_t cudaFuncSetAttribute(const void *symbol, enum cudaFuncAttribute attr
     struct qd_emu_kernel *kernel;
     QD_EMU_TRY(find_function(symbol, &device, &kernel));
     QD_ASSERT(attr == cudaFuncAttributeMaxDynamicSharedMemorySize);
-    if (value < 0 || (size_t)value > qd_emu_runtime.shared_bytes)
+    if (value < 0 || (size_t)value > qd_emu_runtime.gpus.shared_bytes)
         return qd_emu_refuse(cudaErrorInvalidValue, "%d bytes of dynamic shared memory, at most %zu", value,
-                             qd_emu_runtime.shared_bytes);
+                             qd_emu_runtime.gpus.shared_bytes);
     kernel->dynamic_limit[qd_emu_index(device)] = (size_t)value;
     return cudaSuccess;
 }
@@ -150,7 +150,7 @@ cudaError_t cudaLaunchKernel(const void *symbol, dim3 grid, dim3 block, void **a
         .grid = {grid.x, grid.y, grid.z},
         .block = {block.x, block.y, block.z},
         .shared_bytes = shared_bytes,
-        .shared_limit = qd_emu_runtime.shared_bytes,
+        .shared_limit = qd_emu_runtime.gpus.shared_bytes,
         .device = qd_emu_index(device),
         .spins = qd_emu_device_spins,
         .spins_arg = device,

@@ -37,7 +37,7 @@ cudaError_t qd_emu_check_access(const struct qd_emu_device *device, const struct
 
 size_t qd_emu_memory_limit(void)
 {
-    if (qd_emu_runtime.memory_bytes > 0) return qd_emu_runtime.memory_bytes;
+    if (qd_emu_runtime.gpus.memory_bytes > 0) return qd_emu_runtime.gpus.memory_bytes;
     return (size_t)sysconf(_SC_PHYS_PAGES) / 2 * PAGE_BYTES;
 }
 
