@@ -2,8 +2,7 @@
 
 enum { COPY_BYTES = 16 };
 
-/* Volatile, word by word: another fiber reads it, and a call of memcpy would be reported by ThreadSanitizer.
- */
+/* Volatile, word by word: another fiber reads it, and ThreadSanitizer would report a call of memcpy. */
 static void store_16(void *dst, uint64_t low, uint64_t high)
 {
     ((volatile uint64_t *)dst)[0] = low;

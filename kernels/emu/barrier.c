@@ -13,8 +13,7 @@ void qd_emu_barriers_reset(struct block *b)
     for (unsigned i = 0; i < N_BARRIERS; i++) clear_barrier(&b->barriers[i], b->n_warps);
 }
 
-/* bar.sync and bar.arrive count whole warps: one that came in part would hang or release early on hardware.
- */
+/* bar.sync and bar.arrive count whole warps: a part of one would hang or release early on hardware. */
 static void check_whole_warps(const struct block *b, const struct barrier *r, unsigned id,
                               struct qd_emu_site site)
 {

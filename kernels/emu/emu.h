@@ -5,8 +5,7 @@
  * wait for each other. Threads change places only where they synchronise: at warp collectives, barriers and
  * spins. Everything here except qd_emu_run_grid and qd_emu_release_thread is called by a running CUDA thread;
  * an error ends the launch and never returns to it. Front ends: the source compiled for the CPU
- * (shim/device_side.h, instructions.h), and the PTX interpreter.
- */
+ * (shim/device_side.h, instructions.h), and the PTX interpreter. */
 #ifndef QD_KERNELS_EMU_EMU_H
 #define QD_KERNELS_EMU_EMU_H
 
@@ -31,8 +30,7 @@ struct qd_emu_launch {
     size_t shared_bytes;                                 /* dynamic */
     size_t shared_limit;                                 /* static and dynamic; 0: QD_EMU_MAX_SHARED_BYTES */
     int device;
-    /* Or NULL: told when nothing moves since all resident blocks spin (or none can start), and when that is
-     * over. */
+    /* Or NULL: told when nothing moves as all resident blocks spin or none can start, and when it is over. */
     void (*spins)(void *arg, bool in_vain);
     void *spins_arg;
 };
@@ -128,12 +126,10 @@ void *qd_emu_shared_object(const void *key, size_t bytes, size_t align, const ch
 void *qd_emu_shared_dynamic(void);
 /* 32-bit shared addresses: tagged offsets, so that they are no pointers and no plain offsets. */
 uint32_t qd_emu_shared_address(const void *p);
-/* The bytes behind a shared address: an error unless all lie in one shared object and the address is aligned.
- */
+/* The bytes behind a shared address: an error unless they lie in one shared object and are aligned. */
 void *qd_emu_shared_pointer(uint32_t address, size_t bytes, size_t align, const char *what,
                             struct qd_emu_site site);
-/* cp.async of 16 bytes: the first src_bytes from src, zeros after. When they arrive is the mode's business.
- */
+/* cp.async of 16 bytes: the first src_bytes from src, zeros after. When they arrive the mode says. */
 void qd_emu_async_copy(uint32_t dst, const void *src, uint32_t src_bytes, struct qd_emu_site site);
 void qd_emu_async_commit(struct qd_emu_site site);
 void qd_emu_async_wait(unsigned pending);

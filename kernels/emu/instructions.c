@@ -187,8 +187,7 @@ uint32_t qd_emu_load_acquire(const uint32_t *p, struct qd_emu_site site)
     return value;
 }
 
-/* ThreadSanitizer knows no fences; as any two of a block or device may pair up, all of them order each other.
- */
+/* ThreadSanitizer knows no fences; as any two may pair up, all of them order each other. */
 static char fences;
 
 void qd_emu_fence(void)

@@ -1,8 +1,7 @@
 /* What the sanitizers must be told; nothing without them. AddressSanitizer: which stack runs, and which bytes
  * of a block's arena belong to no object. ThreadSanitizer (QD_EMU_TSAN): every CUDA thread is a thread of its
  * own; barriers, __syncwarp and fences order them, shuffles and mma do not. The emulator itself is compiled
- * without it and reports what instructions touch.
- */
+ * without it and reports what instructions touch. */
 #ifndef QD_KERNELS_EMU_SANITIZE_H
 #define QD_KERNELS_EMU_SANITIZE_H
 
@@ -38,7 +37,7 @@ void __tsan_acquire(void *object);
 void __tsan_release(void *object);
 void __tsan_read_range(void *p, unsigned long bytes);
 void __tsan_write_range(void *p, unsigned long bytes);
-/* Around the emulator's own use of the heap, whose functions ThreadSanitizer watches on whatever fiber runs. */
+/* Around the emulator's own use of the heap, which ThreadSanitizer watches on whatever fiber runs. */
 void AnnotateIgnoreWritesBegin(const char *file, int line);
 void AnnotateIgnoreWritesEnd(const char *file, int line);
 enum { QD_EMU_TSAN_NO_ORDER = 1 }; /* a switch that orders nothing */

@@ -120,8 +120,7 @@ static void store(const struct state *s, const struct qd_ptx_instruction *i)
     }
 }
 
-/* d, [address], a: the sum with a. Relaxed, as the hardware's. What changes nothing may be a poll in a loop.
- */
+/* d, [address], a: the sum with a. Relaxed, as on hardware. What changes nothing may be a poll in a loop. */
 static void add_atomically(const struct state *s, const struct qd_ptx_instruction *i)
 {
     const uint16_t *o = i->operand;

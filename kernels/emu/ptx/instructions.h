@@ -3,8 +3,7 @@
  *
  *     X(name, result, a, value)          types as in PTX; `value` is written in C with a, b, c of those
  *     X(name, result, a, b, value)       types, and is truncated to the result's
- *     X(name, result, a, b, c, value)
- */
+ *     X(name, result, a, b, c, value) */
 #ifndef QD_KERNELS_EMU_PTX_INSTRUCTIONS_H
 #define QD_KERNELS_EMU_PTX_INSTRUCTIONS_H
 

@@ -1,7 +1,6 @@
 /* What the parts of the PTX front end know of each other: parse.c makes declarations and statements of a
  * text, decode.c an instruction of a statement; execute.c runs instructions, one CUDA thread at a time;
- * slots.c tells where values live; module.c has the loaded modules and knows which kernel is which entry.
- */
+ * slots.c tells where values live; module.c has the loaded modules and knows which kernel is which entry. */
 #ifndef QD_KERNELS_EMU_PTX_INTERNAL_H
 #define QD_KERNELS_EMU_PTX_INTERNAL_H
 

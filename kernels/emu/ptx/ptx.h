@@ -3,8 +3,7 @@
  * understood when it is loaded, or refused by name with its file and line.
  *
  * A launch through the runtime is interpreted when a loaded module has an entry of the kernel's mangled name.
- * Load and unload while no launch is under way.
- */
+ * Load and unload while no launch is under way. */
 #ifndef QD_KERNELS_EMU_PTX_PTX_H
 #define QD_KERNELS_EMU_PTX_PTX_H
 

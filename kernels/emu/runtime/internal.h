@@ -1,6 +1,5 @@
 /* The inside of the runtime: one process-wide state under one lock, as CUDA's API has no context argument.
- * Everything but the errors needs the lock; what the worker does to memory and kernels happens without it.
- */
+ * Everything but the errors needs the lock; what the worker does to memory and kernels happens without it. */
 #ifndef QD_KERNELS_EMU_RUNTIME_INTERNAL_H
 #define QD_KERNELS_EMU_RUNTIME_INTERNAL_H
 
