@@ -46,10 +46,10 @@ enum { QD_EMU_TSAN_NO_ORDER = 1 }; /* a switch that orders nothing */
 #define qd_emu_touch_read(p, bytes)  __tsan_read_range((void *)(size_t)(p), bytes)
 #define qd_emu_touch_write(p, bytes) __tsan_write_range(p, bytes)
 #else
-#define qd_emu_order_after(object)   ((void)(object))
-#define qd_emu_order_before(object)  ((void)(object))
-#define qd_emu_touch_read(p, bytes)  ((void)(p), (void)(bytes))
-#define qd_emu_touch_write(p, bytes) ((void)(p), (void)(bytes))
+#define qd_emu_order_after(object)            ((void)(object))
+#define qd_emu_order_before(object)           ((void)(object))
+#define qd_emu_touch_read(p, bytes)           ((void)(p), (void)(bytes))
+#define qd_emu_touch_write(p, bytes)          ((void)(p), (void)(bytes))
 #define AnnotateIgnoreWritesBegin(file, line) ((void)0)
 #define AnnotateIgnoreWritesEnd(file, line)   ((void)0)
 #endif

@@ -5,8 +5,8 @@
  * What it refuses, with rank and number of the call (counted as they run, from 1): calls that differ between
  * ranks in kind, count, type or operation, or in whether they were captured; a call on another stream than
  * the first; a rank that leaves while another waits for it; two ranks on one GPU. Real NCCL hangs, crashes or
- * sums nonsense for most of these. A sum goes round the ranks as in NCCL's ring, rounded at every hop. Calls of
- * a group begin at once. A rank that aborts frees its own kernels, nobody else's. */
+ * sums nonsense for most of these. A sum goes round the ranks as in NCCL's ring, rounded at every hop. Calls
+ * of a group begin at once. A rank that aborts frees its own kernels, nobody else's. */
 #ifndef QD_KERNELS_EMU_NCCL_NCCL_H
 #define QD_KERNELS_EMU_NCCL_NCCL_H
 
