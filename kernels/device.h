@@ -15,13 +15,26 @@
 extern "C" {
 #endif
 
-enum { QD_DEVICE_ABI_VERSION = 6 };
+enum { QD_DEVICE_ABI_VERSION = 7 };
 
 /* Which collectives a device with several uses. */
 enum qd_collectives {
     QD_COLLECTIVES_AUTO = 0, /* by size and by what is there */
     QD_COLLECTIVES_OWN,      /* this project's kernels: the same bits for every size, in rank order */
     QD_COLLECTIVES_NCCL,
+};
+
+/* How own collectives sum over ranks. */
+enum qd_shots {
+    QD_SHOTS_AUTO = 0, /* by size */
+    QD_SHOTS_ONE,      /* every rank reads all terms of the others */
+    QD_SHOTS_TWO,      /* each sums a part, and reads the other parts' sums */
+};
+
+/* Up to which message, in bytes a rank, a device sums over its ranks in which way. */
+struct qd_sum_limits {
+    size_t one_shot_bytes; /* own collectives: in one shot, in two beyond; SIZE_MAX: always one */
+    size_t own_bytes;      /* where NCCL is there too: by own collectives, by NCCL beyond */
 };
 
 /* The shape facts of a model that decide whether a device can run it; of one rank where marked. */
@@ -45,6 +58,7 @@ struct qd_device_config {
     bool batch_invariant;       /* a row's bits never depend on the other rows (`cpu`: always so) */
     int ranks_per_gpu;          /* global ranks [g * N, (g + 1) * N) are on GPU g; 0: 1 (devices with GPUs) */
     enum qd_collectives collectives; /* of `cuda` and `emu`; NCCL neither with batch_invariant nor shared GPUs */
+    enum qd_shots shots;             /* of own collectives, to set them beside each other; AUTO in a run */
 };
 
 /* Memory of one device that is not the host's. */
@@ -73,11 +87,22 @@ enum qd_segment {
     QD_N_SEGMENTS
 };
 
+/* What timing every op costs: the same decode of one sequence without and with it, run by turns when the
+ * context was opened with device_timing. */
+enum { QD_WITHOUT_TIMING = 0, QD_WITH_TIMING, QD_N_TIMING_KINDS };
+struct qd_timing_cost {
+    int32_t n_steps;  /* of each kind; 0: not measured */
+    int32_t n_events; /* that a step with it records */
+    int64_t span_ns[QD_N_TIMING_KINDS]; /* on the device; median */
+    int64_t wall_ns[QD_N_TIMING_KINDS]; /* on the host, from the plan to the ids, events read; median */
+};
+
 /* What a rank's device did since it was opened, its warm-up left out. */
 struct qd_device_stats {
     int32_t n_graphs;     /* recorded when it was opened */
     int64_t capture_ns;   /* which took so long */
     uint64_t graph_bytes; /* and so much of the device's memory */
+    struct qd_timing_cost timing_cost; /* measured then */
     uint64_t n_eager_steps, n_replayed_steps;
     uint64_t n_eager_tokens, n_replayed_tokens; /* of these steps, without padding */
     uint64_t n_padded_tokens;                   /* what replays computed beyond them, for nobody */
@@ -178,6 +203,7 @@ struct qd_device_ops {
     /* collectives */
     qd_status (*all_gather)(void *ctx, const struct qd_all_gather_args *args);
     qd_status (*all_reduce)(void *ctx, const struct qd_all_reduce_args *args);
+    struct qd_sum_limits (*sum_limits)(int tp); /* (optional) of devices that sum in several ways */
 };
 
 /* The device of that name in this binary, or NULL. */
@@ -197,7 +223,8 @@ const char *qd_segment_name(enum qd_segment segment);
 /* What was done between two readings of the same device; what opening took stays. */
 struct qd_device_stats qd_device_stats_since(const struct qd_device_stats *now,
                                              const struct qd_device_stats *then);
-/* Adds another rank's; of the times of opening and of the last step the larger stays. */
+/* Adds another rank's; of the times of opening and of the last step the larger stays, of timing_cost the
+ * first. */
 void qd_device_stats_add(struct qd_device_stats *sum, const struct qd_device_stats *other);
 /* True when there is a libqdyno_cuda.so beside the binary, whether or not it can be opened. */
 bool qd_device_cuda_is_built(void);

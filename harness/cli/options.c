@@ -1,15 +1,14 @@
 #include "harness/cli/options.h"
 
 #include <errno.h>
-#include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "harness/result/result.h"
-#include "harness/result/variant.h"
+#include "harness/cli/options_rules.h"
+#include "harness/result/range.h"
 
 /* TEXTS may be given several times; WORDS also take all words up to the next option. */
 enum option_type {
@@ -164,7 +163,7 @@ static const struct option_row option_rows[] = {
     {"trace", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(trace), 0, 0, NULL, "FILE",
      "write the steps as a Chrome trace, for Perfetto", "none"},
     {"record", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(record), 0, 0, NULL, "FILE",
-     "write the steps themselves, with what they sampled (one replica)", "none"},
+     "write the steps themselves, with what they sampled", "none"},
     {"replay", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(replay), 0, 0, NULL, "FILE",
      "execute recorded steps instead of a workload, without a scheduler", "none"},
     {"goodput", NULL, QD_GROUP_WORKLOAD, OPTION_WORDS, AT(goodput), 0, 0, NULL, "KEY:MS...",
@@ -309,11 +308,27 @@ bool qd_options_given(const struct qd_options *options, const char *name)
     return false;
 }
 
+/* Digits alone: what a list, a file name and a record of this text say is then the number that runs. */
+static qd_status parse_whole(const struct option_row *row, const char *text, int64_t *out, char *err,
+                             size_t errlen)
+{
+    const char *digits = text[0] == '-' ? text + 1 : text;
+    if (digits[0] == '\0' || digits[strspn(digits, "0123456789")] != '\0')
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: \"%s\" is not a whole number", row->name, text);
+    errno = 0;
+    long long value = strtoll(text, NULL, 10);
+    if (errno != 0 || value < (int64_t)row->min || value > (int64_t)row->max)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: %s is outside %.0f .. %.0f", row->name, text,
+                       row->min, row->max);
+    *out = value;
+    return QD_OK;
+}
+
+/* Of reals and sizes. */
 static qd_status parse_number(const struct option_row *row, const char *text, double *out, char *err,
                               size_t errlen)
 {
     char *behind;
-    errno = 0;
     double value = strtod(text, &behind), factor = 1;
     const char *end = behind;
     if (row->type == OPTION_SIZE && end != text) end = qd_size_suffix(end, &factor);
@@ -325,7 +340,7 @@ static qd_status parse_number(const struct option_row *row, const char *text, do
     }
     if (end == text || *end != '\0' || strpbrk(text, " \t\nxXnN") != NULL || !isfinite(value))
         return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: \"%s\" is not a number", row->name, text);
-    if (row->type != OPTION_REAL && value != floor(value))
+    if (row->type == OPTION_SIZE && value != floor(value))
         return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: \"%s\" is not a whole number", row->name, text);
     if (!(value >= row->min && value <= row->max))
         return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: %s is outside %.15g .. %.15g", row->name, text,
@@ -336,7 +351,8 @@ static qd_status parse_number(const struct option_row *row, const char *text, do
 
 static bool is_choice(const char *choices, const char *text)
 {
-    size_t len = strlen(text);
+    size_t len = strcspn(text, "|");
+    if (text[len] != '\0') return false;
     for (const char *at = choices; at != NULL; at = strchr(at, '|')) {
         if (*at == '|') at++;
         if (strncmp(at, text, len) == 0 && (at[len] == '|' || at[len] == '\0')) return len > 0;
@@ -344,10 +360,17 @@ static bool is_choice(const char *choices, const char *text)
     return false;
 }
 
+/* An empty name of a file or a folder is a slip of a script, and would mean another file. */
+static qd_status check_text(const struct option_row *row, const char *text, char *err, size_t errlen)
+{
+    if (text[0] != '\0') return QD_OK;
+    return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: an empty text", row->name);
+}
+
 static qd_status append_text(const struct option_row *row, const char *text, struct qd_text_list *list,
                              char *err, size_t errlen)
 {
-    if (text[0] == '\0') return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: an empty text", row->name);
+    QD_TRY(check_text(row, text, err, errlen));
     if (list->n == QD_MAX_TEXTS)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: more than %d", row->name, (int)QD_MAX_TEXTS);
     list->texts[list->n++] = text;
@@ -366,7 +389,7 @@ static qd_status store_value(const struct option_row *row, const char *text, str
     double number;
     switch (row->type) {
     case OPTION_FLAG: *(bool *)field = true; break;
-    case OPTION_INT:
+    case OPTION_INT: return parse_whole(row, text, field, err, errlen);
     case OPTION_SIZE:
         QD_TRY(parse_number(row, text, &number, err, errlen));
         *(int64_t *)field = (int64_t)number;
@@ -376,6 +399,7 @@ static qd_status store_value(const struct option_row *row, const char *text, str
         *(double *)field = number;
         break;
     case OPTION_TEXT:
+        QD_TRY(check_text(row, text, err, errlen));
         if (row->choices != NULL && !is_choice(row->choices, text))
             return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: \"%s\" is none of %s", row->name, text,
                            row->choices);
@@ -421,76 +445,6 @@ static qd_status take_option(const struct qd_command *command, const struct opti
     *given = (struct qd_given_option){
         .name = row->name, .alias = row->alias, .group = row->group, .value = text, .is_list = is_list};
     snprintf(given->word, sizeof given->word, "--%s", row->name);
-    return QD_OK;
-}
-
-static qd_status check_workload(const struct qd_options *o, char *err, size_t errlen)
-{
-    bool is_random = strcmp(o->dataset_name, "random") == 0, has_rate = !isinf(o->request_rate);
-    bool ramps = o->ramp_up_strategy != NULL;
-    if (!is_random && o->dataset_path == NULL)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--dataset-name %s needs --dataset-path", o->dataset_name);
-    if (is_random && o->dataset_path != NULL)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--dataset-path is of other data sets than random");
-    if (ramps && (has_rate || o->ramp_up_start_rps == 0 || o->ramp_up_end_rps == 0))
-        return qd_fail(QD_ERR_INPUT, err, errlen,
-                       "--ramp-up-strategy needs --ramp-up-start-rps and --ramp-up-end-rps, and no --request-rate");
-    if (!ramps && (o->ramp_up_start_rps != 0 || o->ramp_up_end_rps != 0))
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--ramp-up-start-rps and --ramp-up-end-rps need --ramp-up-strategy");
-    if (qd_options_given(o, "burstiness") && !has_rate && !ramps)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--burstiness needs --request-rate");
-    if (o->wave_size > 0 && (has_rate || ramps || o->max_concurrency > 0))
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--wave-size excludes --request-rate and --max-concurrency");
-    if (o->client_delay_ms > 0 && o->wave_size == 0)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--client-delay-ms needs --wave-size");
-    return QD_OK;
-}
-
-static qd_status check_goodput(const struct qd_options *o, char *err, size_t errlen)
-{
-    struct qd_slo slo;
-    char reason[QD_ERR_LEN];
-    qd_status status = qd_slo_parse(o->goodput.texts, o->goodput.n, &slo, reason, sizeof reason);
-    return status == QD_OK ? QD_OK : qd_fail(status, err, errlen, "--goodput: %s", reason);
-}
-
-/* Rules across options, for whatever the command takes. */
-static qd_status options_check(const struct qd_command *command, const struct qd_options *o, char *err,
-                               size_t errlen)
-{
-    if ((command->groups & (QD_GROUP_MODEL | QD_GROUP_TOKENIZE)) != 0 && o->model == NULL &&
-        (command->groups & QD_GROUP_DOCTOR) == 0)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--model is missing");
-    if (o->tp != 1 && o->tp != 2 && o->tp != 4 && o->tp != 8)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--tensor-parallel-size: %" PRId64 " is none of 1, 2, 4, 8",
-                       o->tp);
-    if (o->budget > 0 && o->max_num_seqs > o->budget)
-        return qd_fail(QD_ERR_INPUT, err, errlen,
-                       "--max-num-batched-tokens %" PRId64 " is smaller than --max-num-seqs %" PRId64,
-                       o->budget, o->max_num_seqs);
-    QD_TRY(check_workload(o, err, errlen));
-    QD_TRY(check_goodput(o, err, errlen));
-    if (o->num_gpu_blocks > 0 && o->kv_cache_bytes > 0)
-        return qd_fail(QD_ERR_INPUT, err, errlen,
-                       "--num-gpu-blocks-override and --kv-cache-memory-bytes both size the KV pool");
-    bool has_collectives = strcmp(o->device, "cuda") == 0 || strcmp(o->device, "emu") == 0;
-    if (strcmp(o->collectives, "auto") != 0 && !has_collectives)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--collectives %s is of --device cuda and emu", o->collectives);
-    if (strcmp(o->collectives, "nccl") == 0 && o->batch_invariant)
-        return qd_fail(QD_ERR_INPUT, err, errlen,
-                       "--collectives nccl and --batch-invariant exclude each other: NCCL's sums depend on sizes");
-    if (strcmp(o->collectives, "nccl") == 0 && o->ranks_per_gpu > 1)
-        return qd_fail(QD_ERR_INPUT, err, errlen,
-                       "--collectives nccl and --ranks-per-gpu exclude each other: NCCL takes one rank a GPU");
-    if (o->variant != NULL) QD_TRY(qd_variant_check("--variant", o->variant, err, errlen));
-    if (o->probe && strcmp(o->device, "cpu") != 0)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--probe is of --device cpu");
-    if (o->print_vllm && o->result_dir == NULL)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--print-vllm needs --result-dir");
-    if (o->ranks_per_gpu > 1 && strcmp(o->device, "cuda") != 0 && strcmp(o->device, "emu") != 0)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--ranks-per-gpu is of --device cuda and emu");
-    if (o->resume && o->experiment == NULL)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--resume needs --experiment");
     return QD_OK;
 }
 
@@ -556,7 +510,7 @@ qd_status qd_options_parse(const struct qd_command *command, int argc, char **ar
             return qd_fail(QD_ERR_INPUT, err, errlen, "unexpected argument \"%s\"", word);
         }
     }
-    return options_check(command, out, err, errlen);
+    return qd_options_check(command, out, err, errlen);
 }
 
 static void print_default(const struct option_row *row, FILE *out)

@@ -1,7 +1,7 @@
 /* Command-line options: one struct with every default, one table with every option, one strict parser.
  *
  * A command names the groups of options it takes. Help prints names, ranges and defaults from the table;
- * values are checked whole and against their range; rules across options stand in options_check.
+ * values are checked whole and against their range; rules across options stand in options_rules.h.
  */
 #ifndef QD_HARNESS_CLI_OPTIONS_H
 #define QD_HARNESS_CLI_OPTIONS_H

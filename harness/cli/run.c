@@ -8,6 +8,7 @@
 #include "harness/cli/interrupt.h"
 #include "harness/cli/progress.h"
 #include "harness/cli/run_ledger.h"
+#include "harness/cli/run_limits.h"
 #include "harness/cli/run_plan.h"
 #include "harness/cli/run_record.h"
 #include "harness/cli/run_replay.h"
@@ -17,10 +18,8 @@
 #include "harness/cli/run_workload.h"
 #include "harness/cli/session.h"
 #include "harness/cli/version.h"
-#include "harness/ops/machine.h"
 #include "harness/result/files.h"
 #include "kernels/base/clock.h"
-#include "kernels/cpu/host/probe.h"
 
 enum { MAX_REQUESTS = 1 << 20 };
 
@@ -38,9 +37,8 @@ struct run {
     struct qd_run_record record;
     char *result_path, *requests_path, *steps_path; /* NULL: not written */
     char hash[24], date[QD_DATE_LEN];
-    struct qd_cpu_probe probed;   /* zeros: not probed */
+    struct qd_run_limits limits;
     struct qd_gpu_records gpus;
-    struct qd_op_machine machine; /* of --machine; no name: not given, or `this` */
     struct qd_slo slo;
     struct qd_run_result result;
 };
@@ -104,22 +102,6 @@ cleanup:
     return status;
 }
 
-/* Ranks of a replica run at the same time and share what was probed for the whole machine; other replicas may
- * rest, and a floor must not count on them. A profile is of one device, which is one rank. */
-static struct qd_ledger_limits ledger_limits(const struct run *run)
-{
-    if (run->machine.name[0] != '\0')
-        return (struct qd_ledger_limits){.machine = run->machine.name,
-                                         .memory_gbps = run->machine.memory_gbps,
-                                         .gflops = run->machine.bf16_gflops};
-    if (!run->options->probe) return (struct qd_ledger_limits){0};
-    return (struct qd_ledger_limits){
-        .machine = "this",
-        .memory_gbps = run->probed.read_gbps / (double)run->options->tp,
-        .gflops = run->probed.fma_gflops / (double)run->options->tp,
-    };
-}
-
 static struct qd_metrics_options metrics_options(const struct run *run, enum qd_pacing pacing,
                                                  double duration_s)
 {
@@ -142,7 +124,7 @@ static qd_status measure(struct run *run, char *err, size_t errlen)
     struct qd_drive_options drive = drive_options(run, qd_run_workload_pacing(run->options, &run->workload).pacing);
     double duration_s = 0;
     qd_date_now(run->date);
-    struct qd_ledger_limits limits = ledger_limits(run);
+    struct qd_ledger_limits limits = qd_run_limits_of_rank(&run->limits, run->options);
     qd_engine_reset_stats(engine);
     run->record.is_measured = true;
     QD_TRY(
@@ -213,7 +195,7 @@ static void describe(struct run *run)
         .replicas = run->replicas,
         .load_bytes = load.file_bytes,
         .load_ns = load.duration_ns,
-        .probed_read_gbps = run->probed.read_gbps,
+        .probed_read_gbps = run->limits.probed.read_gbps,
         .machine = machine,
         .gpus = &run->gpus,
     };
@@ -294,6 +276,16 @@ static qd_status print_json(const struct run *run, char *err, size_t errlen)
     return ok ? QD_OK : qd_fail(QD_ERR_NO_MEMORY, err, errlen, "result as JSON");
 }
 
+static void print_ledger(const struct qd_run_result *result)
+{
+    const struct qd_ledger_view view = {.ledger = &result->ledger,
+                                        .replicas = result->replicas,
+                                        .dp = result->dp,
+                                        .device = result->device,
+                                        .async_scheduling = result->async_scheduling};
+    qd_run_ledger_print(&view, stdout);
+}
+
 /* Files first, then standard output, so that a closed pipe loses nothing; and where a file failed after all,
  * the result goes to standard output instead. */
 static qd_status publish(struct run *run, char *err, size_t errlen)
@@ -304,7 +296,7 @@ static qd_status publish(struct run *run, char *err, size_t errlen)
     qd_status written = write_files(run, err, errlen);
     if (written == QD_OK && wants_table) {
         qd_run_table_print(&run->result, stdout);
-        if (run->options->ledger) qd_run_ledger_print(&run->result, stdout);
+        if (run->options->ledger) print_ledger(&run->result);
         return QD_OK;
     }
     if (written == QD_OK) return print_json(run, err, errlen);
@@ -313,35 +305,16 @@ static qd_status publish(struct run *run, char *err, size_t errlen)
     return written;
 }
 
-/* Before the model takes memory, and before its ranks are there. */
-static qd_status probe(struct run *run, char *err, size_t errlen)
-{
-    const struct qd_options *o = run->options;
-    if (!o->probe) return QD_OK;
-    return qd_cpu_probe_cores(o->cpu_isa, (int)o->threads, &run->probed, err, errlen);
-}
-
-/* Whose limits the floors are made of. */
-static qd_status choose_machine(struct run *run, char *err, size_t errlen)
-{
-    const struct qd_options *o = run->options;
-    if (o->machine == NULL) return QD_OK;
-    if (!qd_run_steps_wanted(o))
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--machine needs --ledger, which shows the floors");
-    if (strcmp(o->machine, "this") != 0) return qd_op_machine_get(o->machine, &run->machine, err, errlen);
-    return o->probe ? QD_OK : qd_fail(QD_ERR_INPUT, err, errlen, "--machine this needs --probe");
-}
-
 static qd_status prepare(struct run *run, char *err, size_t errlen)
 {
     struct qd_instance_options instance_options = qd_session_instance_options(run->options);
     instance_options.max_requests = MAX_REQUESTS;
     if (qd_run_steps_wanted(run->options))
         instance_options.n_step_rows = qd_step_log_room((int)run->options->dp);
-    QD_TRY(choose_machine(run, err, errlen));
+    QD_TRY(qd_run_limits_choose(&run->limits, run->options, err, errlen));
     QD_TRY(qd_slo_parse(run->options->goodput.texts, run->options->goodput.n, &run->slo, err, errlen));
     QD_TRY(check_files(run, err, errlen));
-    QD_TRY(probe(run, err, errlen));
+    QD_TRY(qd_run_limits_probe(&run->limits, run->options, err, errlen));
     QD_TRY(qd_run_record_open(&run->record, run->options->record, &instance_options, err, errlen));
     QD_TRY(qd_session_open(&instance_options, &run->instance, err, errlen));
     const struct qd_instance_plan *plan = qd_instance_get_plan(run->instance);

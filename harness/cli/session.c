@@ -7,6 +7,7 @@
 
 #include "harness/cli/commands.h"
 #include "harness/cli/progress.h"
+#include "harness/result/device_use.h"
 #include "kernels/cpu/host/isa.h"
 
 enum { DEFAULT_WATCHDOG_S = 60 };
@@ -156,6 +157,15 @@ static void say_graphs(qd_instance_t *instance)
                        (double)sum.graph_bytes / 1073741824.0);
 }
 
+static void say_timing_cost(qd_instance_t *instance)
+{
+    char text[QD_ERR_LEN];
+    struct qd_device_stats stats = qd_group_get_stats(qd_instance_group(instance, 0));
+    const char *device = qd_instance_get_plan(instance)->ops->name;
+    qd_device_use_describe_cost(&stats.timing_cost, device, text, sizeof text);
+    if (text[0] != '\0') qd_session_say("device timing: %s", text);
+}
+
 qd_status qd_session_open(const struct qd_instance_options *options, qd_instance_t **out, char *err,
                           size_t errlen)
 {
@@ -172,6 +182,7 @@ qd_status qd_session_open(const struct qd_instance_options *options, qd_instance
     say_notes(*out);
     say_load(&load);
     say_graphs(*out);
+    say_timing_cost(*out);
     return QD_OK;
 }
 

@@ -54,6 +54,7 @@ static qd_status open_group(const struct qd_instance_options *o, qd_instance_t *
         .vocab_size = (int32_t)plan->config.vocab_size,
         .program = *program,
         .null_step_ns = o->null_step_ns,
+        .null_steps = o->null_steps != NULL ? o->null_steps[replica] : (struct qd_null_steps){0},
         .watchdog_ns = o->watchdog_ns,
     };
     return qd_group_open(&config, &instance->groups[replica], err, errlen);
@@ -78,6 +79,8 @@ static qd_status open_engine(const struct qd_instance_options *o, qd_instance_t 
         .eos_ids = plan->config.eos_ids,
         .router = o->router,
         .executes = plan->ops->executes,
+        .is_stepped = o->is_stepped,
+        .is_virtual = o->is_virtual,
         .max_requests = o->max_requests,
         .n_step_rows = o->n_step_rows,
         .recorder = o->recorder,

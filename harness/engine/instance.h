@@ -32,7 +32,9 @@ struct qd_instance_options {
     bool prefix_caching, async_scheduling; /* as in qd_engine_config, as the next */
     int64_t long_prefill_token_threshold;
     enum qd_router_policy router;
-    int64_t null_step_ns;
+    bool is_stepped, is_virtual; /* as in qd_engine_config */
+    int64_t null_step_ns;        /* as in qd_group_config */
+    const struct qd_null_steps *null_steps; /* [dp], borrowed; NULL: null_step_ns */
     int64_t watchdog_ns;      /* as in qd_group_config */
     int32_t max_logit_rows;   /* of a step whose logits are wanted (eval); 0: nobody wants logits */
     size_t max_requests;      /* alive or unpolled at once */

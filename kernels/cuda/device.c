@@ -404,6 +404,7 @@ static const struct qd_device_ops cuda_ops = {
     .sample = timed_sample,
     .all_gather = timed_all_gather,
     .all_reduce = timed_all_reduce,
+    .sum_limits = qd_cuda_sum_limits,
 };
 
 #ifndef QD_EMU

@@ -39,6 +39,10 @@ graphs_are_counted() {
     equal 72 "$("$JSON" "$TMP/graphs.json" qdyno/graphs/n_eager_tokens)"
     equal 5 "$("$JSON" "$TMP/graphs.json" qdyno/graphs/n_padded_tokens)"
     equal 6 "$("$JSON" "$TMP/graphs.json" qdyno/device_time/n_timed_steps)"
+    err_has 'device timing: '
+    err_has ' events a step; what they cost a GPU is not emulated'
+    [ "$("$JSON" "$TMP/graphs.json" qdyno/device_time/timing_cost/n_events)" -gt 20 ]
+    [ "$("$JSON" "$TMP/graphs.json" qdyno/device_time/timing_cost/wall_ns_with)" -gt 0 ]
 }
 
 ranks_share_gpus_when_asked() {

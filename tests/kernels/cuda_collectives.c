@@ -162,21 +162,29 @@ static void the_way_depends_on_ranks_and_size(void **state)
     (void)state;
     static const struct {
         int world;
-        size_t most_own; /* bytes */
-    } cases[] = {{2, 8 << 20}, {4, 512 << 10}, {8, 256 << 10}};
+        size_t most_own, most_one_shot; /* bytes */
+    } cases[] = {{2, 8 << 20, SIZE_MAX}, {4, 512 << 10, 512 << 10}, {8, 256 << 10, 256 << 10}};
     struct qd_cuda *cuda = calloc(1, sizeof *cuda);
     assert_non_null(cuda);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         cuda->bootstrap.world = cases[i].world;
         cuda->config.collectives = QD_COLLECTIVES_AUTO;
         cuda->nccl.comm = (void *)cuda; /* open */
-        assert_int_equal(qd_cuda_all_reduce_choose(cuda, cases[i].most_own), QD_CUDA_ALL_REDUCE_ONE_SHOT);
-        assert_int_equal(qd_cuda_all_reduce_choose(cuda, cases[i].most_own + 1), QD_CUDA_ALL_REDUCE_NCCL);
+        assert_false(qd_cuda_sums_by_nccl(cuda, cases[i].most_own));
+        assert_true(qd_cuda_sums_by_nccl(cuda, cases[i].most_own + 1));
         cuda->config.collectives = QD_COLLECTIVES_NCCL;
-        assert_int_equal(qd_cuda_all_reduce_choose(cuda, 16), QD_CUDA_ALL_REDUCE_NCCL);
+        assert_true(qd_cuda_sums_by_nccl(cuda, 16));
         cuda->config.collectives = QD_COLLECTIVES_OWN;
         cuda->nccl.comm = NULL;
-        assert_int_equal(qd_cuda_all_reduce_choose(cuda, 1 << 30), QD_CUDA_ALL_REDUCE_ONE_SHOT);
+        assert_false(qd_cuda_sums_by_nccl(cuda, 1 << 30));
+        assert_false(qd_cuda_sums_in_two_shots(cuda, cases[i].most_one_shot));
+        if (cases[i].most_one_shot < SIZE_MAX)
+            assert_true(qd_cuda_sums_in_two_shots(cuda, cases[i].most_one_shot + 1));
+        cuda->config.shots = QD_SHOTS_TWO;
+        assert_true(qd_cuda_sums_in_two_shots(cuda, 16));
+        cuda->config.shots = QD_SHOTS_ONE;
+        assert_false(qd_cuda_sums_in_two_shots(cuda, SIZE_MAX));
+        cuda->config.shots = QD_SHOTS_AUTO;
     }
     free(cuda);
 }

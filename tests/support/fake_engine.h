@@ -13,6 +13,8 @@ struct fake_engine {
     struct qd_engine_config config; /* defaults where 0: dp 1, budget 64, 8 sequences, length 64, 33 pages,
                                      * vocabulary 97, 4096 requests */
     bool null_device;               /* `null` instead of the fake, which executes */
+    int64_t null_step_ns;           /* there */
+    struct qd_null_steps null_steps[FAKE_MAX_DP]; /* likewise */
     struct fake_device devices[FAKE_MAX_DP];
     qd_group_t *groups[FAKE_MAX_DP];
     qd_engine_t *engine;

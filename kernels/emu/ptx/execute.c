@@ -120,17 +120,17 @@ static void store(const struct state *s, const struct qd_ptx_instruction *i)
     }
 }
 
-/* d, [address], a: the sum with a. Relaxed, as on hardware. What changes nothing may be a poll in a loop. */
-static void add_atomically(const struct state *s, const struct qd_ptx_instruction *i)
+/* [address], a: puts the sum with a there; what was there before. Relaxed, as on hardware. What changes
+ * nothing may be a poll in a loop. */
+static uint32_t add_atomically(const struct state *s, const struct qd_ptx_instruction *i, const uint16_t *o)
 {
-    const uint16_t *o = i->operand;
-    uint32_t *p = memory(s, i, o[1], sizeof *p, ATOMIC);
-    const uint32_t added = s->r[o[2]].u32;
-    s->r[o[0]].u32 = __atomic_fetch_add(p, added, __ATOMIC_RELAXED);
+    uint32_t *p = memory(s, i, o[0], sizeof *p, ATOMIC);
+    const uint32_t added = s->r[o[1]].u32, old = __atomic_fetch_add(p, added, __ATOMIC_RELAXED);
     if (added != 0)
         qd_emu_note_progress();
     else
         qd_emu_spin(site_of(s, i));
+    return old;
 }
 
 /* ---- warps ---- */
@@ -235,7 +235,8 @@ static void execute_other(const struct state *s, const struct qd_ptx_instruction
         qd_emu_store_release((uint32_t *)memory(s, i, o[0], 4, FLAG), r[o[1]].u32);
         break;
     case QD_PTX_OP_ATOMIC_ADD_GLOBAL:
-    case QD_PTX_OP_ATOMIC_ADD_SHARED: add_atomically(s, i); break;
+    case QD_PTX_OP_ATOMIC_ADD_SHARED: r[o[0]].u32 = add_atomically(s, i, o + 1); break;
+    case QD_PTX_OP_REDUCE_ADD_SHARED: add_atomically(s, i, o); break;
     default: qd_emu_fail(site, "instruction %u is decoded, but not executed", i->op);
     }
 }

@@ -138,7 +138,8 @@
     X(LOAD_ACQUIRE, "ld.acquire.sys.global.u32", "u32=[u64]")                                                \
     X(STORE_RELEASE, "st.release.sys.global.u32", "[u64]=u32")                                               \
     X(ATOMIC_ADD_GLOBAL, "atom.global.add.u32", "u32=[u64],u32")                                             \
-    X(ATOMIC_ADD_SHARED, "atom.shared.add.u32", "u32=[u32],u32")
+    X(ATOMIC_ADD_SHARED, "atom.shared.add.u32", "u32=[u32],u32")                                             \
+    X(REDUCE_ADD_SHARED, "red.shared.add.u32", "[u32]=u32")
 
 /* Plain loads and stores; the register may be wider than the element. */
 #define QD_PTX_LOAD(X, space, base, type)                                                                    \
