@@ -320,6 +320,11 @@ const char *qd_group_note(const qd_group_t *group)
     return group->note;
 }
 
+const char *qd_group_collectives(const qd_group_t *group)
+{
+    return group->collectives;
+}
+
 void qd_group_close(qd_group_t *group)
 {
     if (group == NULL) return;

@@ -89,6 +89,8 @@ struct qd_device_stats qd_group_get_stats(qd_group_t *group);
 
 /* What the device of rank 0 does otherwise than expected (qd_device_note); as long as the group. */
 const char *qd_group_note(const qd_group_t *group);
+/* What its collectives go by (qd_device_collectives), or NULL. */
+const char *qd_group_collectives(const qd_group_t *group);
 
 /* Ends the ranks and waits until they have closed what they opened. With a watchdog a rank gets its time for
  * that, at most ten seconds: QD_ERR_TIMEOUT when one is still there (err names it), and what the program's

@@ -81,7 +81,8 @@ static void look_at_gpu(qd_nvml_t *nvml, int index, struct qd_doctor_gpu *gpu)
     if (qd_nvml_gpu(nvml, index, &gpu->is, gpu->reason, sizeof gpu->reason) != QD_OK) return;
     int n;
     bool has_own;
-    if (qd_nvml_processes(nvml, index, processes, &n, &has_own, err, sizeof err) == QD_OK) gpu->n_processes = n;
+    if (qd_nvml_processes(nvml, index, processes, &n, &has_own, err, sizeof err) == QD_OK)
+        gpu->n_processes = n;
     if (qd_nvml_affinity(nvml, index, &affinity, err, sizeof err) == QD_OK)
         gpu->numa_node = affinity.numa_node;
 }

@@ -252,7 +252,10 @@ static qd_status print_table(const struct kernels *k, FILE *out)
 
 static qd_status print(const struct kernels *k, FILE *out, char *err, size_t errlen)
 {
-    if (strcmp(k->options->format, "csv") == 0) return qd_kernels_rows_print_csv(k->rows, k->cases.n, out);
+    if (strcmp(k->options->format, "csv") == 0) {
+        qd_kernels_switches_print(k->switches, k->n_switches, stderr); /* which are no rows */
+        return qd_kernels_rows_print_csv(k->rows, k->cases.n, out);
+    }
     return strcmp(k->options->format, "json") == 0 ? print_json(k, out, err, errlen) : print_table(k, out);
 }
 

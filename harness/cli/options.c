@@ -62,6 +62,8 @@ static const struct option_row option_rows[] = {
 
     {"router", NULL, QD_GROUP_PARALLEL, OPTION_TEXT, AT(router), 0, 0,
      "round-robin|least-loaded|vllm|vllm-0.9.1", NULL, "which replica a request goes to", NULL},
+    {"dp-coupling", NULL, QD_GROUP_PARALLEL, OPTION_TEXT, AT(dp_coupling), 0, 0, "none|vllm-0.9.1", NULL,
+     "vllm-0.9.1: replicas step in lock-step rounds, as they did there (null, in virtual time)", NULL},
 
     {"max-num-batched-tokens", "budget", QD_GROUP_ENGINE, OPTION_INT, AT(budget), 1, 1 << 20, NULL, "N",
      "token budget of a step, per replica", "2048; cuda: 2048 to 16384 by GPU"},
@@ -91,8 +93,6 @@ static const struct option_row option_rows[] = {
      1 << 24, NULL, "N", "the most tokens of one request in a step; 0: no limit but the budget", NULL},
     {"device-timing", NULL, QD_GROUP_ENGINE, OPTION_FLAG, AT(device_timing), 0, 0, NULL, NULL,
      "time every op of a step on the device, in graphs too (cuda, emu)", NULL},
-    {"null-step-us", NULL, QD_GROUP_ENGINE, OPTION_REAL, AT(null_step_us), 0, 1e9, NULL, "US",
-     "virtual duration of a step on the null device", NULL},
     {"watchdog-timeout-s", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(watchdog_timeout_s), 0, 1 << 24, NULL, "N",
      "seconds after which a step, or a rank opening its device, hangs; 0: never", "60 on cuda, else 0"},
 
@@ -144,7 +144,11 @@ static const struct option_row option_rows[] = {
     {"client-delay-ms", NULL, QD_GROUP_WORKLOAD, OPTION_REAL, AT(client_delay_ms), 0, 1e6, NULL, "MS",
      "requests of a wave follow each other by this much", NULL},
     {"num-warmups", NULL, QD_GROUP_WORKLOAD, OPTION_INT, AT(num_warmups), 0, 1 << 16, NULL, "N",
-     "requests with other prompts before the run, not counted", NULL},
+     "requests with other prompts before the run, not counted (virtual time: none unless asked)", NULL},
+    {"null-step-us", NULL, QD_GROUP_WORKLOAD, OPTION_REAL, AT(null_step_us), 0, 1e9, NULL, "US",
+     "virtual time, in which every step takes this long (null)", "real time"},
+    {"null-steps", NULL, QD_GROUP_WORKLOAD, OPTION_TEXT, AT(null_steps), 0, 0, NULL, "FILE",
+     "virtual time, in which steps take what they took in a steps.jsonl (null)", "real time"},
 
     {"probe", NULL, QD_GROUP_WORKLOAD, OPTION_FLAG, AT(probe), 0, 0, NULL, NULL,
      "measure the memory's read bandwidth first (cpu; about a second)", NULL},
@@ -263,6 +267,7 @@ static const struct qd_options option_defaults = {
     .dp = 1,
     .ranks_per_gpu = 1,
     .router = "round-robin",
+    .dp_coupling = "none",
     .memory_utilization = 0.9,
     .watchdog_timeout_s = -1,
     .top_p = 1.0,
@@ -272,6 +277,7 @@ static const struct qd_options option_defaults = {
     .request_rate = INFINITY,
     .burstiness = 1.0,
     .num_warmups = 1,
+    .null_step_us = -1,
     .result_filename = "result.json",
     .max_tokens = 128,
     .top = 8,
@@ -483,6 +489,12 @@ static qd_status parse_words(const struct qd_command *command, const char *optio
     return QD_OK;
 }
 
+/* Defaults that hang on other options: virtual time has nothing to warm up. */
+static void settle_defaults(struct qd_options *out)
+{
+    if (qd_options_are_virtual(out) && !qd_options_given(out, "num-warmups")) out->num_warmups = 0;
+}
+
 qd_status qd_options_parse(const struct qd_command *command, int argc, char **argv, struct qd_options *out,
                            char *err, size_t errlen)
 {
@@ -510,6 +522,7 @@ qd_status qd_options_parse(const struct qd_command *command, int argc, char **ar
             return qd_fail(QD_ERR_INPUT, err, errlen, "unexpected argument \"%s\"", word);
         }
     }
+    settle_defaults(out);
     return qd_options_check(command, out, err, errlen);
 }
 

@@ -34,7 +34,8 @@ static qd_status check_dataset(const struct qd_options *o, char *err, size_t err
 static bool is_rate_given(const struct qd_options *o)
 {
     for (int i = 0; i < o->n_given; i++)
-        if (strcmp(o->given[i].name, "request-rate") == 0) return o->given[i].is_list || !isinf(o->request_rate);
+        if (strcmp(o->given[i].name, "request-rate") == 0)
+            return o->given[i].is_list || !isinf(o->request_rate);
     return false;
 }
 
@@ -42,7 +43,8 @@ static bool is_rate_given(const struct qd_options *o)
 static qd_status check_arrivals(const struct qd_options *o, char *err, size_t errlen)
 {
     bool has_rate = is_rate_given(o), ramps = o->ramp_up_strategy != NULL;
-    bool has_start = qd_options_given(o, "ramp-up-start-rps"), has_end = qd_options_given(o, "ramp-up-end-rps");
+    bool has_start = qd_options_given(o, "ramp-up-start-rps");
+    bool has_end = qd_options_given(o, "ramp-up-end-rps");
     bool has_waves = qd_options_given(o, "wave-size");
     if (ramps && (has_rate || !has_start || !has_end))
         return qd_fail(QD_ERR_INPUT, err, errlen,
@@ -54,7 +56,8 @@ static qd_status check_arrivals(const struct qd_options *o, char *err, size_t er
     if (qd_options_given(o, "burstiness") && !has_rate && !ramps)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--burstiness needs --request-rate");
     if (has_waves && (has_rate || ramps || qd_options_given(o, "max-concurrency")))
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--wave-size excludes --request-rate and --max-concurrency");
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "--wave-size excludes --request-rate and --max-concurrency");
     if (qd_options_given(o, "client-delay-ms") && !has_waves)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--client-delay-ms needs --wave-size");
     return QD_OK;
@@ -80,12 +83,44 @@ static qd_status check_device(const struct qd_options *o, char *err, size_t errl
                        "--collectives nccl and --batch-invariant exclude each other: NCCL's sums depend on "
                        "sizes");
     if (is_nccl && o->ranks_per_gpu > 1)
-        return qd_fail(QD_ERR_INPUT, err, errlen,
-                       "--collectives nccl and --ranks-per-gpu exclude each other: NCCL takes one rank a GPU");
+        return qd_fail(
+            QD_ERR_INPUT, err, errlen,
+            "--collectives nccl and --ranks-per-gpu exclude each other: NCCL takes one rank a GPU");
     if (o->ranks_per_gpu > 1 && !has_gpus)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--ranks-per-gpu is of --device cuda and emu");
     if (o->probe && strcmp(o->device, "cpu") != 0)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--probe is of --device cpu");
+    return QD_OK;
+}
+
+bool qd_options_are_virtual(const struct qd_options *o)
+{
+    return qd_options_given(o, "null-step-us") || qd_options_given(o, "null-steps");
+}
+
+/* What a recorded run did not warm up, and what only real time has. */
+static qd_status check_virtual_time(const struct qd_options *o, char *err, size_t errlen)
+{
+    bool is_coupled = strcmp(o->dp_coupling, "none") != 0;
+    if (is_coupled && !qd_options_are_virtual(o))
+        return qd_fail(
+            QD_ERR_INPUT, err, errlen,
+            "--dp-coupling %s is of --device null in virtual time (--null-step-us or --null-steps)",
+            o->dp_coupling);
+    if (is_coupled && o->async_scheduling)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--dp-coupling %s excludes --async-scheduling",
+                       o->dp_coupling);
+    if (!qd_options_are_virtual(o)) return QD_OK;
+    const char *name = o->null_steps != NULL ? "null-steps" : "null-step-us";
+    if (strcmp(o->device, "null") != 0)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--%s is of --device null", name);
+    if (o->null_steps != NULL && qd_options_given(o, "null-step-us"))
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--null-step-us and --null-steps exclude each other");
+    if (o->null_steps != NULL && o->num_warmups > 0)
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "--null-steps excludes --num-warmups: the file has the steps of the run alone");
+    if (o->trace != NULL)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--trace excludes --%s: its lanes are of real time", name);
     return QD_OK;
 }
 
@@ -109,6 +144,7 @@ qd_status qd_options_check(const struct qd_command *command, const struct qd_opt
     QD_TRY(check_arrivals(o, err, errlen));
     QD_TRY(check_goodput(o, err, errlen));
     QD_TRY(check_device(o, err, errlen));
+    QD_TRY(check_virtual_time(o, err, errlen));
     if (o->variant != NULL) QD_TRY(qd_variant_check("--variant", o->variant, err, errlen));
     if (o->print_vllm && o->result_dir == NULL)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--print-vllm needs --result-dir");

@@ -4,7 +4,7 @@
 
 #include "harness/cli/options.h"
 
-/* Checks a whole command line for whatever the command takes. QD_ERR_INPUT, with options and reason in err. */
+/* Checks a whole command line for whatever the command takes. QD_ERR_INPUT names the options. */
 qd_status qd_options_check(const struct qd_command *command, const struct qd_options *options, char *err,
                            size_t errlen);
 

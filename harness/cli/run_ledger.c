@@ -38,7 +38,8 @@ static void print_waterfall(FILE *out, const struct qd_ledger_view *view)
     print_line(out, '=', "device span", w->span, ledger, has_span ? "" : "nothing executes");
     print_line(out, '+', "exposed host time", w->exposed_host, ledger,
                view->async_scheduling ? "what steps do not hide" : "");
-    print_line(out, '+', "idle", w->idle, ledger, "nothing to do");
+    print_line(out, '+', "idle", w->idle, ledger,
+               view->is_virtual ? "no request, other replicas or the client" : "no request");
     print_line(out, '+', "unexplained", w->unexplained, ledger, "");
     print_line(out, '=', "wall", w->wall, ledger, view->dp > 1 ? "of all replicas" : "");
     if (has_floor && has_span && !is_timed)

@@ -12,7 +12,7 @@ struct qd_ledger_view {
     const struct qd_replica_stats *replicas; /* [dp] whose ledger it is */
     int dp;
     const char *device; /* as in --device */
-    bool async_scheduling;
+    bool async_scheduling, is_virtual;
 };
 
 /* Milliseconds a step, and shares of the wall clock; what is not known says so. */

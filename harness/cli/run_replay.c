@@ -236,7 +236,7 @@ static qd_status run(struct replay *r, char *err, size_t errlen)
     QD_TRY(qd_run_limits_probe(&r->limits, o, err, errlen));
     QD_TRY(open_instance(r, err, errlen));
     struct qd_ledger_limits limits = qd_run_limits_of_rank(&r->limits, o);
-    QD_TRY(qd_run_steps_open(&r->rows, o, qd_instance_get_plan(r->instance), &limits, NULL, err, errlen));
+    QD_TRY(qd_run_steps_open(&r->rows, o, qd_instance_get_plan(r->instance), &limits, NULL, 0, err, errlen));
     QD_TRY(qd_replay_run(&r->steps, r->groups, o->async_scheduling, err, errlen));
     make_ledger(r);
     return publish(r, err, errlen);

@@ -13,11 +13,12 @@ const struct qd_ledger_rows *qd_run_steps_rows(const struct qd_run_steps *steps)
 }
 
 static qd_status open_files(struct qd_run_steps *steps, const struct qd_options *options,
-                            const struct qd_instance_plan *plan, const char *steps_path, char *err,
-                            size_t errlen)
+                            const struct qd_instance_plan *plan, const char *steps_path, int64_t virtual_ns,
+                            char *err, size_t errlen)
 {
     int64_t origin_ns = qd_clock_now_ns();
-    if (options->save_steps) QD_TRY(qd_steps_file_open(&steps->steps, steps_path, origin_ns, err, errlen));
+    if (options->save_steps)
+        QD_TRY(qd_steps_file_open(&steps->steps, steps_path, origin_ns, virtual_ns, err, errlen));
     if (options->trace == NULL) return QD_OK;
     return qd_trace_file_open(&steps->trace, options->trace, origin_ns, plan->dp,
                               plan->ops->executes ? plan->tp : 0, err, errlen);
@@ -25,10 +26,10 @@ static qd_status open_files(struct qd_run_steps *steps, const struct qd_options 
 
 qd_status qd_run_steps_open(struct qd_run_steps *steps, const struct qd_options *options,
                             const struct qd_instance_plan *plan, const struct qd_ledger_limits *limits,
-                            const char *steps_path, char *err, size_t errlen)
+                            const char *steps_path, int64_t virtual_ns, char *err, size_t errlen)
 {
     if (!qd_run_steps_wanted(options)) return QD_OK;
-    QD_TRY(open_files(steps, options, plan, steps_path, err, errlen));
+    QD_TRY(open_files(steps, options, plan, steps_path, virtual_ns, err, errlen));
     QD_TRY(qd_shard_make(&plan->config, plan->tp, 0, &steps->rows.shard, err, errlen));
     steps->rows.config = &plan->config;
     steps->rows.limits = *limits;
@@ -49,9 +50,11 @@ qd_status qd_run_steps_begin(struct qd_run_steps *steps, const struct qd_options
 {
     if (!qd_run_steps_wanted(options)) return QD_OK;
     const struct qd_instance_plan *plan = qd_instance_get_plan(instance);
+    qd_engine_t *engine = qd_instance_engine(instance);
     const struct qd_step_sink sink = {.take = qd_run_steps_take, .arg = steps};
-    QD_TRY(qd_run_steps_open(steps, options, plan, limits, steps_path, err, errlen));
-    return qd_step_log_start(qd_instance_engine(instance), plan->dp, &sink, 1, &steps->log, err, errlen);
+    int64_t virtual_ns = qd_options_are_virtual(options) ? qd_engine_now_ns(engine) : 0;
+    QD_TRY(qd_run_steps_open(steps, options, plan, limits, steps_path, virtual_ns, err, errlen));
+    return qd_step_log_start(engine, plan->dp, &sink, 1, &steps->log, err, errlen);
 }
 
 void qd_run_steps_end(struct qd_run_steps *steps, qd_instance_t *instance)

@@ -23,6 +23,7 @@ struct qd_engine {
     struct qd_events events;
     qd_replica_t **replicas;   /* [dp] */
     struct qd_stepper stepper; /* of a stepped engine */
+    struct qd_coupling coupling; /* of one whose replicas are coupled */
 
     pthread_mutex_t submit_mutex; /* ids, and the order in which replicas see them */
     struct qd_router router;
@@ -42,6 +43,9 @@ static qd_status check_config(const struct qd_engine_config *config, char *err, 
             return qd_fail(QD_ERR_ARGUMENT, err, errlen, "replica %d has no group", i);
     if (config->is_virtual && (!config->is_stepped || config->executes))
         return qd_fail(QD_ERR_ARGUMENT, err, errlen, "virtual time is of stepped engines that execute nothing");
+    if (config->coupling != QD_COUPLING_NONE && (!config->is_virtual || config->async_scheduling))
+        return qd_fail(QD_ERR_ARGUMENT, err, errlen,
+                       "coupled replicas need virtual time and synchronous scheduling");
     if (config->vocab_size < 1 || config->max_requests < 1 || config->n_eos < 0 ||
         (config->n_eos > 0 && config->eos_ids == NULL))
         return qd_fail(QD_ERR_ARGUMENT, err, errlen, "vocabulary of %d, room for %zu requests, %d EOS ids",
@@ -97,6 +101,7 @@ static qd_status allocate(struct qd_engine *engine, char *err, size_t errlen)
     engine->n_in_flight = calloc((size_t)config->dp, sizeof *engine->n_in_flight);
     if (engine->eos_ids == NULL || engine->replicas == NULL || engine->chains == NULL ||
         engine->loads == NULL || engine->n_in_flight == NULL ||
+        qd_coupling_init(&engine->coupling, config->dp) != QD_OK ||
         qd_router_init(&engine->router, config->router, config->dp) != QD_OK)
         return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for an engine of %d replicas", config->dp);
     if (config->n_eos > 0)
@@ -124,6 +129,7 @@ qd_status qd_engine_open(const struct qd_engine_config *config, qd_engine_t **ou
                                           .events = &engine->events,
                                           .replicas = engine->replicas,
                                           .dp = config->dp};
+    if (config->coupling != QD_COUPLING_NONE) engine->stepper.coupling = &engine->coupling;
     pthread_mutex_init(&engine->stepper.mutex, NULL);
     if (st != QD_OK) {
         qd_engine_close(engine);
@@ -144,6 +150,7 @@ void qd_engine_close(qd_engine_t *engine)
     qd_events_free(&engine->events);
     pthread_mutex_destroy(&engine->stepper.mutex);
     pthread_mutex_destroy(&engine->submit_mutex);
+    qd_coupling_free(&engine->coupling);
     qd_router_free(&engine->router);
     free(engine->n_in_flight);
     free(engine->loads);
@@ -283,6 +290,7 @@ void qd_engine_reset_stats(qd_engine_t *engine)
 {
     pthread_mutex_lock(&engine->stepper.mutex);
     for (int i = 0; i < engine->config.dp; i++) qd_replica_reset_stats(engine->replicas[i]);
+    qd_coupling_reset(&engine->coupling);
     pthread_mutex_unlock(&engine->stepper.mutex);
 }
 
@@ -290,6 +298,8 @@ struct qd_replica_stats qd_engine_stats(qd_engine_t *engine, int replica)
 {
     pthread_mutex_lock(&engine->stepper.mutex);
     struct qd_replica_stats stats = qd_replica_get_stats(engine->replicas[replica]);
+    stats.coupling_wait_ns = engine->coupling.replicas[replica].wait_ns;
+    stats.n_dummies = engine->coupling.replicas[replica].n_dummies;
     pthread_mutex_unlock(&engine->stepper.mutex);
     return stats;
 }

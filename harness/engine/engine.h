@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "harness/engine/coupling.h"
 #include "harness/engine/router.h"
 #include "harness/engine/step_row.h"
 #include "kernels/group.h"
@@ -41,6 +42,7 @@ struct qd_engine_config {
     bool executes;       /* false on null: no EOS */
     bool is_stepped;     /* no threads: whoever polls runs the replicas, between his submissions */
     bool is_virtual;     /* in virtual time (harness/clock.h); only stepped, and where nothing executes */
+    enum qd_dp_coupling coupling; /* of virtual time, not asynchronous */
     size_t max_requests; /* room reserved before timing starts: requests alive or unpolled at once */
     struct qd_step_recorder recorder;
     size_t n_step_rows; /* likewise, per replica: step rows that nobody has taken; 0: none are kept */
@@ -93,6 +95,8 @@ struct qd_replica_stats {
     uint64_t n_rehit_tokens;               /* found there after preemptions */
     int32_t peak_running, peak_waiting, peak_kv_blocks;
     int64_t schedule_ns, prepare_ns, launch_ns, wait_ns, output_ns, idle_ns; /* host segments */
+    int64_t coupling_wait_ns; /* it had requests and ran none of them (coupling.h); 0 without coupling */
+    uint64_t n_dummies;       /* rounds without work of its own */
     int64_t wall_ns; /* read apart from the segments */
     int64_t span_ns; /* of the steps, by rank 0; 0 where nothing executes */
     struct qd_device_stats device; /* of rank 0; opening's figures stay at a reset */
@@ -119,8 +123,8 @@ void qd_engine_abort(qd_engine_t *engine, uint64_t id);
 
 /* Takes up to max events, oldest first (a reader that falls far behind makes the replicas wait); waits up to
  * timeout_ns (0: not at all, < 0: until there is one) when there is none. Returns their number. After a
- * replica died its requests end with QD_FINISH_ERROR. A stepped engine runs meanwhile, and returns at once
- * without a timeout when it has nothing to do; see stepper.h for its virtual time. */
+ * replica died its requests end with QD_FINISH_ERROR. A stepped engine runs meanwhile (stepper.h): nobody else
+ * wakes it, and when it has nothing to do it returns at the timeout, or at once where there is none. */
 size_t qd_engine_poll_events(qd_engine_t *engine, struct qd_event *events, size_t max, int64_t timeout_ns);
 
 /* The time of the engine's clock: of its events, and for its clients' own stamps. */

@@ -81,6 +81,7 @@ static qd_status open_engine(const struct qd_instance_options *o, qd_instance_t 
         .executes = plan->ops->executes,
         .is_stepped = o->is_stepped,
         .is_virtual = o->is_virtual,
+        .coupling = o->coupling,
         .max_requests = o->max_requests,
         .n_step_rows = o->n_step_rows,
         .recorder = o->recorder,
@@ -162,6 +163,11 @@ const struct qd_model_config *qd_instance_config(const qd_instance_t *instance)
 const char *qd_instance_note(const qd_instance_t *instance, int replica)
 {
     return qd_group_note(instance->groups[replica]);
+}
+
+const char *qd_instance_collectives(const qd_instance_t *instance, int replica)
+{
+    return qd_group_collectives(instance->groups[replica]);
 }
 
 struct qd_load_stats qd_instance_load_stats(const qd_instance_t *instance)

@@ -45,6 +45,7 @@ struct qd_replica {
     struct qd_device_stats device_before; /* at the last reset */
     int64_t stamp_ns; /* end of the last segment, where the next begins */
     int64_t idle_ns, spare_ns;             /* since the last launch, as in a step's row */
+    int32_t n_spare_preempted;             /* requests, by passes that launched nothing since then */
     struct qd_device_stats device_at_step; /* after the step that ended last */
     struct qd_step_ring ring;
 
@@ -250,12 +251,15 @@ static qd_status launch_step(struct qd_replica *replica, const struct qd_schedul
 {
     char err[QD_ERR_LEN] = "";
     struct flight *flight = &replica->flights[replica->n_flights];
-    *flight = (struct flight){.schedule = *schedule};
+    flight->schedule = *schedule;
+    flight->has_begun = false;
     flight->row = (struct qd_step_row){.begin_ns = replica->stamp_ns - schedule_ns,
                                        .schedule_ns = schedule_ns,
                                        .idle_ns = replica->idle_ns,
-                                       .spare_ns = replica->spare_ns};
+                                       .spare_ns = replica->spare_ns,
+                                       .n_preempted = replica->n_spare_preempted};
     replica->idle_ns = replica->spare_ns = 0;
+    replica->n_spare_preempted = 0;
     count_schedule(replica, schedule, &flight->row);
     qd_step_count_add(&flight->row, schedule, &replica->stats);
     qd_status st = qd_prepare_step(schedule, &replica->limits, replica->step);
@@ -304,8 +308,8 @@ static qd_status finish_step(struct qd_replica *replica)
     return QD_OK;
 }
 
-/* Launches a step, if one can be scheduled. In virtual time the result tells how long it takes, so it is waited for
- * at once. */
+/* Launches a step, if one can be scheduled. In virtual time the result tells how long it takes, so it is waited
+ * for at once. */
 static qd_status begin_step(struct qd_replica *replica, bool *launched)
 {
     struct qd_schedule schedule;
@@ -314,6 +318,9 @@ static qd_status begin_step(struct qd_replica *replica, bool *launched)
     *launched = schedule.n_entries > 0;
     if (!*launched) {
         replica->spare_ns += schedule_ns;
+        /* With the last token of everybody before it on its way, a request may preempt itself. */
+        replica->n_spare_preempted += schedule.n_preempted;
+        replica->stats.n_preemptions += (uint64_t)schedule.n_preempted;
         QD_ASSERT(replica->n_flights > 0); /* submission refuses what could never run */
         return QD_OK;
     }
@@ -341,8 +348,8 @@ static void bury(struct qd_replica *replica)
     end_all_with_error(replica);
 }
 
-/* First half of a turn: what the clients ask for, then a step, if there is something to run. False: no step was
- * launched. */
+/* First half of a turn: what the clients ask for, then a step, if there is something to run. False: no step
+ * was launched. */
 static bool begin_turn(struct qd_replica *replica, const struct qd_commands *commands)
 {
     bool launched = false, is_dead = atomic_load(&replica->dead);
@@ -352,7 +359,6 @@ static bool begin_turn(struct qd_replica *replica, const struct qd_commands *com
     else
         replica->spare_ns += end_segment(replica, &replica->stats.schedule_ns);
     if (is_dead) bury(replica);
-    publish_load(replica);
     return launched && !is_dead;
 }
 
@@ -360,7 +366,6 @@ static bool begin_turn(struct qd_replica *replica, const struct qd_commands *com
 static void end_turn(struct qd_replica *replica)
 {
     if (finish_step(replica) != QD_OK) bury(replica);
-    publish_load(replica);
 }
 
 static void *replica_main(void *arg)
@@ -375,6 +380,7 @@ static void *replica_main(void *arg)
         bool launched = begin_turn(replica, &commands);
         if (replica->n_flights > 0 && (!launched || replica->n_flights == replica->max_flights))
             end_turn(replica);
+        publish_load(replica);
     }
     drop_flights(replica);
     return NULL;
@@ -389,15 +395,22 @@ static void come_back(struct qd_replica *replica)
     replica->idle_ns += away_ns;
 }
 
-void qd_replica_begin(qd_replica_t *replica)
+bool qd_replica_begin(qd_replica_t *replica)
 {
     struct qd_commands commands;
-    if (replica->is_blocked) return;
+    if (replica->is_blocked) return true;
     come_back(replica);
     do {
         qd_inbox_take(&replica->inbox, false, &commands);
     } while (begin_turn(replica, &commands) && replica->n_flights < replica->max_flights);
     replica->is_blocked = replica->n_flights > 0;
+    if (replica->n_flights < replica->max_flights) publish_load(replica); /* else when a step has ended */
+    return replica->is_blocked;
+}
+
+bool qd_replica_has_requests(qd_replica_t *replica)
+{
+    return has_work(replica) || qd_inbox_has_submitted(&replica->inbox);
 }
 
 void qd_replica_start(qd_replica_t *replica, int64_t ns)
@@ -425,6 +438,7 @@ void qd_replica_end(qd_replica_t *replica)
 {
     come_back(replica);
     end_turn(replica);
+    publish_load(replica);
     replica->is_blocked = false;
 }
 
@@ -528,8 +542,8 @@ const char *qd_replica_failure(const qd_replica_t *replica)
     return atomic_load(&replica->dead) ? replica->failure : NULL;
 }
 
-/* A replica on its own thread is done when it waits for commands; one that is stepped, when its last steps have
- * ended, which are of nobody any more. */
+/* A replica on its own thread is done when it waits for commands; one that is stepped, when its last steps,
+ * which are nobody's any more, have ended. */
 static void lock_done(struct qd_replica *replica)
 {
     if (!replica->config.is_stepped) {
@@ -566,6 +580,7 @@ void qd_replica_reset_stats(qd_replica_t *replica)
     replica->wall_begin_ns = replica->inbox.idle_begin_ns = qd_clock_now_ns();
     if (replica->config.is_stepped) replica->stamp_ns = replica->wall_begin_ns;
     replica->idle_ns = replica->spare_ns = 0;
+    replica->n_spare_preempted = 0;
     qd_step_ring_clear(&replica->ring);
     unlock_done(replica);
 }

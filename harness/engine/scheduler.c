@@ -163,12 +163,14 @@ static int32_t wanted(const struct qd_scheduler *scheduler, const struct qd_sche
     return min_i32(n, scheduler->config.max_model_len - request->n_computed - 1);
 }
 
-/* Pages count as cached from the moment their last token is scheduled: within a layer every key and value of a step
- * is written before any is read, so a request of the same step may share them. */
-static void label_full_pages(struct qd_scheduler *scheduler, struct qd_sched_request *request)
+/* Pages count as cached from the moment their last token is scheduled: within a layer every key and value of
+ * a step is written before any is read, so a request of the same step may share them. Here those of its first
+ * n_tokens. */
+static void label_full_pages(struct qd_scheduler *scheduler, struct qd_sched_request *request,
+                             int32_t n_tokens)
 {
     if (!scheduler->config.prefix_caching) return;
-    int32_t n_full = min_i32(request->n_computed / QD_KV_BLOCK_SIZE, request->n_hashes);
+    int32_t n_full = min_i32(n_tokens / QD_KV_BLOCK_SIZE, request->n_hashes);
     for (; request->n_labelled < n_full; request->n_labelled++)
         qd_kv_pool_label(&scheduler->pool, request->blocks[request->n_labelled],
                          request->hashes[request->n_labelled]);
@@ -179,7 +181,7 @@ static void append(struct qd_scheduler *scheduler, struct qd_schedule *out, stru
 {
     int32_t begin = request->n_computed;
     request->n_computed += n_tokens;
-    label_full_pages(scheduler, request);
+    label_full_pages(scheduler, request, request->n_computed);
     int32_t samples = request->n_computed == request->n_known;
     out->entries[out->n_entries++] = (struct qd_sched_entry){
         .request = request, .begin = begin, .n_tokens = n_tokens, .samples = samples};
@@ -217,10 +219,11 @@ static void schedule_running(struct qd_scheduler *scheduler, struct qd_schedule 
     }
 }
 
-/* Writes the pages that hold the beginning of the request's known tokens into request->blocks, without sharing them
- * yet, and returns their number; *n_idle of them have no user. At least one token is left to compute, whose logits are
- * needed. */
-static int32_t find_prefix(const struct qd_scheduler *scheduler, struct qd_sched_request *request, int32_t *n_idle)
+/* Writes the pages that hold the beginning of the request's known tokens into request->blocks, without
+ * sharing them yet, and returns their number; *n_idle of them have no user. At least one token is left to
+ * compute, whose logits are needed. */
+static int32_t find_prefix(const struct qd_scheduler *scheduler, struct qd_sched_request *request,
+                           int32_t *n_idle)
 {
     *n_idle = 0;
     if (!scheduler->config.prefix_caching) return 0;
@@ -294,7 +297,11 @@ void qd_scheduler_token(qd_scheduler_t *scheduler, struct qd_sched_request *requ
 {
     QD_ASSERT(request->place != QD_SCHED_NOWHERE && request->n_pending > 0);
     request->n_pending--;
-    if (scheduler->config.prefix_caching) qd_sched_request_hash(request);
+    if (!scheduler->config.prefix_caching) return;
+    qd_sched_request_hash(request);
+    /* Scheduled before its last token was there, a page had no hash then; its request may end with this token. */
+    if (request->place == QD_SCHED_RUNNING)
+        label_full_pages(scheduler, request, request->n_computed - request->n_pending);
 }
 
 struct qd_sched_request *qd_scheduler_oldest(const qd_scheduler_t *scheduler)

@@ -29,7 +29,7 @@ void qd_step_count(const struct qd_schedule *schedule, int64_t now_ns, struct qd
     for (int32_t i = 0; i < schedule->n_entries; i++) count_entry(&schedule->entries[i], now_ns, row);
     row->n_seqs = schedule->n_entries;
     row->n_admitted = schedule->n_admitted;
-    row->n_preempted = schedule->n_preempted;
+    row->n_preempted += schedule->n_preempted; /* to those of schedules that launched nothing */
     row->n_hit_tokens = schedule->n_hit_tokens + schedule->n_rehit_tokens;
 }
 

@@ -2,12 +2,14 @@
  *
  * In virtual time what happens next is the earliest of the ends of the replicas' steps and the time until
  * which the caller waits; time jumps there. Steps that end at the same time end in the order of the replicas,
- * all of them before the caller sees their events; what he submits then enters the steps that begin at that
- * time. So a run is a function of its inputs. In real time launched steps end in the order of the replicas.
+ * all of them before the caller sees their events or that his time is over; what he submits then enters the
+ * steps that begin at that time. So a run is a function of its inputs. In real time launched steps end in the order of the replicas.
+ * Coupled replicas, of virtual time only, begin their steps together (coupling.h).
  */
 #ifndef QD_HARNESS_ENGINE_STEPPER_H
 #define QD_HARNESS_ENGINE_STEPPER_H
 
+#include "harness/engine/coupling.h"
 #include "harness/engine/replica.h"
 
 struct qd_stepper {
@@ -16,6 +18,7 @@ struct qd_stepper {
     struct qd_events *events;
     qd_replica_t *const *replicas; /* [dp] */
     int dp;
+    struct qd_coupling *coupling; /* NULL: none */
 };
 
 /* As qd_engine_poll_events, running replicas until there is an event. */

@@ -67,6 +67,13 @@ static void refuse(struct drive *drive, size_t i, const char *reason)
     drive->n_done++;
 }
 
+/* What was not handed over will not be. */
+static void refuse_rest(struct drive *drive, const char *reason)
+{
+    for (size_t i = drive->n_submitted; i < drive->workload->n; i++) refuse(drive, i, reason);
+    drive->n_submitted = drive->workload->n;
+}
+
 /* The next request; intended_ns is when it was to be handed over, 0: now. */
 static void submit_one(struct drive *drive, int64_t intended_ns)
 {
@@ -76,10 +83,12 @@ static void submit_one(struct drive *drive, int64_t intended_ns)
     struct qd_request request = make_request(drive, i);
     int64_t now = qd_engine_now_ns(drive->engine);
     note_times(drive, i, intended_ns != 0 ? intended_ns : now, now);
-    if (qd_engine_submit(drive->engine, &request, &id, reason, sizeof reason) == QD_OK)
+    qd_status status = qd_engine_submit(drive->engine, &request, &id, reason, sizeof reason);
+    if (status == QD_OK)
         accept_id(drive, i, id);
     else
         refuse(drive, i, reason);
+    if (status == QD_ERR_RANK) refuse_rest(drive, reason); /* no replica is left: arrivals are not waited for */
 }
 
 /* The next n requests enter the scheduler in the same step. When one is refused the rest is handed over singly, so
@@ -212,9 +221,7 @@ static void abort_all(struct drive *drive)
     for (size_t i = 0; i < drive->n_submitted; i++)
         if (drive->records[i].submit_ns != 0 && strcmp(drive->records[i].finish, "none") == 0)
             qd_engine_abort(drive->engine, drive->id_of[i]);
-    for (size_t i = drive->n_submitted; i < drive->workload->n; i++)
-        refuse(drive, i, "interrupted before it ran");
-    drive->n_submitted = drive->workload->n;
+    refuse_rest(drive, "interrupted before it ran");
 }
 
 /* Events, waiting for one at most until there is something to hand over. */

@@ -53,15 +53,14 @@ static qd_status agree(const struct qd_cuda *cuda, bool mine, bool *all, char *e
     return QD_OK;
 }
 
-/* NCCL takes one rank a GPU, and its sums depend on the size of the message. */
-static bool allows_nccl(const struct qd_device_config *config)
+bool qd_cuda_collectives_allow_nccl(const struct qd_device_config *config)
 {
     return !config->batch_invariant && config->ranks_per_gpu <= 1;
 }
 
 qd_status qd_cuda_collectives_check(const struct qd_device_config *config, char *err, size_t errlen)
 {
-    if (config->collectives != QD_COLLECTIVES_NCCL || allows_nccl(config)) return QD_OK;
+    if (config->collectives != QD_COLLECTIVES_NCCL || qd_cuda_collectives_allow_nccl(config)) return QD_OK;
     return qd_fail(QD_ERR_ARGUMENT, err, errlen, "with %s, collectives are own and not NCCL's",
                    config->batch_invariant ? "batch_invariant" : "several ranks on a GPU");
 }
@@ -92,7 +91,8 @@ qd_status qd_cuda_collectives_open(struct qd_cuda *cuda, bool has_peers, const c
     enum qd_collectives *collectives = &cuda->config.collectives;
     char no_nccl[QD_ERR_LEN] = "NCCL is not here on another rank";
     bool has_nccl = false;
-    if (!allows_nccl(&cuda->config) || cuda->bootstrap.world == 1) *collectives = QD_COLLECTIVES_OWN;
+    if (!qd_cuda_collectives_allow_nccl(&cuda->config) || cuda->bootstrap.world == 1)
+        *collectives = QD_COLLECTIVES_OWN;
     if (cuda->bootstrap.world == 1) return QD_OK;
     QD_TRY(agree(cuda, has_peers, &has_peers, err, errlen));
     if (*collectives != QD_COLLECTIVES_OWN) {
@@ -108,7 +108,8 @@ qd_status qd_cuda_collectives_open(struct qd_cuda *cuda, bool has_peers, const c
 /* Before anything is open: any rank of the process may be one of the replica. */
 qd_status qd_cuda_collectives_expect(struct qd_device_config *config, int n_gpus, char *err, size_t errlen)
 {
-    if (config->n_ranks == 1 || !allows_nccl(config)) config->collectives = QD_COLLECTIVES_OWN;
+    if (config->n_ranks == 1 || !qd_cuda_collectives_allow_nccl(config))
+        config->collectives = QD_COLLECTIVES_OWN;
     if (config->collectives != QD_COLLECTIVES_AUTO) return QD_OK;
     int n_used = config->n_ranks < n_gpus ? config->n_ranks : n_gpus;
     for (int gpu = 0; gpu < n_used; gpu++)
@@ -118,6 +119,14 @@ qd_status qd_cuda_collectives_expect(struct qd_device_config *config, int n_gpus
             if (!can) config->collectives = QD_COLLECTIVES_NCCL;
         }
     return QD_OK;
+}
+
+const char *qd_cuda_collectives_name(void *ctx)
+{
+    static const char *const names[] = {
+        [QD_COLLECTIVES_AUTO] = "auto", [QD_COLLECTIVES_OWN] = "own", [QD_COLLECTIVES_NCCL] = "nccl"};
+    const struct qd_cuda *cuda = ctx;
+    return cuda->bootstrap.world > 1 ? names[cuda->config.collectives] : NULL;
 }
 
 /* ---- by NCCL ---- */

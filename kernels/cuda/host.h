@@ -10,6 +10,7 @@
  *     overhead.c what timing the ops costs
  *     measure.c  how long single ops take, and cuBLASLt beside them
  *     ceilings.c what a GPU reaches, to set them beside
+ *     reserve.c  what drivers and NCCL take of a GPU's memory
  *     comm.c     how ranks meet, and the collectives that are no part of another op
  *     collectives.c   own kernels or NCCL: which, and what goes by NCCL
  *     ops.c      the ops of the table over the launchers of kernels.h and attention.h
@@ -246,6 +247,8 @@ void qd_cuda_overhead_end(struct qd_cuda *cuda, struct qd_timing_cost *out);
 /* With device_timing: events of ops. */
 qd_status qd_cuda_timing_init(struct qd_cuda *cuda, char *err, size_t errlen);
 void qd_cuda_timing_free(struct qd_cuda *cuda);
+/* More ops than a step of the model has. */
+int qd_cuda_timing_max_ops(const struct qd_device_config *config);
 /* Whether the ops of this step are timed. */
 bool qd_cuda_timing_is_on(const struct qd_cuda *cuda);
 /* Around every op of a step, after a first call of begin_step. */
@@ -263,6 +266,9 @@ qd_status qd_cuda_timing_add_step(struct qd_cuda *cuda, struct qd_cuda_step_slot
 qd_status qd_cuda_time_begin(void *ctx);
 qd_status qd_cuda_time_end(void *ctx, int64_t *ns);
 void qd_cuda_time_free(struct qd_cuda *cuda); /* cuBLASLt too */
+
+/* reserve.c, as in the table. */
+void qd_cuda_reserve(const struct qd_device_config *config, int tp, struct qd_device_reserve *out);
 
 /* ceilings.c: on the calling thread's GPU. */
 qd_status qd_cuda_ceilings(struct qd_cuda_gpu_size gpu, struct qd_device_ceilings *out, char *err, size_t errlen);
@@ -285,6 +291,8 @@ struct qd_sum_limits qd_cuda_sum_limits(int tp);
 /* How all ranks sum a message of so many bytes a rank; if not by NCCL, in how many shots. */
 bool qd_cuda_sums_by_nccl(const struct qd_cuda *cuda, size_t bytes);
 bool qd_cuda_sums_in_two_shots(const struct qd_cuda *cuda, size_t bytes);
+/* NCCL takes one rank a GPU, and its sums depend on the size of the message. */
+bool qd_cuda_collectives_allow_nccl(const struct qd_device_config *config);
 /* QD_ERR_ARGUMENT for a configuration that contradicts itself. */
 qd_status qd_cuda_collectives_check(const struct qd_device_config *config, char *err, size_t errlen);
 /* Settles config.collectives for this replica: OWN, NCCL, or AUTO when both are there; opens NCCL if it is used.
@@ -301,6 +309,8 @@ qd_status qd_cuda_gather_rows(struct qd_cuda *cuda, const void *in, int64_t n_ro
  * NCCL has. */
 qd_status qd_cuda_collectives_wait(struct qd_cuda *cuda, cudaEvent_t event);
 void qd_cuda_collectives_close(struct qd_cuda *cuda);
+/* As in the table. */
+const char *qd_cuda_collectives_name(void *ctx);
 
 /* ops.c, as in the table. */
 qd_status qd_cuda_op_embed(void *ctx, const struct qd_embed_args *args);

@@ -5,6 +5,11 @@
 
 enum { OPS_OF_LAYER = 10, OTHER_OPS = 16 }; /* more than the forward pass has */
 
+int qd_cuda_timing_max_ops(const struct qd_device_config *config)
+{
+    return config->shape.n_layers * OPS_OF_LAYER + OTHER_OPS;
+}
+
 /* A step has two events (step.c), read when the host has waited for the second anyway. With device_timing
  * there are two more for each op, in graphs as nodes of their own: every replay records them anew. Where a
  * step runs op by op, the time between an op's events includes what the host takes to launch it when the GPU
@@ -13,7 +18,7 @@ qd_status qd_cuda_timing_init(struct qd_cuda *cuda, char *err, size_t errlen)
 {
     struct qd_cuda_timing *timing = &cuda->timing;
     if (!cuda->config.device_timing) return QD_OK;
-    int n = cuda->config.shape.n_layers * OPS_OF_LAYER + OTHER_OPS;
+    int n = qd_cuda_timing_max_ops(&cuda->config);
     timing->ops = calloc((size_t)n, sizeof *timing->ops);
     if (timing->ops == NULL)
         return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for the events of %d ops", n);

@@ -7,9 +7,9 @@
 #include "harness/engine/forward_once.h"
 #include "harness/workload/workload.h"
 #include "tests/support/devices.h"
-#include "tests/support/replies.h"
 #include "tests/support/tiny.h"
 #include "tests/support/tokenizer.h"
+#include "tests/support/variation.h"
 
 enum { N_REQUESTS = 12, N_CHATS = 8, TINY_POOL = 14, MAX_TEXT = 256 };
 
@@ -18,17 +18,6 @@ static const int32_t prompt_lens[N_REQUESTS] = {31, 1, 16, 17, 2, 33, 15, 64, 65
 
 /* More than twice what a logit differs by between one rank and two (0.088 was seen, with both instruction sets). */
 static const float MARGIN = 0.25f;
-
-/* How the same requests are served. */
-struct variation {
-    const char *name;
-    int64_t budget, seqs, n_kv_blocks;
-    int dp, n_threads;
-    size_t n_at_once; /* 0: all in the same step */
-    int64_t threshold; /* long_prefill_token_threshold */
-    bool async;
-    bool prefix_caching; /* the same requests were served before */
-};
 
 /* Each request alone, its prompt in one piece. */
 static const struct variation alone = {"alone", .budget = 4096, .n_at_once = 1};
@@ -97,59 +86,7 @@ static struct qd_instance_options options_of(const struct variation *v, const ch
     struct qd_instance_options options = tiny_options(isa);
     options.tp = tp;
     options.numerics = numerics;
-    options.dp = v->dp > 0 ? v->dp : 1;
-    options.n_threads = v->n_threads;
-    options.max_num_batched_tokens = v->budget;
-    options.max_num_seqs = v->seqs;
-    options.prefix_caching = v->prefix_caching;
-    options.async_scheduling = v->async;
-    options.long_prefill_token_threshold = v->threshold;
-    if (v->n_kv_blocks > 0) options.n_kv_blocks = v->n_kv_blocks;
-    return options;
-}
-
-/* Serves the requests; the tiny pools must preempt and the others must not, and what is cached must be hit. */
-static struct reply *run(const struct variation *v, const struct qd_instance_options *options,
-                         const struct requests *r)
-{
-    qd_instance_t *instance = open_instance(options);
-    uint64_t n_preemptions = 0, n_recomputed = 0, n_hits = 0;
-    int n_noticed = 0;
-    if (v->prefix_caching) {
-        replies_free(serve(qd_instance_engine(instance), r->of, N_REQUESTS, v->n_at_once));
-        qd_engine_reset_stats(qd_instance_engine(instance));
-    }
-    struct reply *replies = serve(qd_instance_engine(instance), r->of, N_REQUESTS, v->n_at_once);
-    for (int i = 0; i < options->dp; i++) {
-        struct qd_replica_stats stats = qd_engine_stats(qd_instance_engine(instance), i);
-        n_preemptions += stats.n_preemptions;
-        n_recomputed += stats.n_recomputed_tokens;
-        n_hits += stats.n_hit_tokens + stats.n_rehit_tokens;
-    }
-    for (int i = 0; i < N_REQUESTS; i++) {
-        n_noticed += replies[i].preemptions;
-        assert_int_equal(replies[i].replica, i % options->dp);
-    }
-    assert_int_equal(n_preemptions, n_noticed);
-    assert_int_equal(n_hits > 0, v->prefix_caching);
-    if (v->n_kv_blocks > 0)
-        assert_true(n_preemptions >= 3 && n_recomputed > 0);
-    else
-        assert_int_equal(n_preemptions, 0);
-    qd_instance_close(instance);
-    return replies;
-}
-
-static void assert_same(const char *isa, const struct variation *v, const struct reply *expected,
-                        const struct reply *replies)
-{
-    char what[128];
-    for (int i = 0; i < N_REQUESTS; i++) {
-        snprintf(what, sizeof what, "%s, %s: request %d of %d tokens", isa, v->name, i, prompt_lens[i]);
-        assert_same_ids(replies[i].tokens, (size_t)replies[i].n_tokens, expected[i].tokens,
-                        (size_t)expected[i].n_tokens, what);
-        if (replies[i].finish != expected[i].finish) fail_msg("%s ended otherwise", what);
-    }
+    return variation_options(v, options);
 }
 
 /* Equality of texts that say nothing would prove nothing. */
@@ -173,12 +110,12 @@ static void check(const char *isa, int tp, enum qd_numerics numerics, int stride
     struct requests r;
     requests_init(&r);
     struct qd_instance_options options = options_of(&alone, isa, tp, numerics);
-    struct reply *expected = run(&alone, &options, &r);
+    struct reply *expected = variation_serve(&alone, &options, r.of, N_REQUESTS);
     assert_lively(expected);
     for (int i = 0; i < N_VARIATIONS; i += stride) {
         options = options_of(&variations[i], isa, tp, numerics);
-        struct reply *replies = run(&variations[i], &options, &r);
-        assert_same(isa, &variations[i], expected, replies);
+        struct reply *replies = variation_serve(&variations[i], &options, r.of, N_REQUESTS);
+        assert_same_replies(isa, &variations[i], r.of, expected, replies, N_REQUESTS);
         replies_free(replies);
     }
     replies_free(expected);
@@ -208,6 +145,23 @@ static void one_rank_as_hugging_face(void **state)
 {
     need_isa_for_model(*state);
     check(*state, 1, QD_NUMERICS_HF, 2 * stride_of(*state));
+}
+
+/* Every `stride`-th way to be served by one replica: the logits, too, and once more without an engine. */
+static void replays_have_the_same_logits(void **state)
+{
+    need_isa_for_model(*state);
+    struct requests r;
+    requests_init(&r);
+    struct logit_hashes hashes = {0};
+    struct qd_instance_options options = options_of(&alone, *state, 1, QD_NUMERICS_FUSED);
+    replies_free(variation_replay(&alone, &options, r.of, N_REQUESTS, &hashes));
+    for (int i = 1; i < N_VARIATIONS; i += 4 * stride_of(*state)) {
+        if (variations[i].dp > 1) continue;
+        options = options_of(&variations[i], *state, 1, QD_NUMERICS_FUSED);
+        replies_free(variation_replay(&variations[i], &options, r.of, N_REQUESTS, &hashes));
+    }
+    free(r.text);
 }
 
 /* What one rank said about a text, and how two ranks compare. */
@@ -373,6 +327,7 @@ int main(void)
         EVERY_ISA(one_rank),
         EVERY_ISA(two_ranks),
         EVERY_ISA(one_rank_as_hugging_face),
+        EVERY_ISA(replays_have_the_same_logits),
         EVERY_ISA(ranks_change_no_token_with_a_margin),
         EVERY_ISA(a_driven_workload_gets_the_same),
     };

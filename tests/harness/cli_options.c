@@ -127,6 +127,40 @@ static void lists_count_as_given(void **state)
            "--kv-cache-memory-bytes", "1M,2M");
 }
 
+/* Step times make a run one in virtual time, of `null` alone, which has nothing to warm up. */
+static void virtual_time_is_of_null(void **state)
+{
+    (void)state;
+    struct qd_options o;
+    char err[QD_ERR_LEN] = "";
+    ASSERT_OK(PARSE(&command_run, &o, err, "--model", "m", "--device", "null"), err);
+    assert_false(qd_options_are_virtual(&o));
+    assert_int_equal(o.num_warmups, 1);
+    ASSERT_OK(PARSE(&command_run, &o, err, "--model", "m", "--device", "null", "--null-step-us", "0"), err);
+    assert_true(qd_options_are_virtual(&o));
+    assert_int_equal(o.num_warmups, 0);
+    ASSERT_OK(PARSE(&command_run, &o, err, "--model", "m", "--device", "null", "--null-steps", "f"), err);
+    assert_true(qd_options_are_virtual(&o));
+    ASSERT_OK(PARSE(&command_sweep, &o, err, "--model", "m", "--device", "null", "--null-step-us", "0.5,7",
+                    "--num-warmups", "2"),
+              err);
+    assert_true(qd_options_are_virtual(&o));
+    assert_int_equal(o.num_warmups, 2);
+    REFUSE(&command_run, "--null-step-us is of --device null", "--model", "m", "--null-step-us", "1");
+    REFUSE(&command_run, "--null-steps is of --device null", "--model", "m", "--null-steps", "f", "--device", "emu");
+    REFUSE(&command_run, "exclude each other", "--model", "m", "--device", "null", "--null-steps", "f",
+           "--null-step-us", "1");
+    REFUSE(&command_run, "excludes --num-warmups", "--model", "m", "--device", "null", "--null-steps", "f",
+           "--num-warmups", "1");
+    REFUSE(&command_run, "outside", "--model", "m", "--device", "null", "--null-step-us", "-1");
+    REFUSE(&command_run, "not a number", "--model", "m", "--device", "null", "--null-step-us", "inf");
+    REFUSE(&command_run, "--dp-coupling vllm-0.9.1 is of --device null in virtual time", "--model", "m",
+           "--dp-coupling", "vllm-0.9.1", "--device", "null");
+    REFUSE(&command_run, "--dp-coupling vllm-0.9.1 excludes --async-scheduling", "--model", "m", "--dp-coupling",
+           "vllm-0.9.1", "--device", "null", "--null-step-us", "1", "--async-scheduling");
+    REFUSE(&command_run, "none of", "--model", "m", "--dp-coupling", "vllm");
+}
+
 static void positional_words_stop_at_the_limit(void **state)
 {
     (void)state;
@@ -211,6 +245,7 @@ int main(void)
         cmocka_unit_test(options_with_several_values),
         cmocka_unit_test(bad_options_are_refused),
         cmocka_unit_test(lists_count_as_given),
+        cmocka_unit_test(virtual_time_is_of_null),
         cmocka_unit_test(positional_words_stop_at_the_limit),
         cmocka_unit_test(a_sweep_is_the_product_of_its_lists),
         cmocka_unit_test(cells_of_too_many_gpus_are_left_out),

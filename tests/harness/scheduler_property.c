@@ -24,6 +24,7 @@ struct simulated {
     int32_t tokens[MAX_LEN];
     uint64_t values[MAX_LEN]; /* of all tokens up to each position: what a key there depends on */
     struct qd_block_hash hashes[MAX_PAGES];
+    struct qd_block_hash labels[MAX_PAGES]; /* what its pages are to be known by, whenever they are computed */
     int32_t max_tokens;
     int32_t arrival_step;
     bool arrived, ended, ran;
@@ -64,6 +65,9 @@ static void fill_tokens(struct random_case *c, struct simulated *request)
         request->tokens[i] = i < n_common ? i : draw(c, 0, 1 << 20);
         value = request->values[i] = qd_hash(value, &request->tokens[i], sizeof request->tokens[i]);
     }
+    struct qd_block_hash label = {{0, 0}};
+    for (int32_t k = 0; k < MAX_PAGES; k++)
+        label = request->labels[k] = qd_block_hash_next(label, request->tokens + k * QD_KV_BLOCK_SIZE);
 }
 
 static void make_case(struct random_case *c, uint64_t key)
@@ -105,6 +109,36 @@ static void end_request(struct random_case *c, struct simulated *request)
     qd_scheduler_remove(c->scheduler, &request->sched);
     request->ended = true;
     c->n_ended++;
+}
+
+/* First come, first served: whoever runs came before everybody who waits. */
+static void check_order(const struct random_case *c)
+{
+    int last_running = -1, first_waiting = c->n_requests;
+    for (int i = c->n_requests - 1; i >= 0; i--) {
+        enum qd_sched_place place = c->requests[i].sched.place;
+        if (place == QD_SCHED_WAITING) first_waiting = i;
+        if (place == QD_SCHED_RUNNING && last_running < 0) last_running = i;
+    }
+    assert_true(last_running < first_waiting);
+}
+
+/* Computed for the first time, again, or by another request: a full page has one and the same hash. Those
+ * whose last token is still to be sampled may lack theirs. */
+static void check_labels(const struct random_case *c)
+{
+    const struct qd_kv_pool *pool = qd_scheduler_pool(c->scheduler);
+    if (!c->config.prefix_caching) return;
+    for (int i = 0; i < c->n_requests; i++) {
+        const struct simulated *request = &c->requests[i];
+        int32_t n = request->sched.n_computed - request->sched.n_pending;
+        if (request->sched.place != QD_SCHED_RUNNING) continue;
+        for (int32_t k = 0; k < n / QD_KV_BLOCK_SIZE; k++) {
+            const struct qd_kv_label *label = &pool->labels[request->pages[k]];
+            if (!label->is_set || !qd_block_hash_equal(label->hash, request->labels[k]))
+                fail_msg("case %llu: page %d of request %d has another hash", (unsigned long long)c->key, k, i);
+        }
+    }
 }
 
 /* Each page's users are those that hold it; a page without users is free, once. */
@@ -163,7 +197,7 @@ static void check_schedule(struct random_case *c, const struct qd_schedule *sche
                            const struct qd_sched_request *before)
 {
     bool seen[MAX_REQUESTS] = {false}, slots[8] = {false};
-    int32_t n_tokens = 0, n_blocks = 0, n_hits = 0;
+    int32_t n_tokens = 0, n_blocks = 0, n_queries = 0, n_hits[2] = {0}; /* of new requests, of preempted ones */
     int32_t threshold = c->config.long_prefill_token_threshold;
     assert_in_range(schedule->n_entries, 0, c->config.max_num_seqs);
     for (int32_t i = 0; i < schedule->n_entries; i++) {
@@ -175,10 +209,12 @@ static void check_schedule(struct random_case *c, const struct qd_schedule *sche
         seen[id] = slots[request->sched.slot] = true;
         assert_true(entry->n_tokens > 0);
         assert_true(threshold == 0 || entry->n_tokens <= threshold);
-        if (before[id].place == QD_SCHED_RUNNING)
+        if (before[id].place == QD_SCHED_RUNNING) {
             assert_int_equal(entry->begin, before[id].n_computed);
-        else
-            n_hits += entry->begin;
+        } else {
+            n_hits[before[id].n_preemptions > 0] += entry->begin;
+            n_queries += before[id].n_preemptions > 0 ? 0 : before[id].n_known;
+        }
         assert_int_equal(request->sched.n_computed, entry->begin + entry->n_tokens);
         assert_int_equal(entry->samples, request->sched.n_computed == before[id].n_known);
         assert_int_equal(request->sched.n_known, before[id].n_known + entry->samples);
@@ -190,8 +226,10 @@ static void check_schedule(struct random_case *c, const struct qd_schedule *sche
     assert_int_equal(n_tokens, schedule->n_tokens);
     assert_int_equal(n_blocks, schedule->n_blocks);
     assert_true(n_tokens <= c->config.max_num_batched_tokens);
-    assert_int_equal(n_hits, schedule->n_hit_tokens + schedule->n_rehit_tokens);
-    if (!c->config.prefix_caching) assert_int_equal(n_hits, 0);
+    assert_int_equal(n_hits[0], schedule->n_hit_tokens);
+    assert_int_equal(n_hits[1], schedule->n_rehit_tokens);
+    assert_int_equal(n_queries, schedule->n_query_tokens);
+    if (!c->config.prefix_caching) assert_int_equal(n_hits[0] + n_hits[1], 0);
     if (schedule->n_preempted > 0) assert_int_equal(schedule->n_admitted, 0);
 }
 
@@ -243,7 +281,9 @@ static void run_case(uint64_t key, struct reached *reached)
         }
         qd_scheduler_step(c.scheduler, &schedule);
         check_schedule(&c, &schedule, before);
+        check_order(&c);
         check_pages(&c);
+        check_labels(&c);
         check_memory(&c, &schedule);
         count(&c, &schedule, reached);
         /* The oldest running request is never a victim while it is not alone, so every step moves somebody.

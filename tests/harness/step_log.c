@@ -129,6 +129,28 @@ static void rows_add_up_to_the_replicas_totals(void **state)
         for (int dp = 1; dp <= 3; dp += 2) rows_add_up(variant & 1, variant & 2, dp);
 }
 
+/* Asynchronous, 4 pages: when b wants its third, the last token of a is on its way and nothing of a is left to
+ * schedule. b preempts itself, and that schedule launches nothing. */
+static void a_preemption_without_a_step_is_counted(void **state)
+{
+    (void)state;
+    enum { LEN = 31 };
+    struct fake_engine fake = {.config = {.n_kv_blocks = 5, .async_scheduling = true, .n_step_rows = 16}};
+    int32_t prompts[2][LEN], n_preempted = 0;
+    struct qd_step_row rows[16];
+    fake_engine_open(&fake, NULL);
+    const struct qd_request requests[2] = {fake_request(prompts[0], LEN, 2, 1, fake.config.vocab_size),
+                                           fake_request(prompts[1], LEN, 4, 2, fake.config.vocab_size)};
+    struct reply *replies = serve(fake.engine, requests, 2, 0);
+    assert_int_equal(replies[1].preemptions, 1);
+    assert_int_equal(qd_engine_stats(fake.engine, 0).n_preemptions, 1);
+    size_t n = qd_engine_take_steps(fake.engine, 0, rows, 16);
+    for (size_t i = 0; i < n; i++) n_preempted += rows[i].n_preempted;
+    assert_int_equal(n_preempted, 1);
+    fake_engine_close(&fake);
+    replies_free(replies);
+}
+
 static void a_full_ring_loses_rows_and_says_so(void **state)
 {
     (void)state;
@@ -189,7 +211,7 @@ static cJSON *run_into_files(struct temp_dir *dir, bool async, int dp, struct ro
     open_engine(&fake, async, false, dp, qd_step_log_room(dp));
     qd_engine_reset_stats(fake.engine);
     int64_t origin_ns = qd_clock_now_ns();
-    ASSERT_OK(qd_steps_file_open(&steps, in_dir(dir, "steps.jsonl"), origin_ns, err, sizeof err), err);
+    ASSERT_OK(qd_steps_file_open(&steps, in_dir(dir, "steps.jsonl"), origin_ns, 0, err, sizeof err), err);
     ASSERT_OK(qd_trace_file_open(&trace, in_dir(dir, "trace.json"), origin_ns, dp, 1, err, sizeof err), err);
     struct qd_step_sink sinks[] = {{.take = keep, .arg = rows},
                                    {.take = qd_steps_file_take, .arg = &steps},
@@ -222,6 +244,7 @@ static void lines_are_the_rows(struct temp_dir *dir, const struct rows *rows)
         assert_int_equal(number(line, "wait_begin_ns") - number(line, "begin_ns"),
                          row->wait_begin_ns - row->begin_ns);
         assert_true(cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(line, "segments_ns")));
+        assert_true(cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(line, "virtual_begin_ns")));
         cJSON_Delete(line);
         at += len + 1;
     }
@@ -364,6 +387,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_add_up_to_the_replicas_totals),
+        cmocka_unit_test(a_preemption_without_a_step_is_counted),
         cmocka_unit_test(a_full_ring_loses_rows_and_says_so),
         cmocka_unit_test(a_ring_keeps_the_order_when_it_wraps),
         cmocka_unit_test(files_hold_every_step),

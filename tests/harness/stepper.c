@@ -120,6 +120,22 @@ static void a_step_end_goes_before_the_timeout(void **state)
     fake_engine_close(&fake);
 }
 
+/* A chunk of a prompt ends, with no event, at the very time at which the caller comes back: what he submits is in
+ * the next step. */
+static void whoever_comes_when_a_step_ends_is_in_time(void **state)
+{
+    (void)state;
+    struct fake_engine fake = {.config.max_num_batched_tokens = 20};
+    struct qd_event event;
+    open_virtual(&fake, 10 * MS);
+    uint64_t a = submit(&fake, 24, 1);
+    assert_int_equal(qd_engine_poll_events(fake.engine, &event, 1, 10 * MS), 0);
+    uint64_t b = submit(&fake, 8, 1);
+    expect_event(&fake, a, 0, 20);
+    expect_event(&fake, b, 0, 20);
+    fake_engine_close(&fake);
+}
+
 /* All at time 0, still one step after the other. */
 static void steps_may_take_no_time(void **state)
 {
@@ -344,6 +360,7 @@ int main(void)
         cmocka_unit_test(replicas_step_in_the_order_of_their_clocks),
         cmocka_unit_test(submissions_enter_the_next_step),
         cmocka_unit_test(a_step_end_goes_before_the_timeout),
+        cmocka_unit_test(whoever_comes_when_a_step_ends_is_in_time),
         cmocka_unit_test(steps_may_take_no_time),
         cmocka_unit_test(two_steps_are_in_flight_when_asynchronous),
         cmocka_unit_test(an_abort_is_seen_between_steps),

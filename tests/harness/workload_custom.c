@@ -2,56 +2,17 @@
  */
 #include "tests/support/test.h"
 
-#include "harness/workload/workload.h"
-#include "tests/support/files.h"
-#include "tests/support/tokenizer.h"
-
-struct fixture {
-    struct temp_dir dir;
-    qd_tokenizer_t *tokenizer;
-};
-
-static int setup(void **state)
-{
-    struct fixture *fixture = calloc(1, sizeof *fixture);
-    assert_non_null(fixture);
-    fixture->dir = temp_dir_create();
-    fixture->tokenizer = load_tokenizer(TINY_MODEL);
-    *state = fixture;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *fixture = *state;
-    qd_tokenizer_free(fixture->tokenizer);
-    temp_dir_remove(&fixture->dir);
-    free(fixture);
-    return 0;
-}
+#include "tests/support/prompt_files.h"
 
 /* A spec over a file with that text. */
-static struct qd_custom_spec spec_of(const struct fixture *fixture, const char *text)
+static struct qd_custom_spec spec_of(struct prompt_files *fixture, const char *text)
 {
-    const char *path = in_dir(&fixture->dir, "prompts.jsonl");
-    write_text(path, text);
-    return (struct qd_custom_spec){.path = path, .default_output_len = 256, .tokenizer = fixture->tokenizer};
-}
-
-static void assert_prompt(const struct fixture *fixture, const struct qd_workload_request *request,
-                          const char *text, size_t len)
-{
-    char err[QD_ERR_LEN] = "";
-    int32_t *ids;
-    size_t n;
-    ASSERT_OK(qd_tokenizer_encode(fixture->tokenizer, text, len, &ids, &n, err, sizeof err), err);
-    assert_same_ids(request->prompt, (size_t)request->n_prompt, ids, n, text);
-    free(ids);
+    return (struct qd_custom_spec){.path = prompt_file(fixture, text), .default_output_len = 256, .tokenizer = fixture->tokenizer};
 }
 
 static void rows_are_read_as_they_are(void **state)
 {
-    const struct fixture *fixture = *state;
+    struct prompt_files *fixture = *state;
     struct qd_custom_spec spec =
         spec_of(fixture, "{\"prompt\": \"One \\u0000 <|im_end|>\", \"output_tokens\": 7, \"more\": {}}\r\n"
                          "\n  \n{\"output_tokens\": null, \"prompt\": \"Two\"}");
@@ -69,7 +30,7 @@ static void rows_are_read_as_they_are(void **state)
 
 static void options_stand_above_rows(void **state)
 {
-    const struct fixture *fixture = *state;
+    struct prompt_files *fixture = *state;
     struct qd_custom_spec spec = spec_of(fixture, "{\"prompt\": \"One\", \"output_tokens\": 7}\n"
                                                   "{\"prompt\": \"Two\", \"output_tokens\": \"no number\"}\n"
                                                   "no JSON, but beyond --num-prompts\n");
@@ -86,7 +47,7 @@ static void options_stand_above_rows(void **state)
     qd_workload_free(&workload);
 }
 
-static void refuse(const struct fixture *fixture, const char *text, int64_t n, const char *reason)
+static void refuse(struct prompt_files *fixture, const char *text, int64_t n, const char *reason)
 {
     struct qd_custom_spec spec = spec_of(fixture, text);
     spec.n = n;
@@ -100,7 +61,7 @@ static void refuse(const struct fixture *fixture, const char *text, int64_t n, c
 
 static void bad_rows_are_named(void **state)
 {
-    const struct fixture *fixture = *state;
+    struct prompt_files *fixture = *state;
     refuse(fixture, "", 0, "no requests");
     refuse(fixture, "\n \n", 0, "no requests");
     refuse(fixture, "{\"prompt\": \"a\"}\n\n{\"prompt\": \"a\"\n", 0,
@@ -119,7 +80,7 @@ static void bad_rows_are_named(void **state)
 
 static void a_length_must_come_from_somewhere(void **state)
 {
-    const struct fixture *fixture = *state;
+    struct prompt_files *fixture = *state;
     struct qd_custom_spec spec = spec_of(fixture, "{\"prompt\": \"a\"}\n");
     spec.default_output_len = 0;
     struct qd_workload workload;
@@ -134,10 +95,10 @@ static void a_length_must_come_from_somewhere(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(rows_are_read_as_they_are, setup, teardown),
-        cmocka_unit_test_setup_teardown(options_stand_above_rows, setup, teardown),
-        cmocka_unit_test_setup_teardown(bad_rows_are_named, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_length_must_come_from_somewhere, setup, teardown),
+        WITH_PROMPT_FILES(rows_are_read_as_they_are),
+        WITH_PROMPT_FILES(options_stand_above_rows),
+        WITH_PROMPT_FILES(bad_rows_are_named),
+        WITH_PROMPT_FILES(a_length_must_come_from_somewhere),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

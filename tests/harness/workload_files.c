@@ -1,57 +1,23 @@
 /* Prompts, ShareGPT and traces from files: what is taken, what is refused and how it is named. */
 #include "tests/support/test.h"
 
-#include "harness/workload/workload.h"
-#include "tests/support/files.h"
-#include "tests/support/tokenizer.h"
+#include "tests/support/prompt_files.h"
 
 enum { VOCAB = 151643 };
-
-struct fixture {
-    struct temp_dir dir;
-    qd_tokenizer_t *tokenizer;
-    char err[QD_ERR_LEN];
-};
-
-static int setup(void **state)
-{
-    struct fixture *fixture = calloc(1, sizeof *fixture);
-    assert_non_null(fixture);
-    fixture->dir = temp_dir_create();
-    fixture->tokenizer = load_tokenizer(TINY_MODEL);
-    *state = fixture;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *fixture = *state;
-    qd_tokenizer_free(fixture->tokenizer);
-    temp_dir_remove(&fixture->dir);
-    free(fixture);
-    return 0;
-}
-
-static const char *file(struct fixture *fixture, const char *text)
-{
-    const char *path = in_dir(&fixture->dir, "data");
-    write_text(path, text);
-    return path;
-}
 
 static struct qd_trace_spec trace_spec(const char *path)
 {
     return (struct qd_trace_spec){.path = path, .columns = "auto", .speedup = 1, .ids.n = VOCAB};
 }
 
-static struct qd_workload trace(struct fixture *fixture, const struct qd_trace_spec *spec)
+static struct qd_workload trace(struct prompt_files *fixture, const struct qd_trace_spec *spec)
 {
     struct qd_workload workload;
     ASSERT_OK(qd_workload_trace(spec, &workload, fixture->err, sizeof fixture->err), fixture->err);
     return workload;
 }
 
-static void refuse_trace(struct fixture *fixture, const struct qd_trace_spec *spec, const char *text)
+static void refuse_trace(struct prompt_files *fixture, const struct qd_trace_spec *spec, const char *text)
 {
     struct qd_workload workload;
     assert_int_equal(qd_workload_trace(spec, &workload, fixture->err, sizeof fixture->err), QD_ERR_INPUT);
@@ -61,8 +27,8 @@ static void refuse_trace(struct fixture *fixture, const struct qd_trace_spec *sp
 
 static void a_line_is_a_prompt(void **state)
 {
-    struct fixture *fixture = *state;
-    struct qd_prompts_spec spec = {.path = file(fixture, "Once upon\r\n\n  a time \nthere"),
+    struct prompt_files *fixture = *state;
+    struct qd_prompts_spec spec = {.path = prompt_file(fixture, "Once upon\r\n\n  a time \nthere"),
                                    .output_len = 7,
                                    .tokenizer = fixture->tokenizer};
     struct qd_workload workload;
@@ -70,14 +36,8 @@ static void a_line_is_a_prompt(void **state)
     const char *texts[] = {"Once upon", "  a time ", "there"};
     assert_int_equal(workload.n, 3);
     for (int i = 0; i < 3; i++) {
-        int32_t *ids;
-        size_t n;
-        ASSERT_OK(qd_tokenizer_encode(fixture->tokenizer, texts[i], strlen(texts[i]), &ids, &n, fixture->err,
-                                      sizeof fixture->err),
-                  fixture->err);
-        assert_same_ids(workload.requests[i].prompt, (size_t)workload.requests[i].n_prompt, ids, n, texts[i]);
+        assert_prompt(fixture, &workload.requests[i], texts[i], strlen(texts[i]));
         assert_int_equal(workload.requests[i].max_tokens, 7);
-        free(ids);
     }
     qd_workload_free(&workload);
     spec.n = 4;
@@ -87,9 +47,9 @@ static void a_line_is_a_prompt(void **state)
 
 static void jsonl_has_arrivals_and_blocks(void **state)
 {
-    struct fixture *fixture = *state;
+    struct prompt_files *fixture = *state;
     struct qd_trace_spec spec = trace_spec(
-        file(fixture,
+        prompt_file(fixture,
              "{\"timestamp\": 100, \"input_length\": 600, \"output_length\": 5, \"hash_ids\": [3, 4]}\n"
              "{\"timestamp\": 100.5, \"input_length\": 1000, \"output_length\": 6, \"hash_ids\": [3, 5]}\n"
              "{\"timestamp\": 3100, \"input_length\": 7, \"output_length\": 1}\n"));
@@ -117,7 +77,7 @@ static void jsonl_has_arrivals_and_blocks(void **state)
 
 static void bad_jsonl_is_named(void **state)
 {
-    struct fixture *fixture = *state;
+    struct prompt_files *fixture = *state;
     const struct {
         const char *line, *reason;
     } bad[] = {
@@ -139,16 +99,16 @@ static void bad_jsonl_is_named(void **state)
         char text[256];
         snprintf(text, sizeof text, "{\"timestamp\": 1, \"input_length\": 4, \"output_length\": 5}\n%s\n",
                  bad[i].line);
-        struct qd_trace_spec spec = trace_spec(file(fixture, text));
+        struct qd_trace_spec spec = trace_spec(prompt_file(fixture, text));
         refuse_trace(fixture, &spec, bad[i].reason);
     }
 }
 
 static void csv_columns_have_presets(void **state)
 {
-    struct fixture *fixture = *state;
+    struct prompt_files *fixture = *state;
     struct qd_trace_spec spec =
-        trace_spec(file(fixture, "request_num_decode_tokens,request_arrived_at,request_num_prefill_tokens\n"
+        trace_spec(prompt_file(fixture, "request_num_decode_tokens,request_arrived_at,request_num_prefill_tokens\n"
                                  "3,0.25,10\n4,1.5,20\n"));
     struct qd_workload workload = trace(fixture, &spec);
     assert_int_equal(workload.n, 2);
@@ -160,8 +120,8 @@ static void csv_columns_have_presets(void **state)
 
 static void csv_columns_can_be_named(void **state)
 {
-    struct fixture *fixture = *state;
-    struct qd_trace_spec spec = trace_spec(file(fixture, "t,in,out\n2023-11-16T23:59:59.5Z,1,2\n"
+    struct prompt_files *fixture = *state;
+    struct qd_trace_spec spec = trace_spec(prompt_file(fixture, "t,in,out\n2023-11-16T23:59:59.5Z,1,2\n"
                                                          "2023-11-17 00:00:01,3,4\n"));
     refuse_trace(fixture, &spec, "none of the known traces'");
     spec.columns = "t,in,out";
@@ -190,7 +150,7 @@ static void csv_columns_can_be_named(void **state)
 
 static void bad_csv_is_named(void **state)
 {
-    struct fixture *fixture = *state;
+    struct prompt_files *fixture = *state;
     const struct {
         const char *row, *reason;
     } bad[] = {
@@ -205,15 +165,15 @@ static void bad_csv_is_named(void **state)
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         char text[128];
         snprintf(text, sizeof text, "TIMESTAMP,ContextTokens,GeneratedTokens\n%s\n", bad[i].row);
-        struct qd_trace_spec spec = trace_spec(file(fixture, text));
+        struct qd_trace_spec spec = trace_spec(prompt_file(fixture, text));
         refuse_trace(fixture, &spec, bad[i].reason);
     }
-    struct qd_trace_spec spec = trace_spec(file(fixture, "TIMESTAMP,ContextTokens,GeneratedTokens\n"));
+    struct qd_trace_spec spec = trace_spec(prompt_file(fixture, "TIMESTAMP,ContextTokens,GeneratedTokens\n"));
     refuse_trace(fixture, &spec, "no requests");
 }
 
 /* Totals of a public trace, against the figures kept with it. */
-static void check_trace(struct fixture *fixture, const char *name, size_t n, double duration_s, int64_t n_in,
+static void check_trace(struct prompt_files *fixture, const char *name, size_t n, double duration_s, int64_t n_in,
                         int64_t n_out, int32_t longest)
 {
     char path[256];
@@ -254,7 +214,7 @@ static void burstgpt_is_read(void **state)
 /* vLLM's filter with the tokenizer of Qwen3: which four of ten, in any order. */
 static void sharegpt_is_filtered(void **state)
 {
-    struct fixture *fixture = *state;
+    struct prompt_files *fixture = *state;
     const char *path = SHARED_DATA "real/sharegpt/sharegpt-synthetic.json";
     NEED_FILE(path);
     qd_tokenizer_t *tokenizer = load_tokenizer(QWEN3_TOKENIZER);
@@ -275,29 +235,16 @@ static void sharegpt_is_filtered(void **state)
     qd_tokenizer_free(tokenizer);
 }
 
-#define SAID(text) "{\"from\": \"human\", \"value\": \"" text "\"}"
+#define SIX_WORDS "{\"from\": \"human\", \"value\": \"One two three four five six\"}"
+#define ONE_WORD  "{\"from\": \"gpt\", \"value\": \"a\"}"
 
 static void sharegpt_rules_by_hand(void **state)
 {
-    struct fixture *fixture = *state;
-    struct qd_sharegpt_spec
-        spec = {.path = file(fixture, "[{\"id\": \"a\", \"conversations\": [" SAID("One two three four five "
-                                                                                   "six") ", " SAID(
-                                          "seven eight nine ten eleven twelve") "]},"
-                                                                                "{\"id\": \"b\", "
-                                                                                "\"conversations\": [" SAID(
-                                                                                    "One two three four five "
-                                                                                    "six") "]},"
-                                                                                           "{\"id\": \"c\", "
-                                                                                           "\"conversations\""
-                                                                                           ": [" SAID("One "
-                                                                                                      "two "
-                                                                                                      "three "
-                                                                                                      "four "
-                                                                                                      "five "
-                                                                                                      "six") ", " SAID(
-                                                                                               "a") "]}]"),
-                .tokenizer = fixture->tokenizer};
+    struct prompt_files *fixture = *state;
+    const char *path = prompt_file(fixture, "[{\"id\": \"a\", \"conversations\": [" SIX_WORDS ", " SIX_WORDS "]},"
+                                            "{\"id\": \"b\", \"conversations\": [" SIX_WORDS "]},"
+                                            "{\"id\": \"c\", \"conversations\": [" SIX_WORDS ", " ONE_WORD "]}]");
+    struct qd_sharegpt_spec spec = {.path = path, .tokenizer = fixture->tokenizer};
     struct qd_workload workload;
     ASSERT_OK(qd_workload_sharegpt(&spec, &workload, fixture->err, sizeof fixture->err), fixture->err);
     assert_int_equal(workload.n, 1);
@@ -306,25 +253,28 @@ static void sharegpt_rules_by_hand(void **state)
     ASSERT_OK(qd_workload_sharegpt(&spec, &workload, fixture->err, sizeof fixture->err), fixture->err);
     assert_int_equal(workload.n, 2);
     qd_workload_free(&workload);
-    spec.path = file(fixture, "[{\"id\": \"x\", \"conversations\": [{\"value\": 3}, {}]}]");
+    spec.path = prompt_file(fixture, "[{\"id\": \"x\", \"conversations\": [{\"value\": 3}, {}]}]");
     assert_int_equal(qd_workload_sharegpt(&spec, &workload, fixture->err, sizeof fixture->err), QD_ERR_INPUT);
     ASSERT_CONTAINS(fixture->err, "conversation \"x\": conversations[0]: \"value\" is no text");
-    spec.path = file(fixture, "{}");
+    spec.path = prompt_file(fixture, "{}");
     assert_int_equal(qd_workload_sharegpt(&spec, &workload, fixture->err, sizeof fixture->err), QD_ERR_INPUT);
     ASSERT_CONTAINS(fixture->err, "no list of conversations");
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(a_line_is_a_prompt),       TEST(jsonl_has_arrivals_and_blocks),
-        TEST(bad_jsonl_is_named),       TEST(csv_columns_have_presets),
-        TEST(csv_columns_can_be_named), TEST(bad_csv_is_named),
-        TEST(mooncake_is_read),         TEST(azure_is_read),
-        TEST(burstgpt_is_read),         TEST(sharegpt_is_filtered),
-        TEST(sharegpt_rules_by_hand),
+        WITH_PROMPT_FILES(a_line_is_a_prompt),
+        WITH_PROMPT_FILES(jsonl_has_arrivals_and_blocks),
+        WITH_PROMPT_FILES(bad_jsonl_is_named),
+        WITH_PROMPT_FILES(csv_columns_have_presets),
+        WITH_PROMPT_FILES(csv_columns_can_be_named),
+        WITH_PROMPT_FILES(bad_csv_is_named),
+        WITH_PROMPT_FILES(mooncake_is_read),
+        WITH_PROMPT_FILES(azure_is_read),
+        WITH_PROMPT_FILES(burstgpt_is_read),
+        WITH_PROMPT_FILES(sharegpt_is_filtered),
+        WITH_PROMPT_FILES(sharegpt_rules_by_hand),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,9 +16,7 @@
 enum {
     MAX_WORLD = 8,
     N_SMALL = 1000,
-    N_LARGE = (512 << 10) / sizeof(qd_bf16) + 8,
-    N_TOKENS = 37,
-    MICRO_VOCAB = 515
+    N_LARGE = (512 << 10) / sizeof(qd_bf16) + 8
 };
 
 struct rank {
@@ -28,6 +26,7 @@ struct rank {
     enum qd_collectives settled;
     size_t expected_bytes, taken_bytes;
     char note[QD_ERR_LEN];
+    const char *name;
     qd_status status;
     char err[QD_ERR_LEN];
     int n_wrong;
@@ -98,7 +97,9 @@ static void *open_and_close(void *arg)
     const struct qd_cuda *cuda = ctx;
     rank->settled = cuda->config.collectives;
     rank->taken_bytes = cuda->memory.blocks[0].bytes;
-    snprintf(rank->note, sizeof rank->note, "%s", qd_device_note((struct qd_device){&qd_emu_ops, ctx}));
+    const struct qd_device device = {&qd_emu_ops, ctx};
+    snprintf(rank->note, sizeof rank->note, "%s", qd_device_note(device));
+    rank->name = qd_device_collectives(device);
     qd_emu_ops.close(ctx);
     return NULL;
 }
@@ -137,6 +138,7 @@ static void ranks_settle_on_what_is_there(void **state)
         {2, 2, true, true, false, NCCL, OWN, QD_ERR_ARGUMENT,
          "with several ranks on a GPU, collectives are own"},
     };
+    static const char *const names[] = {[AUTO] = "auto", [OWN] = "own", [NCCL] = "nccl"};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct qd_device_config config = small_config;
         config.collectives = cases[i].wanted;
@@ -152,6 +154,10 @@ static void ranks_settle_on_what_is_there(void **state)
             if (ranks[r].status != QD_OK) continue;
             if (cases[i].text[0] == '\0') assert_string_equal(ranks[r].note, "");
             assert_int_equal(ranks[r].settled, cases[i].settled);
+            if (cases[i].world == 1)
+                assert_null(ranks[r].name);
+            else
+                assert_string_equal(ranks[r].name, names[cases[i].settled]);
             assert_int_equal(ranks[r].taken_bytes, ranks[r].expected_bytes);
         }
     }
@@ -187,6 +193,40 @@ static void the_way_depends_on_ranks_and_size(void **state)
         cuda->config.shots = QD_SHOTS_AUTO;
     }
     free(cuda);
+}
+
+/* What NCCL keeps: 32 channels of 4 MiB, 512 KiB and 4.6875 MiB for a rank that it receives from, two at the
+ * most; what the driver keeps of 26 ops in graphs of 1 and 2 decodes. */
+static void what_others_take_is_bounded(void **state)
+{
+    (void)state;
+    const size_t channels = 32 * (size_t)((4 << 20) + (512 << 10) + 4915200), graphs = 2 * 26 * (12 << 10);
+    static const struct {
+        int tp, ranks_per_gpu;
+        bool has_nccl, batch_invariant, device_timing, enforce_eager;
+        enum qd_collectives wanted;
+        size_t n_channels, n_graphs; /* times the above */
+    } cases[] = {
+        {1, 1, true, false, false, false, AUTO, 0, 1}, {2, 1, true, false, false, false, AUTO, 1, 1},
+        {8, 1, true, false, false, false, AUTO, 2, 1}, {4, 1, false, false, false, false, AUTO, 0, 1},
+        {4, 1, false, false, true, false, NCCL, 2, 3}, {4, 1, true, false, false, true, OWN, 0, 0},
+        {4, 1, true, true, false, false, AUTO, 0, 1},  {4, 4, true, false, false, false, AUTO, 0, 1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct qd_device_config config = small_config;
+        struct qd_device_reserve reserve;
+        config.collectives = cases[i].wanted;
+        config.ranks_per_gpu = cases[i].ranks_per_gpu;
+        config.batch_invariant = cases[i].batch_invariant;
+        config.device_timing = cases[i].device_timing;
+        config.enforce_eager = cases[i].enforce_eager;
+        qd_emu_shutdown();
+        qd_emu_set_gpus((struct qd_emu_gpus){0});
+        qd_emu_nccl_set_present(cases[i].has_nccl);
+        qd_cuda_reserve(&config, cases[i].tp, &reserve);
+        assert_int_equal(reserve.collective_bytes, cases[i].n_channels * channels);
+        assert_int_equal(reserve.graph_bytes, cases[i].n_graphs * graphs);
+    }
 }
 
 /* ---- sums ---- */
@@ -269,20 +309,6 @@ static void large_sums_go_by_nccl(void **state)
 
 /* ---- a whole model whose GPUs do not reach each other ---- */
 
-static float *logits_of(int tp, const struct run_options *options, const char *note)
-{
-    int32_t tokens[N_TOKENS];
-    for (int32_t i = 0; i < N_TOKENS; i++) tokens[i] = (101 * i + 7) % MICRO_VOCAB;
-    struct model_run run;
-    qd_model_t *model = make_model("micro", &qd_emu_ops, tp);
-    model_run_open(&run, model, &qd_emu_ops, options);
-    ASSERT_CONTAINS(qd_group_note(run.group), note);
-    float *logits = model_run_logits(&run, tokens, N_TOKENS, 18, MICRO_VOCAB);
-    model_run_close(&run);
-    qd_model_free(model);
-    return logits;
-}
-
 /* Observed: the same bits at TP 2, where a sum has one hop; 0.016 and an nmse of 1.2e-4 at TP 4 and 8. */
 static const struct tolerance near = {.abs = 0.02, .rel = 0.02, .nmse = 3e-4};
 
@@ -292,13 +318,13 @@ static void a_model_runs_by_nccl_alone(void **state)
     struct run_options options = {.max_tokens = 32, .max_logit_rows = 32, .max_model_len = 64};
     struct deviation observed = DEVIATION_NONE;
     options.collectives = QD_COLLECTIVES_OWN;
-    float *want = logits_of(tp, &options, "");
+    float *want = micro_logits(&qd_emu_ops, tp, &options, "own", "");
     qd_emu_shutdown();
     qd_emu_set_gpus((struct qd_emu_gpus){.lacks_peers = true});
     options.collectives = QD_COLLECTIVES_AUTO;
-    float *got =
-        logits_of(tp, &options, "every collective goes by NCCL: GPU 0 cannot read the memory of GPU 1");
-    compare_f32("logits", got, want, (size_t)N_TOKENS * MICRO_VOCAB, near, &observed);
+    float *got = micro_logits(&qd_emu_ops, tp, &options, "nccl",
+                              "every collective goes by NCCL: GPU 0 cannot read the memory of GPU 1");
+    compare_f32("logits", got, want, (size_t)MICRO_TOKENS * MICRO_VOCAB, near, &observed);
     deviation_print("by NCCL alone", &observed);
     free(want);
     free(got);
@@ -311,6 +337,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(ranks_settle_on_what_is_there, restore),
         cmocka_unit_test(the_way_depends_on_ranks_and_size),
+        cmocka_unit_test_teardown(what_others_take_is_bounded, restore),
         cmocka_unit_test_teardown(large_sums_go_by_nccl, restore),
         {"a_model_runs_by_nccl_alone_tp2", a_model_runs_by_nccl_alone, NULL, restore, &sizes[0]},
         {"a_model_runs_by_nccl_alone_tp4", a_model_runs_by_nccl_alone, NULL, restore, &sizes[1]},

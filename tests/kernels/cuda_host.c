@@ -12,7 +12,7 @@
 #include "tests/support/compare.h"
 #include "tests/support/model_run.h"
 
-enum { MAX_WORLD = 8, N_TOKENS = 37, MICRO_VOCAB = 515 };
+enum { MAX_WORLD = 8 };
 
 static struct qd_device_config make_config(void)
 {
@@ -196,6 +196,28 @@ static void what_cannot_be_opened_is_refused(void **state)
     ASSERT_CONTAINS(ranks[0].err, "no GPU that CUDA can use");
     qd_emu_shutdown();
     assert_int_equal(qd_emu_set_gpus((struct qd_emu_gpus){0}), 0);
+}
+
+/* Replica r of tp ranks has GPUs r * tp to (r + 1) * tp - 1, and so has the r-th of those that share. */
+static void replicas_have_gpus_side_by_side(void **state)
+{
+    (void)state;
+    static const struct {
+        int tp, dp, ranks_per_gpu, gpus[8];
+    } cases[] = {
+        {1, 8, 1, {0, 1, 2, 3, 4, 5, 6, 7}}, {2, 4, 1, {0, 1, 2, 3, 4, 5, 6, 7}},
+        {4, 2, 0, {0, 1, 2, 3, 4, 5, 6, 7}}, {2, 2, 2, {0, 0, 1, 1}},
+        {4, 2, 4, {0, 0, 0, 0, 1, 1, 1, 1}}, {2, 3, 4, {0, 0, 0, 0, 1, 1}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int rank = 0; rank < cases[i].tp * cases[i].dp; rank++) {
+            char err[QD_ERR_LEN] = "";
+            int gpu = -1;
+            ASSERT_OK(qd_cuda_gpu_of_rank(rank, cases[i].tp * cases[i].dp, cases[i].ranks_per_gpu, &gpu, err,
+                                          sizeof err),
+                      err);
+            assert_int_equal(gpu, cases[i].gpus[rank]);
+        }
 }
 
 /* A failed call of CUDA names itself, and is not reported again. */
@@ -419,21 +441,6 @@ static void large_messages_take_two_shots_to_the_same_bits(void **state)
 
 /* ---- a whole model ---- */
 
-static float *logits_of(const struct qd_device_ops *ops, int tp, enum qd_numerics numerics)
-{
-    int32_t tokens[N_TOKENS];
-    for (int32_t i = 0; i < N_TOKENS; i++) tokens[i] = (101 * i + 7) % MICRO_VOCAB;
-    const struct run_options options = {
-        .numerics = numerics, .max_tokens = 32, .max_logit_rows = 32, .max_model_len = 64};
-    struct model_run run;
-    qd_model_t *model = make_model("micro", ops, tp);
-    model_run_open(&run, model, ops, &options);
-    float *logits = model_run_logits(&run, tokens, N_TOKENS, 18, MICRO_VOCAB);
-    model_run_close(&run);
-    qd_model_free(model);
-    return logits;
-}
-
 /* Observed: at most 0.017 absolute and an nmse of 1.2e-4, TP 1 to 8, the larger in hf; the cpu device is off
  * by 0.016 and 1.0e-4 from the same specification. Every op rounds to bf16 after another order of sums. */
 static const struct tolerance near = {.abs = 0.02, .rel = 0.02, .nmse = 3e-4};
@@ -443,9 +450,13 @@ static void logits_are_those_of_the_specification(void **state)
     const int tp = *(const int *)*state;
     struct deviation observed = DEVIATION_NONE;
     for (int numerics = 0; numerics < 2; numerics++) {
-        float *want = logits_of(&qd_ref_ops, 1, (enum qd_numerics)numerics);
-        float *got = logits_of(&qd_emu_ops, tp, (enum qd_numerics)numerics);
-        compare_f32("logits", got, want, (size_t)N_TOKENS * MICRO_VOCAB, near, &observed);
+        const struct run_options options = {.numerics = (enum qd_numerics)numerics,
+                                            .max_tokens = 32,
+                                            .max_logit_rows = 32,
+                                            .max_model_len = 64};
+        float *want = micro_logits(&qd_ref_ops, 1, &options, NULL, NULL);
+        float *got = micro_logits(&qd_emu_ops, tp, &options, NULL, NULL);
+        compare_f32("logits", got, want, (size_t)MICRO_TOKENS * MICRO_VOCAB, near, &observed);
         free(want);
         free(got);
     }
@@ -478,6 +489,7 @@ int main(void)
         cmocka_unit_test(stores_take_rows),
         cmocka_unit_test(a_store_that_does_not_fit_names_the_gpu),
         cmocka_unit_test(what_cannot_be_opened_is_refused),
+        cmocka_unit_test(replicas_have_gpus_side_by_side),
         cmocka_unit_test(memory_that_is_not_there_is_refused),
         cmocka_unit_test(working_bytes_are_what_open_takes),
         cmocka_unit_test(ranks_reduce_and_gather),

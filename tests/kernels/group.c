@@ -3,7 +3,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "kernels/group.h"
+#include "tests/support/group_config.h"
 
 enum { MAX_TP = 8, N_ROWS = 3 };
 
@@ -152,17 +152,10 @@ static struct world make_world(void)
 
 static struct qd_group_config make_config(struct world *world, int tp)
 {
+    const struct qd_program program = {
+        .user = world, .rank_open = program_open, .rank_step = program_step, .rank_close = program_close};
     current = world;
-    return (struct qd_group_config){
-        .ops = &fake_ops,
-        .tp = tp,
-        .device = {.replica = 3, .n_ranks = tp, .limits = limits},
-        .vocab_size = 100,
-        .program = {.user = world,
-                    .rank_open = program_open,
-                    .rank_step = program_step,
-                    .rank_close = program_close},
-    };
+    return group_config_of(&fake_ops, tp, &limits, &program);
 }
 
 static struct qd_step *make_step(uint64_t index, int32_t first_token, int32_t n_rows)

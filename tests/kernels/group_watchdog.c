@@ -5,7 +5,7 @@
 #include <stdatomic.h>
 
 #include "kernels/base/clock.h"
-#include "kernels/group.h"
+#include "tests/support/group_config.h"
 
 enum { MAX_TP = 8 };
 static const int64_t WATCHDOG_NS = 200 * INT64_C(1000000);
@@ -126,18 +126,12 @@ static const struct qd_step_limits limits = {
 
 static struct qd_group_config make_config(struct world *world, int tp, int64_t watchdog_ns)
 {
+    const struct qd_program program = {
+        .user = world, .rank_open = program_open, .rank_step = program_step, .rank_close = program_close};
+    struct qd_group_config config = group_config_of(&fake_ops, tp, &limits, &program);
     current = world;
-    return (struct qd_group_config){
-        .ops = &fake_ops,
-        .tp = tp,
-        .device = {.replica = 3, .n_ranks = tp, .limits = limits},
-        .vocab_size = 100,
-        .program = {.user = world,
-                    .rank_open = program_open,
-                    .rank_step = program_step,
-                    .rank_close = program_close},
-        .watchdog_ns = watchdog_ns,
-    };
+    config.watchdog_ns = watchdog_ns;
+    return config;
 }
 
 static qd_status run_step(qd_group_t *group, char *err, size_t errlen)

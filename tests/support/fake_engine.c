@@ -69,6 +69,8 @@ void fake_engine_collect(struct fake_engine *fake, size_t n_ends, struct reply *
             assert_in_range(events[i].request, first_id, first_id + n_replies - 1);
             reply_take(&replies[events[i].request - first_id], &events[i], max_tokens);
             n_ends -= events[i].finish != QD_FINISH_NONE;
+            if (fake->gives_up != NULL && fake->gives_up(&events[i]))
+                qd_engine_abort(fake->engine, events[i].request);
         }
     }
 }

@@ -15,6 +15,8 @@ struct fake_engine {
     bool null_device;               /* `null` instead of the fake, which executes */
     int64_t null_step_ns;           /* there */
     struct qd_null_steps null_steps[FAKE_MAX_DP]; /* likewise */
+    /* Of a reader that reads no further, as at a stop string: it aborts the request. NULL: never. */
+    bool (*gives_up)(const struct qd_event *event);
     struct fake_device devices[FAKE_MAX_DP];
     qd_group_t *groups[FAKE_MAX_DP];
     qd_engine_t *engine;
