@@ -152,7 +152,7 @@ $(BUILD)/tests/kernels/library_real.o: CPPFLAGS += $(patsubst %,-isystem %,$(wil
 EMU := -Ikernels/emu/shim -DQD_EMU
 $(BUILD)/kernels/cuda/%.o $(BUILD)/tests/emu/%.o $(BUILD)/tests/gpu/%.o $(BUILD)/tests/kernels/cuda_%.o: CPPFLAGS += $(EMU)
 ifneq ($(findstring thread,$(SAN)),)
-$(BUILD)/kernels/emu/%.o: CFLAGS += -fno-sanitize=thread -fno-builtin
+$(BUILD)/kernels/emu/%.o $(BUILD)/kernels/emu_nccl/%.o: CFLAGS += -fno-sanitize=thread -fno-builtin
 $(BUILD)/kernels/emu/%.o $(BUILD)/tests/emu/%.o: CPPFLAGS += -DQD_EMU_TSAN
 endif
 
@@ -193,14 +193,15 @@ $(FAKES): $(BUILD)/%: %.c
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -shared -MMD -MP -o $@ $<
 
+# -rdynamic: the PTX front end asks for the names of kernels.
 $(filter $(BUILD)/tests/emu/%,$(TESTS)): $(BUILD)/%: $(BUILD)/%.o $(EMU_TEST_CUDA) $(KERNELS)
 	@$(if $(V),,echo "  LD $@")
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+	$(Q)$(CC) $(LDFLAGS) -rdynamic -o $@ $^ $(LDLIBS) -lcmocka
 
 # Kernel tests: the same sources that `make gpu-test` builds with nvcc, here with the emulated kernels.
 $(GPU_TESTS): $(BUILD)/%: $(BUILD)/%.o $(GPU_RUNNER) $(KERNELS)
 	@$(if $(V),,echo "  LD $@")
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) -rdynamic -o $@ $^ $(LDLIBS)
 
 # Fuzz targets linked with a driver that replays files; tools/check.sh links them with libFuzzer instead.
 $(FUZZ_REPLAYS): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/tests/fuzz/driver.o $(LIB)

@@ -5,7 +5,7 @@
 #include "kernels/cuda/kernels.h"
 
 #ifdef QD_EMU
-#include "kernels/emu/nccl.h"
+#include "kernels/emu_nccl/nccl.h"
 #endif
 
 enum { OLDEST_VERSION = 21000 };

@@ -1,5 +1,5 @@
 /* NCCL for the ranks of one replica: one communicator a rank, used by the rank's own thread and on one
- * stream. The library is opened when it is wanted (kernels/library.h); on emulated GPUs kernels/emu/nccl.h
+ * stream. The library is opened when it is wanted (kernels/library.h); on emulated GPUs kernels/emu_nccl/nccl.h
  * takes its place.
  *
  * NCCL sums bf16 in an order of its own and may round at every hop: all ranks get the same bits, but other

@@ -2,24 +2,11 @@
 
 enum { COPY_BYTES = 16 };
 
-/* Volatile, word by word: another fiber reads it, and a call of memcpy would be reported by ThreadSanitizer.
- */
+/* Volatile, word by word: another fiber reads it, and ThreadSanitizer would report a call of memcpy. */
 static void store_16(void *dst, uint64_t low, uint64_t high)
 {
     ((volatile uint64_t *)dst)[0] = low;
     ((volatile uint64_t *)dst)[1] = high;
-}
-
-static void move_bytes(struct async_copy *c)
-{
-    uint64_t words[2] = {0, 0};
-    if (c->src_bytes == COPY_BYTES) {
-        words[0] = ((const uint64_t *)c->src)[0], words[1] = ((const uint64_t *)c->src)[1];
-    } else {
-        for (uint32_t i = 0; i < c->src_bytes; i++)
-            words[i / 8] |= (uint64_t)((const unsigned char *)c->src)[i] << i % 8 * 8;
-    }
-    store_16(c->dst, words[0], words[1]);
 }
 
 /* The copy's bytes arrive now: the source is read now, too. */
@@ -28,7 +15,14 @@ static void arrive(struct async_copy *c)
     if (c->dst == NULL) return;
     qd_emu_touch_read(c->src, c->src_bytes);
     qd_emu_touch_write(c->dst, COPY_BYTES);
-    move_bytes(c);
+    uint64_t words[2] = {0, 0};
+    if (c->src_bytes == COPY_BYTES) {
+        words[0] = ((const uint64_t *)c->src)[0], words[1] = ((const uint64_t *)c->src)[1];
+    } else {
+        for (uint32_t i = 0; i < c->src_bytes; i++)
+            words[i / 8] |= (uint64_t)((const unsigned char *)c->src)[i] << i % 8 * 8;
+    }
+    store_16(c->dst, words[0], words[1]);
     c->dst = NULL;
 }
 
@@ -54,9 +48,7 @@ void qd_emu_async_copy(uint32_t dst, const void *src, uint32_t src_bytes, struct
     qd_emu_touch_read(src, src_bytes);
     qd_emu_touch_write(to, COPY_BYTES);
     struct async_copy *c = &q->copies[q->n_copies++];
-    c->dst = to;
-    c->src = src;
-    c->src_bytes = src_bytes;
+    *c = (struct async_copy){to, src, src_bytes};
     if (t->block->run->mode.arrival == QD_EMU_ARRIVAL_EAGER)
         arrive(c);
     else
@@ -80,11 +72,7 @@ void qd_emu_async_wait(unsigned pending)
     if (q->n_groups <= pending) return;
     unsigned ended = q->n_groups - pending, n = q->group_end[ended - 1];
     for (unsigned i = 0; i < n; i++) arrive(&q->copies[i]);
-    for (unsigned i = n; i < q->n_copies; i++) {
-        q->copies[i - n].dst = q->copies[i].dst;
-        q->copies[i - n].src = q->copies[i].src;
-        q->copies[i - n].src_bytes = q->copies[i].src_bytes;
-    }
+    for (unsigned i = n; i < q->n_copies; i++) q->copies[i - n] = q->copies[i];
     q->n_copies -= n;
     for (unsigned i = ended; i < q->n_groups; i++) q->group_end[i - ended] = q->group_end[i] - n;
     q->n_groups -= ended;

@@ -1,5 +1,7 @@
 #include "kernels/emu/block.h"
 
+const char qd_emu_barrier_name[] = "barrier";
+
 static void clear_barrier(struct barrier *r, unsigned n_warps)
 {
     r->arrived = r->expected = 0;
@@ -11,8 +13,7 @@ void qd_emu_barriers_reset(struct block *b)
     for (unsigned i = 0; i < N_BARRIERS; i++) clear_barrier(&b->barriers[i], b->n_warps);
 }
 
-/* bar.sync and bar.arrive count whole warps: one that came in part would hang or release early on hardware.
- */
+/* bar.sync and bar.arrive count whole warps: a part of one would hang or release early on hardware. */
 static void check_whole_warps(const struct block *b, const struct barrier *r, unsigned id,
                               struct qd_emu_site site)
 {
@@ -56,34 +57,34 @@ static bool arrive(unsigned id, unsigned n_threads, struct qd_emu_site site)
     return r->arrived == r->expected;
 }
 
-void qd_emu_barrier_sync(unsigned id, unsigned n_threads, struct qd_emu_site site)
+static void meet(unsigned id, unsigned n_threads, bool must_wait, struct qd_emu_site site)
 {
     struct thread *t = current_thread();
     struct block *b = t->block;
-    bool last = arrive(id, n_threads, site);
+    const bool is_last = arrive(id, n_threads, site);
     struct barrier *r = &b->barriers[id];
     void *order = barrier_order(b, id, r->turn);
     qd_emu_order_before(order);
-    if (last) {
+    if (is_last) {
         check_whole_warps(b, r, id, site);
         complete(b, r);
-        qd_emu_maybe_switch();
-    } else {
+        if (must_wait) qd_emu_maybe_switch();
+    } else if (must_wait) {
         r->waiting[t->warp->index] |= 1u << t->self.lane;
         t->barrier = id;
-        qd_emu_wait(QD_EMU_KIND_BARRIER, site);
+        qd_emu_wait(qd_emu_barrier_name, site);
     }
-    qd_emu_order_after(order);
+    if (must_wait) qd_emu_order_after(order);
+}
+
+void qd_emu_barrier_sync(unsigned id, unsigned n_threads, struct qd_emu_site site)
+{
+    meet(id, n_threads, true, site);
 }
 
 void qd_emu_barrier_arrive(unsigned id, unsigned n_threads, struct qd_emu_site site)
 {
-    struct block *b = current_thread()->block;
-    bool last = arrive(id, n_threads, site);
-    qd_emu_order_before(barrier_order(b, id, b->barriers[id].turn));
-    if (!last) return;
-    check_whole_warps(b, &b->barriers[id], id, site);
-    complete(b, &b->barriers[id]);
+    meet(id, n_threads, false, site);
 }
 
 void qd_emu_barriers_exit(struct thread *t)

@@ -4,6 +4,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "kernels/base/status.h"
+
 __thread struct qd_emu_thread *qd_emu_self;
 __thread struct worker *qd_emu_worker;
 
@@ -53,10 +55,10 @@ static void switch_from(struct thread *from, struct thread *to, bool final)
     qd_emu_fiber_switch(&from->fiber, to ? &to->fiber : &qd_emu_worker->scheduler, final);
 }
 
-void qd_emu_wait(enum qd_emu_kind kind, struct qd_emu_site site)
+void qd_emu_wait(const char *what, struct qd_emu_site site)
 {
     struct thread *t = current_thread();
-    t->waits_for = kind;
+    t->waits_for = what;
     t->site = site;
     stop_running(t);
     switch_from(t, pick(t->block, t->warp->index), false);
@@ -73,12 +75,9 @@ void qd_emu_maybe_switch(void)
  * scheduler lets other blocks and devices go on before they look again. */
 void qd_emu_spin(struct qd_emu_site site)
 {
-    struct thread *t = current_thread();
-    t->waits_for = QD_EMU_KIND_SPIN;
-    t->site = site;
-    stop_running(t);
+    const struct thread *t = current_thread();
     t->block->spun[t->warp->index] |= 1u << t->self.lane;
-    switch_from(t, pick(t->block, t->warp->index), false);
+    qd_emu_wait("a flag", site);
 }
 
 void qd_emu_note_progress(void)
@@ -89,11 +88,6 @@ void qd_emu_note_progress(void)
         qd_emu_progress(1);
     else if (++w->run->progress == TELL_EVERY)
         qd_emu_progress(w->run->progress), w->run->progress = 0;
-}
-
-const struct qd_emu_launch *qd_emu_self_launch(void)
-{
-    return current_thread()->block->run->launch;
 }
 
 /* ---- a thread's life ---- */
@@ -156,12 +150,12 @@ static bool make_stacks(struct block *b, unsigned n)
 struct block *qd_emu_block_create(struct worker *worker)
 {
     struct block *b = calloc(1, sizeof *b);
-    if (b == NULL) return NULL;
+    QD_ASSERT(b != NULL);
     b->threads = calloc(QD_EMU_MAX_THREADS, sizeof *b->threads);
+    QD_ASSERT(b->threads != NULL);
     b->guard_stacks = worker->n_resident == 0;
-    if (b->threads && qd_emu_shared_create(b)) return b;
-    qd_emu_block_destroy(b);
-    return NULL;
+    qd_emu_shared_create(b);
+    return b;
 }
 
 void qd_emu_block_destroy(struct block *b)
@@ -196,9 +190,9 @@ static void start_warps(struct block *b)
         w->threads = &b->threads[i * QD_EMU_WARP_SIZE];
         w->existing = lanes >= QD_EMU_WARP_SIZE ? ~0u : (1u << lanes) - 1;
         w->alive = w->existing;
+        w->arrived = 0;
         b->runnable[i] = b->spun[i] = 0;
         make_runnable(b, i, w->existing);
-        w->n_pending = 0;
     }
 }
 

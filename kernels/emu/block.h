@@ -6,7 +6,6 @@
 #include <stdatomic.h>
 
 #include "kernels/emu/emu.h"
-#include "kernels/emu/fiber.h"
 #include "kernels/emu/mode.h"
 #include "kernels/emu/sanitize.h"
 
@@ -19,6 +18,28 @@ enum {
     MAX_GROUPS = 64,
     ERROR_BYTES = 1024,
 };
+
+/* A fiber: a stack and where its execution stands. Switching costs a dozen instructions; ucontext's system
+ * call per switch would make a barrier 60 times slower. x86-64 only. */
+struct qd_emu_fiber {
+    void *stack_pointer; /* while it does not run */
+    char *stack;         /* lowest byte; of an OS thread's own stack known to AddressSanitizer only */
+    size_t stack_bytes;
+    void *fake_stack; /* AddressSanitizer's */
+    void *tsan;       /* ThreadSanitizer's */
+};
+
+enum { QD_EMU_STACK_BYTES = 128 * 1024 };
+
+/* Makes `fiber` run entry() on its stack when it is switched to first. `stagger` moves the top of the stack:
+ * equal offsets in all stacks would share one set of each cache. entry never returns. */
+void qd_emu_fiber_init(struct qd_emu_fiber *fiber, void (*entry)(void), unsigned stagger);
+
+/* Leaves `from`, for good when `final`, and goes on in `to`. */
+void qd_emu_fiber_switch(struct qd_emu_fiber *from, struct qd_emu_fiber *to, int final);
+
+/* First thing in entry(); `origin` is the OS thread's fiber, which was left for the first fiber ever. */
+void qd_emu_fiber_entered(struct qd_emu_fiber *origin);
 
 struct async_copy {
     void *dst; /* NULL: has arrived */
@@ -37,9 +58,9 @@ struct thread {
     struct qd_emu_fiber fiber;
     struct warp *warp;
     struct block *block;
-    enum qd_emu_kind waits_for; /* while it cannot run */
-    unsigned barrier;           /* for QD_EMU_KIND_BARRIER: its id */
-    struct qd_emu_site site;    /* where it waits or spins */
+    const char *waits_for;   /* while it cannot run: what its report calls it */
+    unsigned barrier;        /* its id, when it waits for qd_emu_barrier_name */
+    struct qd_emu_site site; /* where it waits or spins */
     bool exited;
     struct async_queue async;
 };
@@ -53,23 +74,16 @@ struct shared_access {
     unsigned bytes;            /* of a lane */
 };
 
-/* A collective that some lanes have reached. */
-struct pending {
-    struct qd_emu_lanes lanes; /* mask: all it takes */
-    uint32_t arrived;
-    unsigned turn; /* how many met before in this warp */
-    enum qd_emu_kind kind;
-    struct qd_emu_site site;
-};
-
 struct warp {
     unsigned index;
     struct thread *threads; /* of lane 0 */
     uint32_t existing;      /* lanes the block has */
     uint32_t alive;         /* lanes that have not exited */
     unsigned n_met;         /* collectives begun */
-    unsigned n_pending;
-    struct pending pending[QD_EMU_WARP_SIZE];
+    uint32_t arrived;       /* lanes that have reached the collective under way; 0: none is */
+    const char *what;       /* it is, and */
+    struct qd_emu_site site;
+    void *args[QD_EMU_WARP_SIZE]; /* what each lane brought to it */
     unsigned n_accesses;
     struct shared_access *accesses; /* [n_accesses] of the running block; by their number */
 };
@@ -121,7 +135,6 @@ struct run {
     struct qd_emu_counters counters;
     uint32_t number;              /* of the process's launches, from 1 */
     uint64_t n_blocks, n_started; /* of the grid */
-    uint64_t stride, first;       /* block order: (first + i * stride) mod n_blocks */
     uint64_t progress;            /* events not yet told to the process */
     bool spins_in_vain;           /* as told */
     bool failed;
@@ -194,21 +207,26 @@ bool qd_emu_block_spins(const struct block *block);
 void qd_emu_block_end(struct block *block);
 
 /* Takes the running thread's turn: it waits until someone makes it runnable again. */
-void qd_emu_wait(enum qd_emu_kind kind, struct qd_emu_site site);
+void qd_emu_wait(const char *what, struct qd_emu_site site);
 /* After completing something for others: in a random schedule another thread may go on first. */
 void qd_emu_maybe_switch(void);
 
 /* warp.c */
+/* Meets the other lanes; the last to come runs `execute` (may be NULL) for all of them. An error when a lane
+ * has exited, or when lanes meet with other names or sites. `what` is one string of its file. */
+void qd_emu_collective(uint32_t mask, const char *what, void *arg, void (*execute)(struct warp *warp),
+                       struct qd_emu_site site);
 void qd_emu_warp_exit(struct thread *thread);
 
 /* barrier.c */
+extern const char qd_emu_barrier_name[];
 void qd_emu_barriers_reset(struct block *block);
 void qd_emu_barriers_exit(struct thread *thread);
 
 /* shared.c */
 /* Bytes that a block of the launch may have. */
 size_t qd_emu_shared_limit_of(const struct qd_emu_launch *launch);
-bool qd_emu_shared_create(struct block *block);
+void qd_emu_shared_create(struct block *block);
 void qd_emu_shared_destroy(struct block *block);
 void qd_emu_shared_start(struct block *block, size_t dynamic_bytes);
 /* Fails the run when bytes between objects were written. */

@@ -1,6 +1,4 @@
-/* The emulated GPUs themselves: what CUDA has no call for. Their number and memory, memory that is only
- * addresses, what is still held, and the end.
- */
+/* The emulated GPUs themselves: what CUDA has no call for. */
 #ifndef QD_KERNELS_EMU_DEVICES_H
 #define QD_KERNELS_EMU_DEVICES_H
 
@@ -17,34 +15,27 @@ enum {
     QD_EMU_N_SMS = 8, /* what cudaDeviceProp::multiProcessorCount says */
 };
 
-/* 0 .. QD_EMU_MAX_DEVICES GPUs from now on. 0, or -1 when the number is out of range or a GPU is in use
- * (memory, handles or a worker thread exist: qd_emu_shutdown first). */
-int qd_emu_set_device_count(int n);
+/* What there is. 0 stands for the default. */
+struct qd_emu_gpus {
+    int n;               /* -1: none; at most QD_EMU_MAX_DEVICES */
+    size_t memory_bytes; /* of each; half of the machine's */
+    size_t shared_bytes; /* that a block may have: 48 KiB .. 163 KiB (sm_80; sm_86 and sm_89 have 99 KiB) */
+    bool lacks_peers;    /* none can reach another's memory */
+};
 
-/* Shared memory that a block of each GPU may have, static and dynamic together: 48 KiB .. 163 KiB, which is
- * the default (sm_80; sm_86 and sm_89 have 99 KiB); 0: the default. 0, or -1 when it is out of range or a GPU
- * is in use. */
-int qd_emu_set_shared_limit(size_t bytes);
-
-/* Whether GPUs can read each other's memory, and whether there is an NCCL (nccl.h); both are so at first, and stay
- * as they are set. Before anything uses a GPU. */
-void qd_emu_set_links(bool peers, bool nccl);
-bool qd_emu_has_nccl(void);
-
-/* Memory of each GPU; 0: half of the machine's, which is the default. */
-void qd_emu_set_device_memory(size_t bytes);
+/* From now on; none may be in use. 0, or -1 when a number is out of range: then nothing changes. */
+int qd_emu_set_gpus(struct qd_emu_gpus gpus);
 
 /* Device memory of the current device that is only addresses until it is touched: not filled, zero where not
  * written, not counted. For offsets beyond 32 bits. A cudaError_t; freed by cudaFree. */
 int qd_emu_malloc_sparse(void **p, size_t bytes);
 
-/* The number of allocations, streams, events, graphs and executable graphs that exist, one per line in text.
- */
+/* The number of allocations and streams that exist, told in text. Events and graphs are LeakSanitizer's. */
 size_t qd_emu_leaks(char *text, size_t text_len);
 
-/* Finishes what was issued, ends the worker threads, frees all memory and handles, forgets failures, peer
- * access and kernel attributes; the number of GPUs and their limits stay. No other call may be in progress.
- * The next call starts afresh. */
+/* Finishes what was issued, ends the worker threads, frees all memory and streams, forgets failures, peer
+ * access and kernel attributes; qd_emu_set_gpus stays. No other call may be in progress.
+ * The next call starts afresh; events and graphs are the caller's to destroy, before or after. */
 void qd_emu_shutdown(void);
 
 #ifdef __cplusplus

@@ -4,9 +4,8 @@
  * emulated device, and more where launches of a device wait for each other), one after another unless they
  * wait for each other. Threads change places only where they synchronise: at warp collectives, barriers and
  * spins. Everything here except qd_emu_run_grid and qd_emu_release_thread is called by a running CUDA thread;
- * an error ends the launch and never returns to it. Front ends: the source itself compiled for the CPU
- * (shim/device_side.h, instructions.h) and the PTX interpreter.
- */
+ * an error ends the launch and never returns to it. Front ends: the source compiled for the CPU
+ * (shim/device_side.h, instructions.h), and the PTX interpreter. */
 #ifndef QD_KERNELS_EMU_EMU_H
 #define QD_KERNELS_EMU_EMU_H
 
@@ -31,8 +30,7 @@ struct qd_emu_launch {
     size_t shared_bytes;                                 /* dynamic */
     size_t shared_limit;                                 /* static and dynamic; 0: QD_EMU_MAX_SHARED_BYTES */
     int device;
-    /* Or NULL: told when nothing moves since all resident blocks spin (or none can start), and when that is
-     * over. */
+    /* Or NULL: told when nothing moves as all resident blocks spin or none can start, and when it is over. */
     void (*spins)(void *arg, bool in_vain);
     void *spins_arg;
 };
@@ -40,15 +38,18 @@ struct qd_emu_launch {
 enum {
     QD_EMU_WARP_SIZE = 32,
     QD_EMU_MAX_THREADS = 1024, /* of a block */
+    QD_EMU_MAX_BLOCK_Z = 64,
     QD_EMU_MAX_GRID_YZ = 65535,
-    QD_EMU_MAX_SHARED_BYTES = 163 * 1024, /* of a block, static and dynamic together, as on sm_80 */
-    /* dynamic, without cudaFuncAttributeMaxDynamicSharedMemorySize */
-    QD_EMU_DEFAULT_SHARED_BYTES = 48 * 1024,
+    QD_EMU_MAX_SHARED_BYTES = 163 * 1024,    /* of a block, static and dynamic together, as on sm_80 */
+    QD_EMU_DEFAULT_SHARED_BYTES = 48 * 1024, /* static, and dynamic without cudaFuncSetAttribute */
 };
 
 /* Runs every block of the launch in the mode that is set (mode.h). 0, or -1 with a text that names the
  * kernel, block, thread and place. */
 int qd_emu_run_grid(const struct qd_emu_launch *launch, char *err, size_t errlen);
+
+/* Whether the launch keeps the limits above; false with a text when not. */
+bool qd_emu_shape_fits(const struct qd_emu_launch *launch, char *err, size_t errlen);
 
 /* Frees the stacks and arenas that the calling OS thread's launches used; the thread may launch again. */
 void qd_emu_release_thread(void);
@@ -88,55 +89,23 @@ struct qd_emu_thread {
 /* The CUDA thread that runs on this OS thread; NULL outside of launches. */
 extern __thread struct qd_emu_thread *qd_emu_self;
 
-/* The launch it belongs to. */
-const struct qd_emu_launch *qd_emu_self_launch(void);
-
 /* Ends the launch with an error at `site` (file NULL: no place to name). */
 void qd_emu_fail(struct qd_emu_site site, const char *format, ...)
     __attribute__((noreturn, format(printf, 2, 3)));
 
 /* ---- synchronisation ---- */
 
-enum qd_emu_kind {
-    QD_EMU_KIND_SYNCWARP,
-    QD_EMU_KIND_SHUFFLE,
-    QD_EMU_KIND_VOTE,
-    QD_EMU_KIND_MMA,
-    QD_EMU_KIND_LDMATRIX,
-    QD_EMU_KIND_BARRIER,
-    QD_EMU_KIND_SPIN,
-};
-
-/* What the lanes of one collective brought: args[l] is lane l's, for the lanes in mask. */
-struct qd_emu_lanes {
-    uint32_t mask;
-    void *args[QD_EMU_WARP_SIZE];
-};
-
-/* Meets the lanes in `mask`; the last to come runs `execute` (may be NULL) for all of them. An error when the
- * caller is not in its mask, when a lane in it has exited, or when lanes meet with other masks, kinds or
- * sites. */
-void qd_emu_collective(uint32_t mask, enum qd_emu_kind kind, void *arg,
-                       void (*execute)(struct qd_emu_lanes *lanes), struct qd_emu_site site);
-
+/* Of whole warps only: an error on another mask than QD_EMU_FULL_WARP. */
+#define QD_EMU_FULL_WARP 0xffffffffu
 void qd_emu_syncwarp(uint32_t mask, struct qd_emu_site site);
 
-enum qd_emu_shuffle_mode {
-    QD_EMU_SHUFFLE_INDEX,
-    QD_EMU_SHUFFLE_UP,
-    QD_EMU_SHUFFLE_DOWN,
-    QD_EMU_SHUFFLE_XOR,
-};
-/* What a shuffle gives that reads a lane outside its mask. */
+enum qd_emu_shuffle_mode { QD_EMU_SHUFFLE_INDEX, QD_EMU_SHUFFLE_UP, QD_EMU_SHUFFLE_XOR };
+/* What nobody wrote: registers, and what a lane brings that the warp does not have. */
 #define QD_EMU_POISON 0xdeadbeefdeadbeefull
-/* The lane that lane `self` reads by mode, `by` and `width` (a power of two up to 32): itself, and false,
- * where that would be outside its segment. */
-bool qd_emu_shuffle_source(enum qd_emu_shuffle_mode mode, uint32_t self, uint32_t by, uint32_t width,
-                           uint32_t *source);
-/* `value` of that lane, as __shfl_*_sync. */
-uint64_t qd_emu_shuffle(uint32_t mask, enum qd_emu_shuffle_mode mode, uint64_t value, uint32_t lane,
-                        uint32_t width, struct qd_emu_site site);
-/* The lanes of `mask` whose predicate is set. */
+/* `value` of lane `by`, or of the lane `by` (0 .. 31) further, as __shfl_*_sync. */
+uint64_t qd_emu_shuffle(uint32_t mask, enum qd_emu_shuffle_mode mode, uint64_t value, uint32_t by,
+                        struct qd_emu_site site);
+/* The lanes whose predicate is set. */
 uint32_t qd_emu_ballot(uint32_t mask, bool predicate, struct qd_emu_site site);
 
 /* Barrier `id` (0 .. 15) of n_threads, a multiple of 32, or 0 for the whole block. Whole warps only. An error
@@ -157,16 +126,10 @@ void *qd_emu_shared_object(const void *key, size_t bytes, size_t align, const ch
 void *qd_emu_shared_dynamic(void);
 /* 32-bit shared addresses: tagged offsets, so that they are no pointers and no plain offsets. */
 uint32_t qd_emu_shared_address(const void *p);
-/* The bytes behind a shared address: an error unless all lie in one shared object and the address is aligned.
- */
+/* The bytes behind a shared address: an error unless they lie in one shared object and are aligned. */
 void *qd_emu_shared_pointer(uint32_t address, size_t bytes, size_t align, const char *what,
                             struct qd_emu_site site);
-/* The same check for a generic pointer; true when it points into the block's shared memory at all. */
-bool qd_emu_shared_check(const void *p, size_t bytes, size_t align, const char *what,
-                         struct qd_emu_site site);
-
-/* cp.async of 16 bytes: the first src_bytes from src, zeros after. When they arrive is the mode's business.
- */
+/* cp.async of 16 bytes: the first src_bytes from src, zeros after. When they arrive the mode says. */
 void qd_emu_async_copy(uint32_t dst, const void *src, uint32_t src_bytes, struct qd_emu_site site);
 void qd_emu_async_commit(struct qd_emu_site site);
 void qd_emu_async_wait(unsigned pending);

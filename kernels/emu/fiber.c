@@ -1,8 +1,4 @@
-#include "kernels/emu/fiber.h"
-
-#include <stdint.h>
-
-#include "kernels/emu/sanitize.h"
+#include "kernels/emu/block.h"
 
 #ifndef __x86_64__
 #error "kernels/emu/fiber.c needs x86-64: its context switch is written for it"

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "kernels/base/clock.h"
+#include "kernels/base/status.h"
 #include "kernels/emu/devices.h"
 
 enum {
@@ -22,14 +23,14 @@ static _Atomic uint32_t n_launches; /* of the process */
 static struct worker *get_worker(void)
 {
     if (qd_emu_worker) return qd_emu_worker;
-    struct worker *w = calloc(1, sizeof *w);
-    if (w == NULL) return NULL;
+    qd_emu_worker = calloc(1, sizeof *qd_emu_worker);
+    QD_ASSERT(qd_emu_worker != NULL);
 #ifdef QD_EMU_TSAN
-    w->order_space =
+    qd_emu_worker->order_space =
         mmap(NULL, ORDER_SPACE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    w->scheduler.tsan = __tsan_get_current_fiber();
+    qd_emu_worker->scheduler.tsan = __tsan_get_current_fiber();
 #endif
-    return qd_emu_worker = w;
+    return qd_emu_worker;
 }
 
 void qd_emu_release_thread(void)
@@ -42,24 +43,12 @@ void qd_emu_release_thread(void)
     qd_emu_worker = NULL;
 }
 
-static uint64_t greatest_divisor(uint64_t a, uint64_t b)
+/* Blocks in index order, or, in a random schedule, from anywhere on, forwards or backwards. */
+static uint64_t nth_block(const struct run *run, uint64_t n)
 {
-    while (b) {
-        uint64_t rest = a % b;
-        a = b, b = rest;
-    }
-    return a;
-}
-
-/* Blocks in index order, or, in a random schedule, with a stride that shares no divisor with their number. */
-static void order_blocks(struct run *run)
-{
-    run->stride = 1, run->first = 0;
-    if (run->mode.schedule != QD_EMU_SCHEDULE_RANDOM) return;
-    uint64_t n = run->n_blocks;
-    run->first = run->mode.seed % n;
-    run->stride = (run->mode.seed * 2654435761u) % n | 1;
-    while (greatest_divisor(run->stride, n) != 1) run->stride += 2;
+    if (run->mode.schedule == QD_EMU_SCHEDULE_FIXED) return n;
+    const uint64_t from = run->mode.seed * 2654435761u % run->n_blocks;
+    return (from + (run->mode.seed % 2 ? n : run->n_blocks - n)) % run->n_blocks;
 }
 
 /* Resident blocks of each device: launches of several streams share its SMs. */
@@ -83,13 +72,13 @@ static void give_place(const struct run *run)
 static void open_block(struct run *run)
 {
     struct worker *w = run->worker;
-    uint64_t linear = (run->first + run->n_started * run->stride) % run->n_blocks;
+    const uint64_t linear = nth_block(run, run->n_started);
     struct block **slot = &w->blocks[w->n_resident];
     if (*slot == NULL) *slot = qd_emu_block_create(w);
-    if (*slot && w->order_space)
+    if (w->order_space)
         (*slot)->order_objects = w->order_space + linear * ORDER_PER_BLOCK * ORDER_BYTES %
                                                       (ORDER_SPACE_BYTES - ORDER_PER_BLOCK * ORDER_BYTES);
-    if (*slot == NULL || !qd_emu_block_start(*slot, run, linear)) {
+    if (!qd_emu_block_start(*slot, run, linear)) {
         qd_emu_run_fail(run, NULL, (struct qd_emu_site){0}, "no memory for the stacks of a block");
         give_place(run);
         return;
@@ -185,56 +174,45 @@ static void run_blocks(struct run *run)
     }
 }
 
-static bool shape_fits(const struct qd_emu_launch *l, char *err, size_t errlen)
+bool qd_emu_shape_fits(const struct qd_emu_launch *l, char *err, size_t errlen)
 {
-    uint64_t threads = (uint64_t)l->block[0] * l->block[1] * l->block[2];
-    if (threads == 0 || threads > QD_EMU_MAX_THREADS) {
-        snprintf(err, errlen, "kernel %s: blocks of %llu threads", l->name, (unsigned long long)threads);
-        return false;
-    }
-    if (l->grid[0] == 0 || l->grid[0] > INT32_MAX || l->grid[1] == 0 || l->grid[1] > QD_EMU_MAX_GRID_YZ ||
-        l->grid[2] == 0 || l->grid[2] > QD_EMU_MAX_GRID_YZ) {
-        snprintf(err, errlen, "kernel %s: a grid of %u x %u x %u", l->name, l->grid[0], l->grid[1],
-                 l->grid[2]);
-        return false;
-    }
-    if (l->shared_bytes > qd_emu_shared_limit_of(l)) {
+    const unsigned *g = l->grid, *b = l->block;
+    const uint64_t threads = (uint64_t)b[0] * b[1] * b[2];
+    if (threads == 0 || threads > QD_EMU_MAX_THREADS || b[2] > QD_EMU_MAX_BLOCK_Z)
+        snprintf(err, errlen, "kernel %s: blocks of %u x %u x %u threads", l->name, b[0], b[1], b[2]);
+    else if (g[0] == 0 || g[0] > INT32_MAX || g[1] == 0 || g[1] > QD_EMU_MAX_GRID_YZ || g[2] == 0 ||
+             g[2] > QD_EMU_MAX_GRID_YZ)
+        snprintf(err, errlen, "kernel %s: a grid of %u x %u x %u", l->name, g[0], g[1], g[2]);
+    else if (l->shared_bytes > qd_emu_shared_limit_of(l))
         snprintf(err, errlen, "kernel %s: %zu bytes of shared memory, more than %zu", l->name,
                  l->shared_bytes, qd_emu_shared_limit_of(l));
-        return false;
-    }
-    return true;
+    else
+        return true;
+    return false;
 }
 
 int qd_emu_run_grid(const struct qd_emu_launch *launch, char *err, size_t errlen)
 {
-    if (!shape_fits(launch, err, errlen)) return -1;
+    if (!qd_emu_shape_fits(launch, err, errlen)) return -1;
     struct worker *w = get_worker();
-    struct run *run = calloc(1, sizeof *run);
-    if (w == NULL || run == NULL) {
-        free(run);
-        snprintf(err, errlen, "kernel %s: no memory to run it", launch->name);
-        return -1;
-    }
-    run->launch = launch;
-    run->mode = qd_emu_get_mode();
-    run->worker = w;
-    run->number = ++n_launches;
-    run->n_blocks = (uint64_t)launch->grid[0] * launch->grid[1] * launch->grid[2];
-    order_blocks(run);
-    w->run = run;
+    struct run run = {
+        .launch = launch,
+        .mode = qd_emu_get_mode(),
+        .worker = w,
+        .number = ++n_launches,
+        .n_blocks = (uint64_t)launch->grid[0] * launch->grid[1] * launch->grid[2],
+        .counters = {.launches = 1},
+    };
+    w->run = &run;
     qd_emu_order_before(&w->order_start);
 
-    qd_emu_catch_faults(run, run_blocks);
+    qd_emu_catch_faults(&run, run_blocks);
 
-    while (w->n_resident > 0) close_block(run, w->n_resident - 1); /* after a failure */
-    tell_spins(run, false);
+    while (w->n_resident > 0) close_block(&run, w->n_resident - 1); /* after a failure */
+    tell_spins(&run, false);
     qd_emu_order_after(&w->order_end);
     w->run = NULL;
-    run->counters.launches = 1;
-    qd_emu_add_counters(&run->counters);
-    int failed = run->failed;
-    if (failed) snprintf(err, errlen, "%s", run->error);
-    free(run);
-    return failed ? -1 : 0;
+    qd_emu_add_counters(&run.counters);
+    if (run.failed) snprintf(err, errlen, "%s", run.error);
+    return run.failed ? -1 : 0;
 }

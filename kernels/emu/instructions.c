@@ -5,8 +5,8 @@
 #include <string.h>
 
 enum { MMA_M = 16, MMA_N = 8, MMA_K = 16, ROW_ELEMENTS = 8, ROW_BYTES = 16 };
-static const uint32_t FULL_WARP = ~0u;
 
+/* A bf16 is the upper half of one. */
 static float float_of(uint32_t bits)
 {
     float x;
@@ -14,20 +14,10 @@ static float float_of(uint32_t bits)
     return x;
 }
 
-static float low_of(uint32_t pair)
-{
-    return float_of(pair << 16);
-}
-
-static float high_of(uint32_t pair)
-{
-    return float_of(pair & 0xffff0000u);
-}
-
 static void whole_warp(const char *what, struct qd_emu_site site)
 {
     const struct warp *w = current_thread()->warp;
-    if (w->existing != FULL_WARP) qd_emu_fail(site, "%s in a warp of lanes %08x", what, w->existing);
+    if (w->existing != QD_EMU_FULL_WARP) qd_emu_fail(site, "%s in a warp of lanes %08x", what, w->existing);
 }
 
 /* ---- mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 ---- */
@@ -45,27 +35,27 @@ struct mma_matrices {
     row_f32 b[MMA_K], d[MMA_M];
 };
 
-static void gather(const struct qd_emu_lanes *lanes, struct mma_matrices *m)
+static void gather(const struct warp *w, struct mma_matrices *m)
 {
     for (int l = 0; l < QD_EMU_WARP_SIZE; l++) {
-        const struct mma *from = lanes->args[l];
+        const struct mma *from = w->args[l];
         int g = l / 4, c = l % 4 * 2;
         for (int i = 0; i < 4; i++) {
-            m->a[g + i % 2 * 8][c + i / 2 * 8] = low_of(from->a[i]);
-            m->a[g + i % 2 * 8][c + i / 2 * 8 + 1] = high_of(from->a[i]);
+            m->a[g + i % 2 * 8][c + i / 2 * 8] = float_of(from->a[i] << 16);
+            m->a[g + i % 2 * 8][c + i / 2 * 8 + 1] = float_of(from->a[i] & 0xffff0000u);
             m->d[g + i / 2 * 8][c + i % 2] = from->d[i];
         }
         for (int i = 0; i < 2; i++) {
-            m->b[c + i * 8][g] = low_of(from->b[i]);
-            m->b[c + i * 8 + 1][g] = high_of(from->b[i]);
+            m->b[c + i * 8][g] = float_of(from->b[i] << 16);
+            m->b[c + i * 8 + 1][g] = float_of(from->b[i] & 0xffff0000u);
         }
     }
 }
 
-static void scatter(const struct mma_matrices *m, const struct qd_emu_lanes *lanes)
+static void scatter(const struct mma_matrices *m, const struct warp *w)
 {
     for (int l = 0; l < QD_EMU_WARP_SIZE; l++) {
-        const struct mma *to = lanes->args[l];
+        const struct mma *to = w->args[l];
         for (int i = 0; i < 4; i++) to->d[i] = m->d[l / 4 + i / 2 * 8][l % 4 * 2 + i % 2];
     }
 }
@@ -90,16 +80,16 @@ static void multiply_f64(struct mma_matrices *m)
     }
 }
 
-static void execute_mma(struct qd_emu_lanes *lanes)
+static void execute_mma(struct warp *w)
 {
     struct run *run = qd_emu_worker->run;
     struct mma_matrices m;
-    gather(lanes, &m);
+    gather(w, &m);
     if (run->mode.mma_sum == QD_EMU_MMA_SUM_F64)
         multiply_f64(&m);
     else
         multiply_f32(&m);
-    scatter(&m, lanes);
+    scatter(&m, w);
     run->counters.mma++;
 }
 
@@ -107,7 +97,7 @@ void qd_emu_mma_m16n8k16_bf16(float d[4], const uint32_t a[4], const uint32_t b[
 {
     whole_warp("mma", site);
     struct mma registers = {d, a, b};
-    qd_emu_collective(FULL_WARP, QD_EMU_KIND_MMA, &registers, execute_mma, site);
+    qd_emu_collective(QD_EMU_FULL_WARP, "mma", &registers, execute_mma, site);
 }
 
 /* ---- ldmatrix.sync.aligned.m8n8.x{1,2,4}[.trans].shared.b16 ---- */
@@ -119,24 +109,24 @@ struct ldmatrix {
     bool transposed;
 };
 
-static void execute_ldmatrix(struct qd_emu_lanes *lanes)
+static void execute_ldmatrix(struct warp *w)
 {
     for (int l = 0; l < QD_EMU_WARP_SIZE; l++) {
-        const struct ldmatrix *to = lanes->args[l];
+        const struct ldmatrix *to = w->args[l];
         int g = l / 4, c = l % 4 * 2;
         for (unsigned i = 0; i < to->n_matrices; i++) {
-            const struct ldmatrix *const *row = (const struct ldmatrix *const *)&lanes->args[8 * i];
+            const struct ldmatrix *const *row = (const struct ldmatrix *const *)&w->args[8 * i];
             uint32_t low = to->transposed ? row[c]->row[g] : row[g]->row[c];
             uint32_t high = to->transposed ? row[c + 1]->row[g] : row[g]->row[c + 1];
             to->registers[i] = low | high << 16;
         }
     }
     uint32_t address[QD_EMU_WARP_SIZE] = {0};
-    const unsigned n_rows = ROW_ELEMENTS * ((const struct ldmatrix *)lanes->args[0])->n_matrices;
+    const unsigned n_rows = ROW_ELEMENTS * ((const struct ldmatrix *)w->args[0])->n_matrices;
     for (unsigned l = 0; l < n_rows; l++)
-        address[l] = (uint32_t)(uintptr_t)((const struct ldmatrix *)lanes->args[l])->row;
+        address[l] = (uint32_t)(uintptr_t)((const struct ldmatrix *)w->args[l])->row;
     struct run *run = qd_emu_worker->run;
-    qd_emu_count_shared(run, FULL_WARP >> (QD_EMU_WARP_SIZE - n_rows), address, ROW_BYTES);
+    qd_emu_count_shared(run, QD_EMU_FULL_WARP >> (QD_EMU_WARP_SIZE - n_rows), address, ROW_BYTES);
     run->counters.ldmatrix++;
 }
 
@@ -149,7 +139,7 @@ void qd_emu_ldmatrix(uint32_t *registers, unsigned n_matrices, bool transposed, 
         m.row = qd_emu_shared_pointer(row, ROW_BYTES, ROW_BYTES, "ldmatrix", site);
         qd_emu_touch_read(m.row, ROW_BYTES);
     }
-    qd_emu_collective(FULL_WARP, QD_EMU_KIND_LDMATRIX, &m, execute_ldmatrix, site);
+    qd_emu_collective(QD_EMU_FULL_WARP, "ldmatrix", &m, execute_ldmatrix, site);
 }
 
 /* ---- one thread's ---- */
@@ -197,8 +187,7 @@ uint32_t qd_emu_load_acquire(const uint32_t *p, struct qd_emu_site site)
     return value;
 }
 
-/* ThreadSanitizer knows no fences; as any two of a block or device may pair up, all of them order each other.
- */
+/* ThreadSanitizer knows no fences; as any two may pair up, all of them order each other. */
 static char fences;
 
 void qd_emu_fence(void)

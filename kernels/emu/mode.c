@@ -5,24 +5,23 @@
 #include "kernels/emu/block.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static bool mode_is_set;
-static struct qd_emu_mode mode_now;
+#define DEFAULT_MODE                                                                                         \
+    {                                                                                                        \
+        .resident_blocks = 32, .stall_ms = 30000                                                             \
+    } /* and 0 everywhere else */
+static struct qd_emu_mode mode_now = DEFAULT_MODE;
 static struct qd_emu_counters totals;
 static _Atomic uint64_t progress_of_all;
 
 struct qd_emu_mode qd_emu_default_mode(void)
 {
-    return (struct qd_emu_mode){.schedule = QD_EMU_SCHEDULE_FIXED,
-                                .arrival = QD_EMU_ARRIVAL_LATEST,
-                                .mma_sum = QD_EMU_MMA_SUM_F32,
-                                .resident_blocks = 32,
-                                .stall_ms = 30000};
+    return (struct qd_emu_mode)DEFAULT_MODE;
 }
 
 struct qd_emu_mode qd_emu_get_mode(void)
 {
     pthread_mutex_lock(&lock);
-    struct qd_emu_mode mode = mode_is_set ? mode_now : qd_emu_default_mode();
+    struct qd_emu_mode mode = mode_now;
     pthread_mutex_unlock(&lock);
     return mode;
 }
@@ -30,7 +29,6 @@ struct qd_emu_mode qd_emu_get_mode(void)
 void qd_emu_set_mode(const struct qd_emu_mode *mode)
 {
     pthread_mutex_lock(&lock);
-    mode_is_set = true;
     mode_now = *mode;
     pthread_mutex_unlock(&lock);
 }

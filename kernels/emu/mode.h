@@ -1,6 +1,5 @@
 /* How the emulator behaves where CUDA leaves it open, and what it counted: the only state that all emulated
- * devices of a process share. A launch uses the mode that is set when it starts.
- */
+ * devices of a process share. A launch uses the mode that is set when it starts. */
 #ifndef QD_KERNELS_EMU_MODE_H
 #define QD_KERNELS_EMU_MODE_H
 

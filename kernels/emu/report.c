@@ -1,6 +1,5 @@
 #include "kernels/emu/block.h"
 
-#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -9,30 +8,25 @@
 #include <string.h>
 
 /* Appends to the run's error text. */
-static void append(struct run *run, const char *format, va_list args)
+__attribute__((format(printf, 2, 3))) static void add(struct run *run, const char *format, ...)
 {
-    size_t used = strlen(run->error);
-    vsnprintf(run->error + used, ERROR_BYTES - used, format, args);
-}
-
-static void add(struct run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void add(struct run *run, const char *format, ...)
-{
+    const size_t used = strlen(run->error);
     va_list args;
     va_start(args, format);
-    append(run, format, args);
+    vsnprintf(run->error + used, ERROR_BYTES - used, format, args);
     va_end(args);
 }
 
 static void fail_with(struct run *run, const struct thread *t, struct qd_emu_site site, const char *format,
                       va_list args)
 {
+    char what[ERROR_BYTES];
     if (run->failed) return;
     run->failed = true;
-    run->error[0] = '\0';
+    vsnprintf(what, sizeof what, format, args);
     add(run, "kernel %s: ", run->launch->name);
     if (site.file) add(run, "%s:%d: ", site.file, site.line);
-    append(run, format, args);
+    add(run, "%s", what);
     if (t == NULL) return;
     const uint3 b = t->block->place.block_index, i = t->self.index;
     add(run, " [block (%u,%u,%u) thread (%u,%u,%u)]", b.x, b.y, b.z, i.x, i.y, i.z);
@@ -62,28 +56,16 @@ void qd_emu_fail(struct qd_emu_site site, const char *format, ...)
 
 /* ---- who waits where ---- */
 
-static const char *kind_name(enum qd_emu_kind kind)
-{
-    static const char *const names[] = {
-        [QD_EMU_KIND_SYNCWARP] = "__syncwarp", [QD_EMU_KIND_SHUFFLE] = "a shuffle",
-        [QD_EMU_KIND_VOTE] = "a vote",         [QD_EMU_KIND_MMA] = "mma",
-        [QD_EMU_KIND_LDMATRIX] = "ldmatrix",   [QD_EMU_KIND_BARRIER] = "barrier",
-        [QD_EMU_KIND_SPIN] = "a flag",
-    };
-    return names[kind];
-}
-
 static bool same_wait(const struct thread *a, const struct thread *b)
 {
-    if (a->waits_for != b->waits_for || a->site.line != b->site.line || a->site.file != b->site.file)
-        return false;
-    return a->waits_for != QD_EMU_KIND_BARRIER || a->barrier == b->barrier;
+    return !a->exited && a->waits_for == b->waits_for && a->site.line == b->site.line &&
+           a->site.file == b->site.file && (a->waits_for != qd_emu_barrier_name || a->barrier == b->barrier);
 }
 
 static bool is_first_of_its_wait(const struct block *b, const struct thread *t)
 {
     for (const struct thread *u = b->threads; u < t; u++)
-        if (!u->exited && same_wait(u, t)) return false;
+        if (same_wait(u, t)) return false;
     return true;
 }
 
@@ -92,12 +74,11 @@ static void report_block(struct run *run, const struct block *b)
     for (const struct thread *t = b->threads; t < b->threads + b->n_threads; t++) {
         if (t->exited || !is_first_of_its_wait(b, t)) continue;
         unsigned n = 0;
-        for (const struct thread *u = t; u < b->threads + b->n_threads; u++)
-            n += !u->exited && same_wait(u, t);
+        for (const struct thread *u = t; u < b->threads + b->n_threads; u++) n += same_wait(u, t);
         const uint3 at = b->place.block_index;
         add(run, "; block (%u,%u,%u): %u threads from thread %u on wait for %s", at.x, at.y, at.z, n,
-            t->self.linear, kind_name(t->waits_for));
-        if (t->waits_for == QD_EMU_KIND_BARRIER) add(run, " %u", t->barrier);
+            t->self.linear, t->waits_for);
+        if (t->waits_for == qd_emu_barrier_name) add(run, " %u", t->barrier);
         add(run, " at %s:%d", t->site.file ? t->site.file : "?", t->site.line);
     }
     if (b->n_alive < b->n_threads) add(run, "; %u threads have exited", b->n_threads - b->n_alive);
@@ -127,10 +108,8 @@ void qd_emu_catch_faults(struct run *run, void (*body)(struct run *run))
 enum { N_SIGNALS = 3, ALT_STACK_BYTES = 64 * 1024 };
 static const int signals[N_SIGNALS] = {SIGSEGV, SIGBUS, SIGFPE};
 
-/* Handlers belong to the process: the first launch under way installs them, the last puts the old ones back.
- */
-static pthread_mutex_t handlers_lock = PTHREAD_MUTEX_INITIALIZER;
-static unsigned n_handler_users;
+/* Handlers belong to the process: each launch installs them, since others (a test's frame) may have put
+ * theirs there meanwhile, and they stay. */
 static struct sigaction old_handlers[N_SIGNALS];
 
 static __thread sigjmp_buf fault_return;
@@ -151,19 +130,13 @@ static void on_fault(int number, siginfo_t *info, void *context)
 
 static void install_handlers(void)
 {
-    struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
-    pthread_mutex_lock(&handlers_lock);
-    if (n_handler_users++ == 0)
-        for (int i = 0; i < N_SIGNALS; i++) sigaction(signals[i], &action, &old_handlers[i]);
-    pthread_mutex_unlock(&handlers_lock);
-}
-
-static void remove_handlers(void)
-{
-    pthread_mutex_lock(&handlers_lock);
-    if (--n_handler_users == 0)
-        for (int i = 0; i < N_SIGNALS; i++) sigaction(signals[i], &old_handlers[i], NULL);
-    pthread_mutex_unlock(&handlers_lock);
+    const struct sigaction action = {.sa_sigaction = on_fault,
+                                     .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+    for (int i = 0; i < N_SIGNALS; i++) {
+        struct sigaction old;
+        sigaction(signals[i], &action, &old);
+        if (old.sa_sigaction != on_fault) old_handlers[i] = old;
+    }
 }
 
 void qd_emu_catch_faults(struct run *run, void (*body)(struct run *run))
@@ -181,7 +154,6 @@ void qd_emu_catch_faults(struct run *run, void (*body)(struct run *run))
                         fault_address);
         qd_emu_self = NULL;
     }
-    remove_handlers();
     sigaltstack(&old_alt, NULL);
 }
 

@@ -2,6 +2,8 @@
 
 #include <sys/mman.h>
 
+#include "kernels/base/status.h"
+
 /* The arena: a guard page, the objects with RED_BYTES between them, a guard page. All bytes are 0xff at a
  * block's start, which reads as NaN; those between objects must still be at its end. */
 enum {
@@ -15,19 +17,18 @@ _Static_assert(ARENA_BYTES >=
                    QD_EMU_MAX_SHARED_BYTES + MAX_SHARED_OBJECTS * (RED_BYTES + ALIGN_MAX) + BASE_ODD,
                "every allowed set of objects fits");
 
-bool qd_emu_shared_create(struct block *b)
+void qd_emu_shared_create(struct block *b)
 {
     size_t total = ARENA_BYTES + 2 * PAGE_BYTES;
     char *base = mmap(NULL, total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (base == MAP_FAILED) return false;
+    QD_ASSERT(base != MAP_FAILED);
     b->arena = base + PAGE_BYTES;
     b->arena_used = ARENA_BYTES;
-    return mprotect(b->arena, ARENA_BYTES, PROT_READ | PROT_WRITE) == 0;
+    QD_ASSERT(mprotect(b->arena, ARENA_BYTES, PROT_READ | PROT_WRITE) == 0);
 }
 
 void qd_emu_shared_destroy(struct block *b)
 {
-    if (b->arena == NULL) return;
     qd_emu_show(b->arena, ARENA_BYTES);
     munmap(b->arena - PAGE_BYTES, ARENA_BYTES + 2 * PAGE_BYTES);
 }
@@ -87,28 +88,24 @@ size_t qd_emu_shared_limit_of(const struct qd_emu_launch *launch)
     return launch->shared_limit > 0 ? launch->shared_limit : QD_EMU_MAX_SHARED_BYTES;
 }
 
-static size_t bytes_in_use(const struct block *b)
-{
-    size_t bytes = 0;
-    for (unsigned i = 0; i < b->n_objects; i++) bytes += b->objects[i].bytes;
-    return bytes;
-}
-
 void *qd_emu_shared_object(const void *key, size_t bytes, size_t align, const char *name)
 {
     struct block *b = current_thread()->block;
-    for (unsigned i = 1; i < b->n_objects; i++)
+    const size_t limit = qd_emu_shared_limit_of(b->run->launch);
+    const struct qd_emu_site nowhere = {0};
+    size_t all_bytes = bytes; /* static ones */
+    for (unsigned i = 1; i < b->n_objects; i++) {
         if (b->objects[i].key == key) return b->arena + b->objects[i].offset;
-    struct qd_emu_site nowhere = {0};
+        all_bytes += b->objects[i].bytes;
+    }
     if (align < 16) align = 16;
     if (align > ALIGN_MAX) qd_emu_fail(nowhere, "shared object %s aligned to %zu bytes", name, align);
     if (b->n_objects == MAX_SHARED_OBJECTS)
         qd_emu_fail(nowhere, "more than %d shared objects", MAX_SHARED_OBJECTS);
-    if (bytes_in_use(b) - b->objects[0].bytes + bytes > QD_EMU_DEFAULT_SHARED_BYTES)
+    if (all_bytes > QD_EMU_DEFAULT_SHARED_BYTES)
         qd_emu_fail(nowhere, "static shared memory beyond %d bytes with %s", QD_EMU_DEFAULT_SHARED_BYTES,
                     name);
-    const size_t limit = qd_emu_shared_limit_of(b->run->launch);
-    if (bytes_in_use(b) + bytes > limit)
+    if (all_bytes + b->objects[0].bytes > limit)
         qd_emu_fail(nowhere, "shared memory beyond %zu bytes with %s", limit, name);
     uint32_t offset = (b->arena_used + (uint32_t)align - 1) & ~((uint32_t)align - 1);
     return b->arena + add_object(b, key, name, offset, bytes)->offset;
@@ -120,16 +117,12 @@ void *qd_emu_shared_dynamic(void)
     return b->arena + b->objects[0].offset;
 }
 
-static bool in_arena(const struct block *b, const void *p)
-{
-    return (const char *)p >= b->arena && (const char *)p < b->arena + ARENA_BYTES;
-}
-
 uint32_t qd_emu_shared_address(const void *p)
 {
     const struct block *b = current_thread()->block;
-    if (!in_arena(b, p)) qd_emu_fail((struct qd_emu_site){0}, "%p is no pointer to shared memory", p);
-    return ADDRESS_TAG + (uint32_t)((const char *)p - b->arena);
+    const size_t offset = (size_t)((const char *)p - b->arena);
+    if (offset >= ARENA_BYTES) qd_emu_fail((struct qd_emu_site){0}, "%p is no pointer to shared memory", p);
+    return ADDRESS_TAG + (uint32_t)offset;
 }
 
 void *qd_emu_shared_pointer(uint32_t address, size_t bytes, size_t align, const char *what,
@@ -147,11 +140,4 @@ void *qd_emu_shared_pointer(uint32_t address, size_t bytes, size_t align, const 
     qd_emu_fail(
         site, "%s: %zu bytes at shared address %08x lie in no shared object (dynamic memory: %08x, %u bytes)",
         what, bytes, address, ADDRESS_TAG + b->objects[0].offset, b->objects[0].bytes);
-}
-
-bool qd_emu_shared_check(const void *p, size_t bytes, size_t align, const char *what, struct qd_emu_site site)
-{
-    if (!in_arena(current_thread()->block, p)) return false;
-    qd_emu_shared_pointer(qd_emu_shared_address(p), bytes, align, what, site);
-    return true;
 }

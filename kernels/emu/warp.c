@@ -1,12 +1,6 @@
 #include "kernels/emu/block.h"
 
-/* The warp's pending collective that shares lanes with `mask`; NULL when there is none. */
-static struct pending *find_pending(struct warp *w, uint32_t mask)
-{
-    for (unsigned i = 0; i < w->n_pending; i++)
-        if (w->pending[i].lanes.mask & mask) return &w->pending[i];
-    return NULL;
-}
+static const char syncwarp[] = "__syncwarp";
 
 static bool same_site(struct qd_emu_site a, struct qd_emu_site b)
 {
@@ -14,64 +8,35 @@ static bool same_site(struct qd_emu_site a, struct qd_emu_site b)
            (a.file == b.file || (a.file && b.file && __builtin_strcmp(a.file, b.file) == 0));
 }
 
-static void check_mask(const struct thread *t, uint32_t mask, struct qd_emu_site site)
+/* Whether the running lane may meet the others here. */
+static void check_meeting(const struct warp *w, uint32_t mask, const char *what, struct qd_emu_site site)
 {
-    const struct warp *w = t->warp;
-    if (!(mask >> t->self.lane & 1))
-        qd_emu_fail(site, "lane %u is not in its own mask %08x", t->self.lane, mask);
-    if (mask & w->existing & ~w->alive)
-        qd_emu_fail(site, "mask %08x names lanes %08x, which have exited", mask,
-                    mask & w->existing & ~w->alive);
+    if (mask != QD_EMU_FULL_WARP)
+        qd_emu_fail(site, "%s of lanes %08x: only whole warps meet in the emulator", what, mask);
+    if (w->alive != w->existing)
+        qd_emu_fail(site, "%s, but lanes %08x of the warp have exited", what, w->existing & ~w->alive);
+    if (w->arrived && (w->what != what || !same_site(w->site, site)))
+        qd_emu_fail(site, "divergent warp collective: %s here, but lanes %08x wait for %s at %s:%d", what,
+                    w->arrived, w->what, w->site.file ? w->site.file : "?", w->site.line);
 }
 
-static struct pending *join_pending(struct warp *w, uint32_t mask, enum qd_emu_kind kind,
-                                    struct qd_emu_site site)
-{
-    struct pending *p = find_pending(w, mask);
-    if (p == NULL) {
-        p = &w->pending[w->n_pending++];
-        p->lanes.mask = mask;
-        p->arrived = 0;
-        p->turn = w->n_met++;
-        p->kind = kind;
-        p->site = site;
-    } else if (p->kind != kind || p->lanes.mask != mask || !same_site(p->site, site)) {
-        qd_emu_fail(site,
-                    "divergent warp collective: mask %08x here, but lanes %08x wait at %s:%d with mask %08x",
-                    mask, p->arrived, p->site.file ? p->site.file : "?", p->site.line, p->lanes.mask);
-    }
-    return p;
-}
-
-/* Field by field: a call of memcpy would look to ThreadSanitizer like an access of the CUDA thread. */
-static void move_pending(struct pending *to, const struct pending *from)
-{
-    to->lanes.mask = from->lanes.mask;
-    for (int l = 0; l < QD_EMU_WARP_SIZE; l++) to->lanes.args[l] = from->lanes.args[l];
-    to->arrived = from->arrived;
-    to->turn = from->turn;
-    to->kind = from->kind;
-    to->site = from->site;
-}
-
-void qd_emu_collective(uint32_t mask, enum qd_emu_kind kind, void *arg,
-                       void (*execute)(struct qd_emu_lanes *lanes), struct qd_emu_site site)
+void qd_emu_collective(uint32_t mask, const char *what, void *arg, void (*execute)(struct warp *warp),
+                       struct qd_emu_site site)
 {
     struct thread *t = current_thread();
     struct warp *w = t->warp;
-    check_mask(t, mask, site);
-    mask &= w->existing;
-    struct pending *p = join_pending(w, mask, kind, site);
-    void *order = kind == QD_EMU_KIND_SYNCWARP ? warp_order(t->block, w->index, p->turn) : NULL;
+    check_meeting(w, mask, what, site);
+    if (w->arrived == 0) w->what = what, w->site = site, w->n_met++;
+    void *order = what == syncwarp ? warp_order(t->block, w->index, w->n_met) : NULL;
     if (order) qd_emu_order_before(order);
-    p->arrived |= 1u << t->self.lane;
-    p->lanes.args[t->self.lane] = arg;
-    if (p->arrived != mask) {
-        qd_emu_wait(kind, site);
+    w->arrived |= 1u << t->self.lane;
+    w->args[t->self.lane] = arg;
+    if (w->arrived != w->existing) {
+        qd_emu_wait(what, site);
     } else {
-        if (execute) execute(&p->lanes);
-        make_runnable(t->block, w->index, mask);
-        if (p != &w->pending[--w->n_pending]) move_pending(p, &w->pending[w->n_pending]);
+        if (execute) execute(w);
+        w->arrived = 0;
+        make_runnable(t->block, w->index, w->existing);
         qd_emu_maybe_switch();
     }
     if (order) qd_emu_order_after(order);
@@ -79,87 +44,59 @@ void qd_emu_collective(uint32_t mask, enum qd_emu_kind kind, void *arg,
 
 void qd_emu_warp_exit(struct thread *t)
 {
-    const struct pending *p = find_pending(t->warp, 1u << t->self.lane);
-    if (p)
-        qd_emu_fail(p->site, "lanes %08x wait for lane %u, which has exited (mask %08x)", p->arrived,
-                    t->self.lane, p->lanes.mask);
+    const struct warp *w = t->warp;
+    if (w->arrived)
+        qd_emu_fail(w->site, "lanes %08x wait for lane %u in %s, which has exited", w->arrived, t->self.lane,
+                    w->what);
 }
 
 void qd_emu_syncwarp(uint32_t mask, struct qd_emu_site site)
 {
-    qd_emu_collective(mask, QD_EMU_KIND_SYNCWARP, NULL, NULL, site);
+    qd_emu_collective(mask, syncwarp, NULL, NULL, site);
 }
 
 struct shuffle {
     uint64_t value, result;
-    uint32_t lane, width;
+    uint32_t by;
     enum qd_emu_shuffle_mode mode;
 };
 
-bool qd_emu_shuffle_source(enum qd_emu_shuffle_mode mode, uint32_t self, uint32_t by, uint32_t width,
-                           uint32_t *source)
+static void execute_shuffle(struct warp *w)
 {
-    const uint32_t first = self & ~(width - 1), last = first + width - 1;
-    *source = self;
-    switch (mode) {
-    case QD_EMU_SHUFFLE_INDEX: *source = first + (by & (width - 1)); return true;
-    case QD_EMU_SHUFFLE_UP:
-        if (by > self - first) return false;
-        *source = self - by;
-        return true;
-    case QD_EMU_SHUFFLE_DOWN:
-        if (self + by > last) return false;
-        *source = self + by;
-        return true;
-    case QD_EMU_SHUFFLE_XOR:
-        if ((self ^ by) > last) return false;
-        *source = self ^ by;
-        return true;
-    }
-    return false;
-}
-
-static void execute_shuffle(struct qd_emu_lanes *lanes)
-{
-    for (uint32_t left = lanes->mask; left; left &= left - 1) {
-        unsigned l = (unsigned)__builtin_ctz(left);
-        struct shuffle *s = lanes->args[l];
-        uint32_t source;
-        (void)qd_emu_shuffle_source(s->mode, l, s->lane, s->width, &source);
-        bool takes_part = lanes->mask >> source & 1;
-        s->result = takes_part ? ((const struct shuffle *)lanes->args[source])->value : QD_EMU_POISON;
+    for (uint32_t left = w->existing; left; left &= left - 1) {
+        const uint32_t lane = (uint32_t)__builtin_ctz(left);
+        struct shuffle *s = w->args[lane];
+        const uint32_t source = s->mode == QD_EMU_SHUFFLE_INDEX ? s->by
+                                : s->mode == QD_EMU_SHUFFLE_XOR ? lane ^ s->by
+                                : lane >= s->by                 ? lane - s->by
+                                                                : lane;
+        const bool exists = w->existing >> source & 1;
+        s->result = exists ? ((const struct shuffle *)w->args[source])->value : QD_EMU_POISON;
     }
 }
 
-uint64_t qd_emu_shuffle(uint32_t mask, enum qd_emu_shuffle_mode mode, uint64_t value, uint32_t lane,
-                        uint32_t width, struct qd_emu_site site)
+uint64_t qd_emu_shuffle(uint32_t mask, enum qd_emu_shuffle_mode mode, uint64_t value, uint32_t by,
+                        struct qd_emu_site site)
 {
-    if (width == 0 || width > QD_EMU_WARP_SIZE || (width & (width - 1)))
-        qd_emu_fail(site, "shuffle of width %u", width);
-    struct shuffle s = {.value = value, .lane = lane, .width = width, .mode = mode};
-    qd_emu_collective(mask, QD_EMU_KIND_SHUFFLE, &s, execute_shuffle, site);
+    if (by >= QD_EMU_WARP_SIZE) qd_emu_fail(site, "a shuffle by %u lanes", by);
+    struct shuffle s = {.value = value, .by = by, .mode = mode};
+    qd_emu_collective(mask, "a shuffle", &s, execute_shuffle, site);
     return *(volatile uint64_t *)&s.result; /* another fiber wrote it */
 }
 
-struct vote {
-    uint32_t result;
-    bool predicate;
-};
-
-static void execute_vote(struct qd_emu_lanes *lanes)
+/* A lane brings its predicate and takes the result away in the same place. */
+static void execute_vote(struct warp *w)
 {
     uint32_t result = 0;
-    for (uint32_t left = lanes->mask; left; left &= left - 1) {
-        unsigned l = (unsigned)__builtin_ctz(left);
-        if (((const struct vote *)lanes->args[l])->predicate) result |= 1u << l;
-    }
-    for (uint32_t left = lanes->mask; left; left &= left - 1)
-        ((struct vote *)lanes->args[__builtin_ctz(left)])->result = result;
+    for (uint32_t left = w->existing; left; left &= left - 1)
+        if (*(const uint32_t *)w->args[__builtin_ctz(left)]) result |= left & -left;
+    for (uint32_t left = w->existing; left; left &= left - 1)
+        *(uint32_t *)w->args[__builtin_ctz(left)] = result;
 }
 
 uint32_t qd_emu_ballot(uint32_t mask, bool predicate, struct qd_emu_site site)
 {
-    struct vote v = {.predicate = predicate};
-    qd_emu_collective(mask, QD_EMU_KIND_VOTE, &v, execute_vote, site);
-    return *(volatile uint32_t *)&v.result;
+    uint32_t vote = predicate;
+    qd_emu_collective(mask, "a vote", &vote, execute_vote, site);
+    return *(volatile uint32_t *)&vote;
 }

@@ -151,8 +151,8 @@ static void impossible_shapes_are_refused(void **state)
     (void)state;
     struct emu_args args = {0};
     set_schedule(0);
-    assert_fails("tickets", 1025, 0, &args, "blocks of 1025 threads");
-    assert_fails("tickets", 0, 0, &args, "blocks of 0 threads");
+    assert_fails("tickets", 1025, 0, &args, "blocks of 1025 x 1 x 1");
+    assert_fails("tickets", 0, 0, &args, "blocks of 0 x 1 x 1");
     assert_int_equal(emu_run("tickets", 0, 1, 0, &args, err, sizeof err), -1);
     ASSERT_CONTAINS(err, "a grid of 0 x 1 x 1");
 }

@@ -15,30 +15,23 @@ __global__ void warp_sum(struct emu_args a)
     a.out[threadIdx.x] = sum;
 }
 
-/* Four shuffles of the lane's number: out[4 * thread + i]. */
+/* Three shuffles of the lane's number: out[3 * thread + i]. */
 __global__ void shuffles(struct emu_args a)
 {
     uint32_t lane = threadIdx.x;
-    int width = static_cast<int>(a.n);
-    a.out[4 * lane] = __shfl_sync(~0u, lane, 5, width);
-    a.out[4 * lane + 1] = __shfl_up_sync(~0u, lane, 3, width);
-    a.out[4 * lane + 2] = __shfl_down_sync(~0u, lane, 3, width);
-    a.out[4 * lane + 3] = __shfl_xor_sync(~0u, lane, 6, width);
+    a.out[3 * lane] = __shfl_sync(~0u, lane, 5);
+    a.out[3 * lane + 1] = __shfl_up_sync(~0u, lane, 3);
+    a.out[3 * lane + 2] = __shfl_xor_sync(~0u, lane, 6);
 }
 
-/* Lanes 0..15 read lane 20, which is not in their mask. */
-__global__ void shuffle_from_outside(struct emu_args a)
+__global__ void shuffle_by_32(struct emu_args a)
 {
-    if (threadIdx.x < 16) a.out[threadIdx.x] = __shfl_sync(0xffffu, threadIdx.x, 20);
+    a.out[threadIdx.x] = __shfl_up_sync(~0u, threadIdx.x, 32);
 }
 
-/* Both halves of the warp vote among themselves at the same time. */
 __global__ void votes(struct emu_args a)
 {
-    uint32_t lane = threadIdx.x, mask = lane < 16 ? 0xffffu : 0xffff0000u;
-    uint32_t ballot = __ballot_sync(mask, lane % 3 == 0);
-    int any = __any_sync(mask, lane == 17), all = __all_sync(mask, lane < 16);
-    a.out[lane] = ballot | static_cast<uint32_t>(any) << 14 | static_cast<uint32_t>(all) << 17;
+    a.out[threadIdx.x] = __ballot_sync(~0u, threadIdx.x % 3 == 0);
 }
 
 __global__ void divergent_shuffle(struct emu_args a)
@@ -51,9 +44,9 @@ __global__ void divergent_shuffle(struct emu_args a)
     a.out[threadIdx.x] = v;
 }
 
-__global__ void not_in_its_mask(struct emu_args a)
+__global__ void half_a_warp(struct emu_args a)
 {
-    __syncwarp(0xffffu);
+    if (threadIdx.x < 16) __syncwarp(0xffffu);
     a.out[threadIdx.x] = 0;
 }
 
@@ -294,10 +287,10 @@ __global__ void meet(struct emu_args a)
 __global__ void poll_in_vain(struct emu_args a)
 {
     if (a.n == 0) {
-        while (atomicCAS(&a.out[0], 1u, 0u) != 1) {
+        while (atomicAdd(&a.out[0], 0u) != 1) {
         }
     } else {
-        while (!__all_sync(~0u, ptx::load_acquire_sys(&a.out[0]) == 1)) {
+        while (__ballot_sync(~0u, ptx::load_acquire_sys(&a.out[0]) == 1) != ~0u) {
         }
     }
 }
@@ -349,10 +342,10 @@ template <void (*kernel)(struct emu_args)> static void call(void *const *args, c
 static const struct emu_kernel kernels[] = {
     KERNEL(warp_sum),
     KERNEL(shuffles),
-    KERNEL(shuffle_from_outside),
+    KERNEL(shuffle_by_32),
     KERNEL(votes),
     KERNEL(divergent_shuffle),
-    KERNEL(not_in_its_mask),
+    KERNEL(half_a_warp),
     KERNEL(lane_exits_early),
     KERNEL(exchange),
     KERNEL(named_pair),

@@ -33,25 +33,18 @@ enum {
 static const struct snippet integers[] = {
     {"add.s32 %r0, %r1, %r2;", "r", 0x7fffffff, 1, 0, 0x80000000},
     {"add.s64 %rd0, %rd1, -8;", "rd", 7, 0, 0, M1},
-    {"sub.s16 %rs0, %rs1, %rs2;", "rs", 0, 1, 0, 0xffff},
     {"mul.lo.s32 %r0, %r1, %r2;", "r", 0x10001, 0x10001, 0, 0x20001},
     {"mul.lo.s64 %rd0, %rd1, %rd2;", "rd", 0x100000001, 0x100000001, 0, 0x200000001},
-    {"mul.lo.s16 %rs0, %rs1, 3;", "rs", 0x8001, 0, 0, 0x8003},
-    {"mul.hi.u32 %r0, %r1, %r2;", "r", M1, M1, 0, 0xfffffffe},
-    {"mul.hi.s32 %r0, %r1, %r2;", "r", M1, M1, 0, 0},
-    {"mul.hi.s32 %r0, %r1, %r2;", "r", 0x80000000, 2, 0, 0xffffffff},
     {"mul.wide.u32 %rd0, %r1, %r2;", "rd", M1, M1, 0, 0xfffffffe00000001},
     {"mul.wide.u32 %rd0, %r1, -1431655765;", "rd", 3, 0, 0, 0x200000001},
     {"mul.wide.s32 %rd0, %r1, %r2;", "rd", M1, 3, 0, NEGATIVE_64(3)},
-    {"mul.wide.s16 %r0, %rs1, %rs2;", "r", 0x8000, 0x8000, 0, 0x40000000},
-    {"mul.wide.u16 %r0, %rs1, -21845;", "r", 3, 0, 0, 0x20001},
     {"mad.lo.s32 %r0, %r1, %r2, %r3;", "r", M1, 5, 3, LOW_32(-2)},
     {"div.s32 %r0, %r1, %r2;", "r", NEGATIVE_64(7), 2, 0, LOW_32(-3)},
     {"div.s32 %r0, %r1, %r2;", "r", 0x80000000, M1, 0, 0x80000000},
     {"div.s64 %rd0, %rd1, %rd2;", "rd", UINT64_C(1) << 63, M1, 0, UINT64_C(1) << 63},
-    {"div.u32 %r0, %r1, %r2;", "r", NEGATIVE_64(7), 2, 0, 0x7ffffffc},
     {"rem.s32 %r0, %r1, %r2;", "r", NEGATIVE_64(7), 2, 0, LOW_32(-1)},
     {"rem.s64 %rd0, %rd1, %rd2;", "rd", UINT64_C(1) << 63, M1, 0, 0},
+    {"div.u32 %r0, %r1, %r2;", "r", NEGATIVE_64(7), 2, 0, 0x7ffffffc},
     {"rem.u64 %rd0, %rd1, %rd2;", "rd", M1, 10, 0, 5},
     {"neg.s32 %r0, %r1;", "r", 0x80000000, 0, 0, 0x80000000},
     {"min.s32 %r0, %r1, %r2;", "r", M1, 1, 0, 0xffffffff},
@@ -63,7 +56,6 @@ static const struct snippet integers[] = {
     {"shl.b32 %r0, %r1, %r2;", "r", M1, 32, 0, 0},
     {"shl.b32 %r0, %r1, %r2;", "r", M1, M1, 0, 0},
     {"shl.b64 %rd0, %rd1, %r2;", "rd", 3, 63, 0, UINT64_C(1) << 63},
-    {"shl.b16 %rs0, %rs1, %r2;", "rs", M1, 16, 0, 0},
     {"shr.s32 %r0, %r1, %r2;", "r", NEGATIVE_64(8), 1, 0, LOW_32(-4)},
     {"shr.s32 %r0, %r1, %r2;", "r", NEGATIVE_64(8), 40, 0, LOW_32(-1)},
     {"shr.s32 %r0, %r1, %r2;", "r", 8, 40, 0, 0},
@@ -71,11 +63,8 @@ static const struct snippet integers[] = {
     {"shr.u32 %r0, %r1, %r2;", "r", M1, 32, 0, 0},
     {"shr.s64 %rd0, %rd1, %r2;", "rd", UINT64_C(1) << 63, 70, 0, M1},
     {"shr.u64 %rd0, %rd1, 33;", "rd", M1, 0, 0, 0x7fffffff},
-    {"shr.u16 %rs0, %rs1, 1;", "rs", 0x8000, 0, 0, 0x4000},
-    {"shr.s16 %rs0, %rs1, 1;", "rs", 0x8000, 0, 0, 0xc000},
     {"and.b32 %r0, %r1, -16;", "r", 0x12345678, 0, 0, 0x12345670},
     {"or.b64 %rd0, %rd1, %rd2;", "rd", 0xf0, 0x0f, 0, 0xff},
-    {"xor.b16 %rs0, %rs1, %rs2;", "rs", 0xffff, 0x00ff, 0, 0xff00},
     {"not.b32 %r0, %r1;", "r", 0, 0, 0, 0xffffffff},
     {"bfi.b32 %r0, %r1, %r2, 3, 29;", "r", 5, 7, 0, 0x2f},
     {"bfi.b32 %r0, %r1, %r2, 4, 0;", "r", M1, 7, 0, 7},
@@ -90,7 +79,6 @@ static const struct snippet integers[] = {
     {"mov.b64 {%r4,%r0}, %rd1;", "r", 0x700000001, 0, 0, 7},
     {"mov.b64 {%r0,%r4}, %rd1;", "r", 0x700000001, 0, 0, 1},
     {"mov.b32 %r0, {%rs1,%rs2};", "r", 0x10001, 0x20002, 0, 0x20001},
-    {"mov.b32 {%rs4,%rs0}, %r1;", "rs", 0x70001, 0, 0, 7},
 };
 
 static const struct snippet floats[] = {
@@ -116,12 +104,7 @@ static const struct snippet floats[] = {
 };
 
 static const struct snippet conversions[] = {
-    {"cvt.rni.s32.f32 %r0, %f1;", "r", 0x40200000, 0, 0, 2},          /* 2.5 */
-    {"cvt.rni.s32.f32 %r0, %f1;", "r", 0x40600000, 0, 0, 4},          /* 3.5 */
-    {"cvt.rni.s32.f32 %r0, %f1;", "r", 0xc0200000, 0, 0, LOW_32(-2)}, /* -2.5 */
     {"cvt.rzi.s32.f32 %r0, %f1;", "r", 0xc039999a, 0, 0, LOW_32(-2)}, /* -2.9 */
-    {"cvt.rmi.s32.f32 %r0, %f1;", "r", 0xc0066666, 0, 0, LOW_32(-3)}, /* -2.1 */
-    {"cvt.rpi.s32.f32 %r0, %f1;", "r", 0x40066666, 0, 0, 3},          /* 2.1 */
     {"cvt.rzi.s32.f32 %r0, %f1;", "r", 0x4f000000, 0, 0, 0x7fffffff}, /* 2^31 */
     {"cvt.rzi.s32.f32 %r0, %f1;", "r", NEGATIVE(INF), 0, 0, 0x80000000},
     {"cvt.rzi.s32.f32 %r0, %f1;", "r", NAN_BITS, 0, 0, 0},
@@ -131,15 +114,10 @@ static const struct snippet conversions[] = {
     {"cvt.rn.f32.s32 %f0, %r1;", "f", 16777217, 0, 0, 0x4b800000},    /* to even: 2^24 */
     {"cvt.rn.f32.s32 %f0, %r1;", "f", 16777219, 0, 0, 0x4b800002},    /* to even: 2^24 + 4 */
     {"cvt.rn.f32.s32 %f0, %r1;", "f", M1, 0, 0, NEGATIVE(ONE)},
-    {"cvt.rn.f32.u32 %f0, %r1;", "f", M1, 0, 0, 0x4f800000},
-    {"cvt.rn.f32.u64 %f0, %rd1;", "f", M1, 0, 0, 0x5f800000},
     {"cvt.s64.s32 %rd0, %r1;", "rd", 0x80000000, 0, 0, 0xffffffff80000000},
     {"cvt.s64.s32 %rd0, %rd1;", "rd", 0x180000000, 0, 0, 0xffffffff80000000},
     {"cvt.u64.u32 %rd0, %r1;", "rd", 0x80000000, 0, 0, 0x80000000},
     {"cvt.u32.u64 %r0, %rd1;", "r", 0x123456789, 0, 0, 0x23456789},
-    {"cvt.u16.u32 %rs0, %r1;", "rs", 0x12345, 0, 0, 0x2345},
-    {"cvt.s32.s8 %r0, %r1;", "r", 0x180, 0, 0, LOW_32(-128)},
-    {"cvt.u32.u8 %r0, %rs1;", "r", 0x180, 0, 0, 0x80},
     {"cvt.rn.bf16x2.f32 %r0, %f1, %f2;", "r", ONE, TWO, 0, 0x3f804000}, /* a in the upper half */
     {"cvt.rn.bf16x2.f32 %r0, %f1, %f2;", "r", 0x3f808000, 0x3f818000, 0, 0x3f803f82}, /* ties to even */
 };
@@ -153,18 +131,9 @@ static const struct snippet predicates[] = {
     {"setp.eq.b32 %p0, %r1, 1;", "p", 0x100000001, 0, 0, 1},
     {"setp.eq.f32 %p0, %f1, %f2;", "p", 0, 0x80000000, 0, 1},
     {"setp.eq.f32 %p0, %f1, %f2;", "p", NAN_BITS, NAN_BITS, 0, 0},
-    {"setp.ne.f32 %p0, %f1, %f2;", "p", NAN_BITS, ONE, 0, 0},
-    {"setp.neu.f32 %p0, %f1, %f2;", "p", NAN_BITS, ONE, 0, 1},
-    {"setp.equ.f32 %p0, %f1, %f2;", "p", NAN_BITS, ONE, 0, 1},
-    {"setp.equ.f32 %p0, %f1, %f2;", "p", TWO, ONE, 0, 0},
-    {"setp.lt.f32 %p0, %f1, %f2;", "p", ONE, NAN_BITS, 0, 0},
     {"setp.ltu.f32 %p0, %f1, %f2;", "p", ONE, NAN_BITS, 0, 1},
     {"setp.leu.f32 %p0, %f1, %f2;", "p", TWO, ONE, 0, 0},
     {"setp.leu.f32 %p0, %f1, %f2;", "p", ONE, ONE, 0, 1},
-    {"setp.gtu.f32 %p0, %f1, %f2;", "p", NAN_BITS, ONE, 0, 1},
-    {"setp.geu.f32 %p0, %f1, %f2;", "p", ONE, TWO, 0, 0},
-    {"setp.num.f32 %p0, %f1, %f2;", "p", ONE, TWO, 0, 1},
-    {"setp.num.f32 %p0, %f1, %f2;", "p", ONE, NAN_BITS, 0, 0},
     {"setp.nan.f32 %p0, %f1, %f1;", "p", NAN_BITS, 0, 0, 1},
     {"setp.nan.f32 %p0, %f1, %f1;", "p", INF, 0, 0, 0},
     {"setp.eq.s32 %p1, %r1, 1; setp.eq.s32 %p2, %r2, 1; and.pred %p0, %p1, %p2;", "p", 1, 2, 0, 0},
@@ -191,9 +160,7 @@ static const struct snippet predicates[] = {
 
 /* In memory: %rd12 is the address of a, b, c. */
 static const struct snippet accesses[] = {
-    {"ld.global.s8 %rs0, [%rd12+3];", "rs", 0x80000000, 0, 0, 0xff80},
     {"ld.global.u8 %rs0, [%rd12+3];", "rs", 0x80000000, 0, 0, 0x80},
-    {"ld.global.s16 %r0, [%rd12+2];", "r", 0x80000000, 0, 0, 0xffff8000},
     {"ld.global.s32 %rd0, [%rd12];", "rd", 0x180000000, 0, 0, 0xffffffff80000000},
     {"ld.global.u32 %rd0, [%rd12];", "rd", 0x180000000, 0, 0, 0x80000000},
     {"add.s64 %rd4, %rd12, 16; ld.global.u64 %rd0, [%rd4+-8];", "rd", 0, 5, 0, 5},
@@ -212,9 +179,6 @@ static const struct snippet accesses[] = {
     {"ld.shared.u32 %r0, [object];", "r", 0, 0, 0, 0xffffffff}, /* poison */
     {"atom.global.add.u32 %r0, [%rd12], %r2;", "r", 5, 7, 0, 5},
     {"atom.global.add.u32 %r4, [%rd12], %r2; ld.global.u32 %r0, [%rd12];", "r", 5, 7, 0, 12},
-    {"atom.global.cas.b32 %r0, [%rd12], 5, %r2;", "r", 5, 7, 0, 5},
-    {"atom.global.cas.b32 %r4, [%rd12], 5, %r2; ld.global.u32 %r0, [%rd12];", "r", 5, 7, 0, 7},
-    {"atom.global.cas.b32 %r4, [%rd12], 6, %r2; ld.global.u32 %r0, [%rd12];", "r", 5, 7, 0, 5},
     {"st.shared.u32 [object], %r1; mov.u32 %r4, object; atom.shared.add.u32 %r5, [%r4], %r2; "
      "ld.shared.u32 %r0, [object];",
      "r", 5, 7, 0, 12},
@@ -230,9 +194,9 @@ static const struct snippet accesses[] = {
 static const char *to_64_bits(const char *result)
 {
     if (strcmp(result, "r") == 0) return "cvt.u64.u32 %rd0, %r0;";
-    if (strcmp(result, "rs") == 0) return "cvt.u64.u16 %rd0, %rs0;";
+    if (strcmp(result, "rs") == 0) return "mov.b32 %r0, {%rs0, %rs9}; and.b32 %r0, %r0, 65535; cvt.u64.u32 %rd0, %r0;";
     if (strcmp(result, "f") == 0) return "mov.b32 %r0, %f0; cvt.u64.u32 %rd0, %r0;";
-    if (strcmp(result, "p") == 0) return "selp.u64 %rd0, 1, 0, %p0;";
+    if (strcmp(result, "p") == 0) return "selp.b64 %rd0, 1, 0, %p0;";
     return "";
 }
 
@@ -251,7 +215,8 @@ static void load_snippet(const struct snippet *s)
                         "ld.global.u64 %%rd1, [%%rd12]; ld.global.u64 %%rd2, [%%rd12+8];\n"
                         "ld.global.u64 %%rd3, [%%rd12+16];\n"
                         "cvt.u32.u64 %%r1, %%rd1; cvt.u32.u64 %%r2, %%rd2; cvt.u32.u64 %%r3, %%rd3;\n"
-                        "cvt.u16.u32 %%rs1, %%r1; cvt.u16.u32 %%rs2, %%r2; cvt.u16.u32 %%rs3, %%r3;\n"
+                        "ld.global.u16 %%rs1, [%%rd12]; ld.global.u16 %%rs2, [%%rd12+8];\n"
+                        "ld.global.u16 %%rs3, [%%rd12+16];\n"
                         "mov.b32 %%f1, %%r1; mov.b32 %%f2, %%r2; mov.b32 %%f3, %%r3;\n"
                         "%s\n%s\nst.global.u64 [%%rd13], %%rd0;\nret;\n}\n",
              s->code, to_64_bits(s->result));
@@ -313,7 +278,6 @@ static const struct {
     {"ld.global.u32 %r1, [%rd1+1];", "is not aligned"},
     {"ld.global.v2.u32 {%r1, %r2}, [%rd1+4];", "access of 8 bytes"},
     {"st.global.v4.u32 [%rd1+8], {%r1, %r1, %r1, %r1};", "access of 16 bytes"},
-    {"mov.b64 %rd2, pointer; ld.param.u64 %rd1, [%rd2+16];", "outside of every parameter"},
     {"div.u32 %r1, %r1, %r2;", "integer division by zero"},
     {"rem.s32 %r1, %r1, %r2;", "integer division by zero"},
 };

@@ -20,28 +20,29 @@ static int end(void **state)
 
 /* ---- whose launch it is ---- */
 
-/* A kernel that no other file can see; its PTX writes 2. */
-__attribute__((visibility("hidden"), noinline)) void ptx_kernels_hidden(uint64_t *out)
+/* A kernel; its PTX writes 2. */
+__attribute__((noinline)) void ptx_kernels_exported(uint64_t *out);
+void ptx_kernels_exported(uint64_t *out)
 {
     *out = 1;
 }
 
-static void call_hidden(void *const *args, const void *kernel)
+static void call_exported(void *const *args, const void *kernel)
 {
     (void)kernel;
-    ptx_kernels_hidden(*(uint64_t *const *)args[0]);
+    ptx_kernels_exported(*(uint64_t *const *)args[0]);
 }
 
-#define HIDDEN_PTX(name, type)                                                                               \
+#define EXPORTED_PTX(name, type)                                                                               \
     PTX_HEADER ".visible .entry " name "(.param ." type " to)\n.maxntid 64, 1, 1\n{\n.reg .b64 %rd<3>;\n"    \
                "ld.param." type " %rd1, [to]; mov.u64 %rd2, 2; st.global.u64 [%rd1], %rd2; ret;\n}\n"
 
 /* What the kernel wrote; 0 when the launch failed, with the text in err. */
-static uint64_t launch_hidden(unsigned threads)
+static uint64_t launch_exported(unsigned threads)
 {
-    const void *kernel = (const void *)(uintptr_t)ptx_kernels_hidden;
+    const void *kernel = (const void *)(uintptr_t)ptx_kernels_exported;
     uint64_t *device, result = 0;
-    qd_emu_register_kernel(kernel, "hidden", call_hidden, (unsigned[]){sizeof device}, 1);
+    qd_emu_register_kernel(kernel, "exported", call_exported, (unsigned[]){sizeof device}, 1);
     assert_int_equal(cudaMalloc((void **)&device, sizeof result), cudaSuccess);
     cudaError_t error =
         cudaLaunchKernel(kernel, (dim3){1, 1, 1}, (dim3){threads, 1, 1}, (void *[]){&device}, 0, NULL);
@@ -61,28 +62,28 @@ static void assert_counts(uint64_t interpreted, uint64_t called)
 static void a_launch_is_interpreted_while_a_module_has_its_kernel(void **state)
 {
     (void)state;
-    assert_int_equal(launch_hidden(1), 1);
+    assert_int_equal(launch_exported(1), 1);
     assert_counts(0, 0);
-    ptx_assert_loads(HIDDEN_PTX("another", "u64"));
-    assert_int_equal(launch_hidden(1), 1);
+    ptx_assert_loads(EXPORTED_PTX("another", "u64"));
+    assert_int_equal(launch_exported(1), 1);
     assert_counts(0, 1);
-    ptx_assert_loads(HIDDEN_PTX("ptx_kernels_hidden", "u64"));
-    assert_int_equal(launch_hidden(1), 2);
+    ptx_assert_loads(EXPORTED_PTX("ptx_kernels_exported", "u64"));
+    assert_int_equal(launch_exported(1), 2);
     assert_counts(1, 1);
     qd_emu_ptx_unload_all();
-    assert_int_equal(launch_hidden(1), 1);
+    assert_int_equal(launch_exported(1), 1);
     assert_counts(0, 0);
 }
 
 static void a_launch_that_does_not_fit_fails(void **state)
 {
     (void)state;
-    ptx_assert_loads(HIDDEN_PTX("ptx_kernels_hidden", "u32"));
-    assert_int_equal(launch_hidden(1), 0);
-    ASSERT_CONTAINS(err, "kernel hidden: argument 0 of 8 bytes for a parameter of 4");
+    ptx_assert_loads(EXPORTED_PTX("ptx_kernels_exported", "u32"));
+    assert_int_equal(launch_exported(1), 0);
+    ASSERT_CONTAINS(err, "kernel exported: argument 0 of 8 bytes for a parameter of 4");
     end(state);
-    ptx_assert_loads(HIDDEN_PTX("ptx_kernels_hidden", "u64"));
-    assert_int_equal(launch_hidden(65), 0);
+    ptx_assert_loads(EXPORTED_PTX("ptx_kernels_exported", "u64"));
+    assert_int_equal(launch_exported(65), 0);
     ASSERT_CONTAINS(err, "a block of 65 threads, compiled for at most 64");
 }
 

@@ -52,7 +52,7 @@ static const struct {
     unsigned loaded, stored, copied; /* bytes of one thread */
 } moves[] = {
     {"ld.global.u8 %r3, [%rd2];", 1, 0, 0},
-    {"ld.global.nc.v2.u16 {%rs1, %rs2}, [%rd2];", 4, 0, 0},
+    {"ld.global.v2.u16 {%rs1, %rs2}, [%rd2];", 4, 0, 0},
     {"ld.global.v4.u32 {%r3, %r4, %r5, %r6}, [%rd1];", 16, 0, 0},
     {"st.global.u32 [%rd2], %r1; st.global.u16 [%rd2], %rs1;", 0, 6, 0},
     {"st.global.v2.u64 [%rd1], {%rd1, %rd1};", 0, 16, 0},

@@ -4,12 +4,17 @@
 
 /* ---- replay ---- */
 
-/* A capture takes only kernels that its GPU has loaded. */
+/* A capture takes only kernels that its GPU has loaded, which a launch does. */
 static void load_kernels(void)
 {
-    struct cudaFuncAttributes attributes;
-    for (int kernel = RUNTIME_FILL; kernel <= RUNTIME_SHARED_BESIDE; kernel++)
-        OK(cudaFuncGetAttributes(&attributes, runtime_kernel((enum runtime_kernel)kernel)));
+    uint32_t *set = alloc_flag();
+    int *p = alloc_ints(2);
+    set_flag(set);
+    OK(launch_fill(p, 2, 0, NULL));
+    OK(launch_twice(p, p + 1, 1, NULL));
+    OK(launch_hold(set, NULL));
+    OK(cudaFree(p));
+    OK(cudaFreeHost(set));
 }
 
 static void begin(cudaStream_t stream)
@@ -127,38 +132,7 @@ static void empty_graphs_do_nothing(void **state)
     OK(cudaStreamDestroy(stream));
 }
 
-static void graphs_of_freed_memory_are_refused(void **state)
-{
-    (void)state;
-    cudaStream_t stream = create_stream();
-    int *kept = alloc_ints(2000);
-    for (int use = 0; use < 4; use++) {
-        int *freed = alloc_ints(2000);
-        begin(stream);
-        switch (use) {
-        case 0: OK(launch_twice(freed, kept, 1, stream)); break;
-        case 1: OK(cudaMemcpyAsync(kept, freed, 4, cudaMemcpyDeviceToDevice, stream)); break;
-        case 2: OK(cudaMemsetAsync(freed, 0, 4, stream)); break;
-        case 3: {
-            struct runtime_peers peers = {.n = 1, .values = {freed + 7}};
-            OK(launch_one(RUNTIME_SUM, (void *[]){&peers, &kept}, 0, stream));
-        }
-        }
-        cudaGraphExec_t exec = end_and_instantiate(stream);
-        OK(cudaGraphLaunch(exec, stream));
-        OK(cudaFree(freed));
-        REFUSED(cudaGraphUpload(exec, stream), cudaErrorInvalidValue, "that was freed");
-        REFUSED(cudaGraphLaunch(exec, stream), cudaErrorInvalidValue, "that was freed");
-        int *again = alloc_ints(2000); /* often at the same address */
-        REFUSED(cudaGraphLaunch(exec, stream), cudaErrorInvalidValue, "that was freed");
-        OK(cudaFree(again));
-        OK(cudaGraphExecDestroy(exec));
-    }
-    OK(cudaStreamDestroy(stream));
-    OK(cudaFree(kept));
-}
-
-static void graphs_stay_on_their_gpu_and_handles_are_checked(void **state)
+static void graphs_stay_on_their_gpu(void **state)
 {
     (void)state;
     cudaStream_t stream = create_stream();
@@ -166,19 +140,13 @@ static void graphs_stay_on_their_gpu_and_handles_are_checked(void **state)
     cudaGraphExec_t exec;
     begin(stream);
     OK(cudaStreamEndCapture(stream, &graph));
-    REFUSED(cudaGraphInstantiate(&exec, graph, 1), cudaErrorInvalidValue, "flags 0x1");
     OK(cudaGraphInstantiate(&exec, graph, 0));
     OK(cudaGraphDestroy(graph));
-    REFUSED(cudaGraphDestroy(graph), cudaErrorInvalidResourceHandle, "no graph");
-    cudaGraphExec_t none;
-    REFUSED(cudaGraphInstantiate(&none, graph, 0), cudaErrorInvalidResourceHandle, "is no graph");
     OK(cudaSetDevice(1));
     cudaStream_t other = create_stream();
     REFUSED(cudaGraphLaunch(exec, other), cudaErrorInvalidValue, "a graph of GPU 0 on a stream of GPU 1");
     OK(cudaStreamDestroy(other));
     OK(cudaGraphExecDestroy(exec));
-    REFUSED(cudaGraphExecDestroy(exec), cudaErrorInvalidResourceHandle, "no executable graph");
-    REFUSED(cudaGraphLaunch(exec, stream), cudaErrorInvalidResourceHandle, "no executable graph");
     OK(cudaStreamDestroy(stream));
 }
 
@@ -246,9 +214,9 @@ static cudaError_t call_elapsed_time(struct rig *rig)
     float ms;
     return cudaEventElapsedTime(&ms, rig->recorded, rig->recorded);
 }
-static cudaError_t call_wait_outside(struct rig *rig)
+static cudaError_t call_event_record(struct rig *rig)
 {
-    return cudaStreamWaitEvent(rig->stream, rig->recorded, 0);
+    return cudaEventRecord(rig->event, rig->stream);
 }
 static cudaError_t call_memcpy(struct rig *rig)
 {
@@ -293,30 +261,29 @@ static cudaError_t call_graph_launch(struct rig *rig)
 static const struct forbidden {
     const char *name;
     cudaError_t (*call)(struct rig *rig);
-    cudaError_t error;
 } forbidden[] = {
-    {"malloc", call_malloc, cudaErrorStreamCaptureUnsupported},
-    {"malloc host", call_malloc_host, cudaErrorStreamCaptureUnsupported},
-    {"free", call_free, cudaErrorStreamCaptureUnsupported},
-    {"free host", call_free_host, cudaErrorStreamCaptureUnsupported},
-    {"device synchronize", call_device_synchronize, cudaErrorStreamCaptureUnsupported},
-    {"stream synchronize", call_stream_synchronize, cudaErrorStreamCaptureUnsupported},
-    {"other stream synchronize", call_other_synchronize, cudaErrorStreamCaptureUnsupported},
-    {"stream query", call_stream_query, cudaErrorStreamCaptureUnsupported},
-    {"stream destroy", call_stream_destroy, cudaErrorStreamCaptureUnsupported},
-    {"event query", call_event_query, cudaErrorStreamCaptureUnsupported},
-    {"event synchronize", call_event_synchronize, cudaErrorStreamCaptureUnsupported},
-    {"elapsed time", call_elapsed_time, cudaErrorStreamCaptureUnsupported},
-    {"wait for an event outside", call_wait_outside, cudaErrorStreamCaptureIsolation},
-    {"memcpy", call_memcpy, cudaErrorStreamCaptureUnsupported},
-    {"memset", call_memset, cudaErrorStreamCaptureUnsupported},
-    {"copy from pageable", call_from_pageable, cudaErrorStreamCaptureUnsupported},
-    {"copy to pageable", call_to_pageable, cudaErrorStreamCaptureUnsupported},
-    {"legacy launch", call_legacy_launch, cudaErrorStreamCaptureUnsupported},
-    {"legacy copy", call_legacy_copy, cudaErrorStreamCaptureUnsupported},
-    {"legacy record", call_legacy_record, cudaErrorStreamCaptureUnsupported},
-    {"legacy synchronize", call_legacy_synchronize, cudaErrorStreamCaptureUnsupported},
-    {"graph launch", call_graph_launch, cudaErrorStreamCaptureUnsupported},
+    {"malloc", call_malloc},
+    {"malloc host", call_malloc_host},
+    {"free", call_free},
+    {"free host", call_free_host},
+    {"device synchronize", call_device_synchronize},
+    {"stream synchronize", call_stream_synchronize},
+    {"other stream synchronize", call_other_synchronize},
+    {"stream query", call_stream_query},
+    {"stream destroy", call_stream_destroy},
+    {"event query", call_event_query},
+    {"event synchronize", call_event_synchronize},
+    {"elapsed time", call_elapsed_time},
+    {"memcpy", call_memcpy},
+    {"memset", call_memset},
+    {"copy from pageable", call_from_pageable},
+    {"copy to pageable", call_to_pageable},
+    {"event record", call_event_record},
+    {"legacy launch", call_legacy_launch},
+    {"legacy copy", call_legacy_copy},
+    {"legacy record", call_legacy_record},
+    {"legacy synchronize", call_legacy_synchronize},
+    {"graph launch", call_graph_launch},
 };
 
 static struct rig create_rig(void)
@@ -344,41 +311,28 @@ static void destroy_rig(struct rig *rig)
     OK(cudaFreeHost(rig->pinned));
 }
 
-static enum cudaStreamCaptureStatus status_of(cudaStream_t stream)
-{
-    enum cudaStreamCaptureStatus status;
-    OK(cudaStreamIsCapturing(stream, &status));
-    return status;
-}
-
 static void expect_broken(struct rig *rig)
 {
     cudaGraph_t graph = (cudaGraph_t)rig;
-    assert_int_equal(status_of(rig->stream), cudaStreamCaptureStatusInvalidated);
     EXPECT(launch_fill(rig->device, 1, 1, rig->stream), cudaErrorStreamCaptureInvalidated);
     EXPECT(cudaEventRecord(rig->event, rig->stream), cudaErrorStreamCaptureInvalidated);
     REFUSED(cudaStreamEndCapture(rig->stream, &graph), cudaErrorStreamCaptureInvalidated, "was broken");
     assert_null(graph);
-    assert_int_equal(status_of(rig->stream), cudaStreamCaptureStatusNone);
 }
 
 static void forbidden_calls_break_the_capture(void **state)
 {
     (void)state;
     struct rig rig = create_rig();
-    static const enum cudaStreamCaptureMode modes[] = {cudaStreamCaptureModeGlobal,
-                                                       cudaStreamCaptureModeThreadLocal};
-    for (size_t m = 0; m < 2; m++)
-        for (size_t i = 0; i < sizeof forbidden / sizeof forbidden[0]; i++) {
-            OK(cudaStreamBeginCapture(rig.stream, modes[m]));
-            OK(launch_fill(rig.device, 1, 5, rig.stream));
-            assert_int_equal(status_of(rig.stream), cudaStreamCaptureStatusActive);
-            cudaError_t error = forbidden[i].call(&rig);
-            if (error != forbidden[i].error)
-                fail_msg("%s: %s: %s", forbidden[i].name, cudaGetErrorName(error), cudaGetErrorString(error));
-            assert_int_equal(cudaGetLastError(), error);
-            expect_broken(&rig);
-        }
+    for (size_t i = 0; i < sizeof forbidden / sizeof forbidden[0]; i++) {
+        begin(rig.stream);
+        OK(launch_fill(rig.device, 1, 5, rig.stream));
+        cudaError_t error = forbidden[i].call(&rig);
+        if (error != cudaErrorStreamCaptureUnsupported)
+            fail_msg("%s: %d: %s", forbidden[i].name, (int)error, cudaGetErrorString(error));
+        assert_int_equal(cudaGetLastError(), error);
+        expect_broken(&rig);
+    }
     OK(launch_fill(rig.device, 1, 6, rig.stream)); /* the stream is as before */
     OK(cudaStreamSynchronize(rig.stream));
     assert_int_equal(read_int(rig.device), 6);
@@ -389,10 +343,10 @@ static void forbidden_calls_break_the_capture(void **state)
 static void captures_load_no_kernel(void **state)
 {
     (void)state;
-    struct cudaFuncAttributes attributes;
+    load_kernels();
     qd_emu_shutdown();
     OK(cudaSetDevice(1));
-    OK(cudaFuncGetAttributes(&attributes, runtime_kernel(RUNTIME_FILL)));
+    load_kernels();
     OK(cudaSetDevice(0));
     cudaStream_t stream = create_stream();
     cudaGraph_t graph;
@@ -407,32 +361,6 @@ static void captures_load_no_kernel(void **state)
     OK(cudaGraphDestroy(graph));
     OK(cudaStreamDestroy(stream));
     OK(cudaFree(p));
-}
-
-static void relaxed_captures_forbid_only_their_own_stream(void **state)
-{
-    (void)state;
-    struct rig rig = create_rig();
-    cudaGraph_t graph;
-    OK(cudaStreamBeginCapture(rig.stream, cudaStreamCaptureModeRelaxed));
-    OK(launch_fill(rig.device, 1, 5, rig.stream));
-    OK(call_event_query(&rig));
-    OK(call_memcpy(&rig));
-    OK(call_other_synchronize(&rig));
-    OK(call_legacy_launch(&rig));
-    int *p = alloc_ints(1);
-    OK(cudaStreamSynchronize(NULL));
-    assert_int_equal(status_of(rig.stream), cudaStreamCaptureStatusActive);
-    OK(cudaStreamEndCapture(rig.stream, &graph));
-    OK(cudaGraphDestroy(graph));
-    OK(cudaStreamBeginCapture(rig.stream, cudaStreamCaptureModeRelaxed));
-    EXPECT(call_stream_synchronize(&rig), cudaErrorStreamCaptureUnsupported);
-    expect_broken(&rig);
-    OK(cudaStreamBeginCapture(rig.stream, cudaStreamCaptureModeRelaxed));
-    EXPECT(call_device_synchronize(&rig), cudaErrorStreamCaptureUnsupported);
-    expect_broken(&rig);
-    OK(cudaFree(p));
-    destroy_rig(&rig);
 }
 
 /* ---- captures and threads ---- */
@@ -463,7 +391,7 @@ static void *on_another_thread(void *(*run)(void *), void *argument)
     return result;
 }
 
-static void modes_say_which_threads_a_capture_binds(void **state)
+static void a_capture_binds_its_thread_only(void **state)
 {
     (void)state;
     struct rig rig = create_rig();
@@ -474,22 +402,10 @@ static void modes_say_which_threads_a_capture_binds(void **state)
     EXPECT(error, cudaSuccess);
     OK(cudaStreamEndCapture(rig.stream, &graph));
     OK(cudaGraphDestroy(graph));
-    OK(cudaStreamBeginCapture(rig.stream, cudaStreamCaptureModeGlobal));
-    on_another_thread(allocate_elsewhere, &error);
-    EXPECT(error, cudaErrorStreamCaptureUnsupported);
-    expect_broken(&rig);
-
     begin(rig.stream);
     EXPECT(*(cudaError_t *)on_another_thread(end_elsewhere, rig.stream), cudaErrorStreamCaptureWrongThread);
     expect_broken(&rig);
-    OK(cudaStreamBeginCapture(rig.stream, cudaStreamCaptureModeRelaxed));
-    EXPECT(*(cudaError_t *)on_another_thread(end_elsewhere, rig.stream), cudaSuccess);
-    assert_int_equal(status_of(rig.stream), cudaStreamCaptureStatusNone);
-    char text[1024];
-    assert_int_equal(qd_emu_leaks(text, sizeof text), 8); /* the rig's seven and the graph nobody destroyed */
-    ASSERT_CONTAINS(text, "graph on GPU 0\n");
     destroy_rig(&rig);
-    qd_emu_shutdown();
 }
 
 static void *launch_on_legacy(void *result)
@@ -513,7 +429,7 @@ static void blocking_streams_that_capture_exclude_the_legacy_stream(void **state
     OK(cudaStreamCreateWithFlags(&rig.stream, cudaStreamDefault));
     begin(rig.stream);
     on_another_thread(launch_on_legacy, &error);
-    EXPECT(error, cudaErrorStreamCaptureImplicit);
+    EXPECT(error, cudaErrorStreamCaptureUnsupported);
     expect_broken(&rig);
     destroy_rig(&rig);
 }
@@ -524,16 +440,25 @@ static void captures_begin_and_end_once(void **state)
     cudaStream_t stream = create_stream();
     cudaGraph_t graph = NULL;
     REFUSED(cudaStreamEndCapture(stream, &graph), cudaErrorIllegalState, "does not capture");
-    REFUSED(cudaStreamBeginCapture(NULL, cudaStreamCaptureModeGlobal), cudaErrorStreamCaptureUnsupported,
+    REFUSED(cudaStreamBeginCapture(NULL, cudaStreamCaptureModeThreadLocal), cudaErrorStreamCaptureUnsupported,
             "legacy stream");
-    REFUSED(cudaStreamBeginCapture(stream, (enum cudaStreamCaptureMode)3), cudaErrorInvalidValue, "mode 3");
+    cudaStream_t other = create_stream();
     begin(stream);
-    REFUSED(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), cudaErrorIllegalState, "already");
-    assert_int_equal(status_of(NULL), cudaStreamCaptureStatusNone);
+    REFUSED(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaErrorIllegalState,
+            "the stream already");
+    REFUSED(cudaStreamBeginCapture(other, cudaStreamCaptureModeThreadLocal), cudaErrorIllegalState,
+            "the thread already");
     OK(cudaStreamEndCapture(stream, &graph));
     OK(cudaGraphDestroy(graph));
     begin(stream); /* and shutdown ends one that is open */
     qd_emu_shutdown();
+}
+
+static void *synchronize_elsewhere(void *argument)
+{
+    static cudaError_t error;
+    error = cudaStreamSynchronize(argument);
+    return &error;
 }
 
 static void a_capture_ends_on_a_gpu_that_failed(void **state)
@@ -544,36 +469,17 @@ static void a_capture_ends_on_a_gpu_that_failed(void **state)
     qd_emu_set_mode(&mode);
     struct rig rig = create_rig();
     cudaGraph_t graph = (cudaGraph_t)&rig;
-    OK(cudaStreamBeginCapture(rig.stream, cudaStreamCaptureModeRelaxed));
+    begin(rig.stream);
     OK(launch_hold(rig.pinned, rig.other)); /* for ever */
-    EXPECT(cudaStreamSynchronize(rig.other), cudaErrorLaunchFailure);
+    EXPECT(*(cudaError_t *)on_another_thread(synchronize_elsewhere, rig.other), cudaErrorLaunchFailure);
     EXPECT(launch_fill(rig.device, 1, 1, rig.stream), cudaErrorLaunchFailure);
     EXPECT(cudaStreamEndCapture(rig.stream, &graph), cudaErrorLaunchFailure);
     assert_null(graph);
     EXPECT(cudaStreamDestroy(rig.stream), cudaErrorLaunchFailure); /* is done all the same */
-    REFUSED(cudaStreamDestroy(rig.stream), cudaErrorInvalidResourceHandle, "no stream to destroy");
     qd_emu_shutdown();
-}
-
-static void events_of_a_capture_belong_to_it(void **state)
-{
-    (void)state;
-    struct rig rig = create_rig();
-    begin(rig.stream);
-    OK(cudaEventRecord(rig.event, rig.stream));
-    OK(cudaStreamWaitEvent(rig.stream, rig.event, 0));
-    REFUSED(cudaStreamWaitEvent(rig.other, rig.event, 0), cudaErrorCapturedEvent, "an event of a capture");
-    assert_int_equal(status_of(rig.stream), cudaStreamCaptureStatusActive);
-    cudaGraphExec_t exec = end_and_instantiate(rig.stream);
-    REFUSED(cudaEventQuery(rig.event), cudaErrorCapturedEvent, "recorded in a capture");
-    REFUSED(cudaEventSynchronize(rig.event), cudaErrorCapturedEvent, "recorded in a capture");
-    begin(rig.stream); /* an event of an earlier capture is none of this one's */
-    REFUSED(cudaStreamWaitEvent(rig.stream, rig.event, 0), cudaErrorStreamCaptureIsolation, "from outside");
-    expect_broken(&rig);
-    OK(cudaEventRecord(rig.event, rig.stream)); /* for real again */
-    OK(cudaEventSynchronize(rig.event));
-    OK(cudaGraphExecDestroy(exec));
-    destroy_rig(&rig);
+    OK(cudaEventDestroy(rig.event));
+    OK(cudaEventDestroy(rig.recorded));
+    OK(cudaGraphExecDestroy(rig.exec));
 }
 
 int main(void)
@@ -583,16 +489,13 @@ int main(void)
         RUNTIME_TEST(graphs_keep_their_order_in_random_mode),
         RUNTIME_TEST(graphs_can_be_destroyed_while_they_run),
         RUNTIME_TEST(empty_graphs_do_nothing),
-        RUNTIME_TEST(graphs_of_freed_memory_are_refused),
-        RUNTIME_TEST(graphs_stay_on_their_gpu_and_handles_are_checked),
+        RUNTIME_TEST(graphs_stay_on_their_gpu),
         RUNTIME_TEST(forbidden_calls_break_the_capture),
         RUNTIME_TEST(captures_load_no_kernel),
-        RUNTIME_TEST(relaxed_captures_forbid_only_their_own_stream),
-        RUNTIME_TEST(modes_say_which_threads_a_capture_binds),
+        RUNTIME_TEST(a_capture_binds_its_thread_only),
         RUNTIME_TEST(blocking_streams_that_capture_exclude_the_legacy_stream),
         RUNTIME_TEST(captures_begin_and_end_once),
         RUNTIME_TEST(a_capture_ends_on_a_gpu_that_failed),
-        RUNTIME_TEST(events_of_a_capture_belong_to_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,6 +9,7 @@
 #include "kernels/cuda/host.h"
 #include "kernels/emu/devices.h"
 #include "kernels/emu/emu.h"
+#include "kernels/emu_nccl/nccl.h"
 #include "tests/support/compare.h"
 #include "tests/support/model_run.h"
 
@@ -49,7 +50,8 @@ static int restore(void **state)
 {
     (void)state;
     qd_emu_set_replace(NULL);
-    qd_emu_set_links(true, true);
+    qd_emu_set_gpus((struct qd_emu_gpus){0});
+    qd_emu_nccl_set_present(true);
     qd_emu_shutdown();
     return 0;
 }
@@ -143,7 +145,8 @@ static void ranks_settle_on_what_is_there(void **state)
         config.batch_invariant = cases[i].batch_invariant;
         config.ranks_per_gpu = cases[i].ranks_per_gpu;
         qd_emu_shutdown();
-        qd_emu_set_links(cases[i].has_peers, cases[i].has_nccl);
+        qd_emu_set_gpus((struct qd_emu_gpus){.lacks_peers = !cases[i].has_peers});
+        qd_emu_nccl_set_present(cases[i].has_nccl);
         run_ranks(cases[i].world, &config, open_and_close);
         for (int r = 0; r < cases[i].world; r++) {
             assert_int_equal(ranks[r].status, cases[i].status);
@@ -218,7 +221,8 @@ static void what_others_take_is_bounded(void **state)
         config.device_timing = cases[i].device_timing;
         config.enforce_eager = cases[i].enforce_eager;
         qd_emu_shutdown();
-        qd_emu_set_links(true, cases[i].has_nccl);
+        qd_emu_set_gpus((struct qd_emu_gpus){0});
+        qd_emu_nccl_set_present(cases[i].has_nccl);
         qd_cuda_reserve(&config, cases[i].tp, &reserve);
         assert_int_equal(reserve.collective_bytes, cases[i].n_channels * channels);
         assert_int_equal(reserve.graph_bytes, cases[i].n_graphs * graphs);
@@ -316,7 +320,7 @@ static void a_model_runs_by_nccl_alone(void **state)
     options.collectives = QD_COLLECTIVES_OWN;
     float *want = micro_logits(&qd_emu_ops, tp, &options, "own", "");
     qd_emu_shutdown();
-    qd_emu_set_links(false, true);
+    qd_emu_set_gpus((struct qd_emu_gpus){.lacks_peers = true});
     options.collectives = QD_COLLECTIVES_AUTO;
     float *got = micro_logits(&qd_emu_ops, tp, &options, "nccl",
                               "every collective goes by NCCL: GPU 0 cannot read the memory of GPU 1");

@@ -119,7 +119,7 @@ static void a_store_that_does_not_fit_names_the_gpu(void **state)
     (void)state;
     char err[QD_ERR_LEN] = "";
     void *store, *data;
-    qd_emu_set_device_memory(1 << 20);
+    qd_emu_set_gpus((struct qd_emu_gpus){.memory_bytes = 1 << 20});
     assert_int_equal(qd_emu_ops.store->open(5, (1 << 20) + 1, 1, &store, &data, err, sizeof err),
                      QD_ERR_NO_MEMORY);
     assert_null(store);
@@ -131,7 +131,7 @@ static void a_store_that_does_not_fit_names_the_gpu(void **state)
         .config = &config, .load_format = QD_LOAD_DUMMY, .ops = &qd_emu_ops, .tp = 1, .n_threads = 1};
     assert_int_equal(qd_model_load(&options, &model, err, sizeof err), QD_ERR_NO_MEMORY);
     ASSERT_CONTAINS(err, "micro: weights of rank 0: GPU 0 has no ");
-    qd_emu_set_device_memory(0);
+    qd_emu_set_gpus((struct qd_emu_gpus){0});
     assert_int_equal(qd_emu_leaks(err, sizeof err), 0);
 }
 
@@ -181,7 +181,7 @@ static void what_cannot_be_opened_is_refused(void **state)
 {
     (void)state;
     qd_emu_shutdown();
-    assert_int_equal(qd_emu_set_device_count(1), 0);
+    assert_int_equal(qd_emu_set_gpus((struct qd_emu_gpus){.n = 1}), 0);
     run_ranks(2, 0, open_and_close);
     assert_int_equal(ranks[1].status, QD_ERR_ENVIRONMENT);
     ASSERT_CONTAINS(ranks[1].err, "2 ranks need 2 GPUs, there is 1: fewer ranks, or --ranks-per-gpu 2");
@@ -190,12 +190,12 @@ static void what_cannot_be_opened_is_refused(void **state)
     assert_int_equal(ranks[0].status, QD_ERR_ENVIRONMENT);
 
     qd_emu_shutdown();
-    assert_int_equal(qd_emu_set_device_count(0), 0);
+    assert_int_equal(qd_emu_set_gpus((struct qd_emu_gpus){.n = -1}), 0);
     run_ranks(1, 0, open_and_close);
     assert_int_equal(ranks[0].status, QD_ERR_ENVIRONMENT);
     ASSERT_CONTAINS(ranks[0].err, "no GPU that CUDA can use");
     qd_emu_shutdown();
-    assert_int_equal(qd_emu_set_device_count(QD_EMU_DEFAULT_DEVICES), 0);
+    assert_int_equal(qd_emu_set_gpus((struct qd_emu_gpus){0}), 0);
 }
 
 /* Replica r of tp ranks has GPUs r * tp to (r + 1) * tp - 1, and so has the r-th of those that share. */
@@ -232,7 +232,7 @@ static void memory_that_is_not_there_is_refused(void **state)
     struct qd_device_config config = make_config();
     struct qd_device device = {.ops = &qd_emu_ops};
     qd_emu_shutdown();
-    qd_emu_set_device_memory(48 << 20);
+    qd_emu_set_gpus((struct qd_emu_gpus){.memory_bytes = 48 << 20});
     ASSERT_OK(qd_emu_ops.open(&config, &alone, &device.ctx, err, sizeof err), err);
     assert_int_equal(qd_device_alloc(device, 63 << 20, &data, err, sizeof err), QD_ERR_NO_MEMORY);
     ASSERT_CONTAINS(err, "GPU 0 has no 66060288 bytes (0.062 GiB): ");
@@ -240,7 +240,7 @@ static void memory_that_is_not_there_is_refused(void **state)
     ASSERT_OK(qd_device_alloc(device, 1 << 20, &data, err, sizeof err), err);
     qd_emu_ops.close(device.ctx);
     qd_emu_shutdown();
-    qd_emu_set_device_memory(0);
+    qd_emu_set_gpus((struct qd_emu_gpus){0});
     qd_thread_bootstrap_destroy(bootstrap);
 }
 

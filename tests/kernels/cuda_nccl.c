@@ -9,6 +9,7 @@
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/nccl.h"
 #include "kernels/emu/devices.h"
+#include "kernels/emu_nccl/nccl.h"
 #include "tests/support/memory.h"
 
 enum { MAX_WORLD = 8, N = 203, N_ROWS = 3, ROW_BYTES = 20 };
@@ -79,7 +80,8 @@ static void run_ranks(int world, void *(*fn)(void *))
 static int shut_down(void **state)
 {
     (void)state;
-    qd_emu_set_links(true, true);
+    qd_emu_set_gpus((struct qd_emu_gpus){0});
+    qd_emu_nccl_set_present(true);
     qd_emu_shutdown();
     return 0;
 }
@@ -365,7 +367,7 @@ static void without_nccl_loading_says_so(void **state)
     (void)state;
     struct qd_nccl nccl;
     char err[QD_ERR_LEN] = "";
-    qd_emu_set_links(true, false);
+    qd_emu_nccl_set_present(false);
     assert_int_equal(qd_nccl_load(&nccl, err, sizeof err), QD_ERR_NOT_FOUND);
     ASSERT_CONTAINS(err, "NCCL is not here");
 }

@@ -25,7 +25,7 @@ static void set_mode(enum qd_emu_schedule schedule, uint64_t seed, unsigned stal
 static void set_gpus(int n)
 {
     qd_emu_shutdown();
-    assert_int_equal(qd_emu_set_device_count(n), 0);
+    assert_int_equal(qd_emu_set_gpus((struct qd_emu_gpus){.n = n}), 0);
 }
 
 static int teardown(void **state)
@@ -146,12 +146,12 @@ static void more_ranks_than_sms_are_refused(void **state)
 {
     (void)state;
     char err[QD_ERR_LEN] = "";
+    set_gpus(1);
     qd_model_t *model = make_model_on("micro", &qd_emu_ops, 2, 2 * QD_EMU_N_SMS);
     struct model_run run;
     struct qd_group_config group;
     const struct run_options options = {
         .max_tokens = 16, .max_logit_rows = 16, .max_model_len = 32, .ranks_per_gpu = 2 * QD_EMU_N_SMS};
-    set_gpus(1);
     model_run_configure(&run, model, &qd_emu_ops, &options, &group);
     assert_int_equal(qd_group_open(&group, &run.group, err, sizeof err), QD_ERR_ENVIRONMENT);
     ASSERT_CONTAINS(err, "16 ranks on a GPU of 8 SMs");

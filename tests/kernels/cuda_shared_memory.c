@@ -25,14 +25,14 @@ static int end_gpus(void **state)
 {
     (void)state;
     qd_emu_shutdown();
-    return qd_emu_set_shared_limit(0);
+    return qd_emu_set_gpus((struct qd_emu_gpus){0});
 }
 
 /* A product of zeros on a GPU that has so much shared memory a block. */
 static qd_status multiply(enum qd_cuda_gemm_kernel kernel, int64_t m, size_t limit, char *err, size_t errlen)
 {
     void *a, *w, *out;
-    assert_int_equal(qd_emu_set_shared_limit(limit), 0);
+    assert_int_equal(qd_emu_set_gpus((struct qd_emu_gpus){.shared_bytes = limit}), 0);
     assert_int_equal(cudaMalloc(&a, MAX_M * K * sizeof(qd_bf16)), cudaSuccess);
     assert_int_equal(cudaMalloc(&w, N * K * sizeof(qd_bf16)), cudaSuccess);
     assert_int_equal(cudaMalloc(&out, MAX_M * N * sizeof(qd_bf16)), cudaSuccess);
@@ -81,7 +81,7 @@ static float *run_micro(int tp, bool batch_invariant, size_t limit, int32_t n_to
                                         .batch_invariant = batch_invariant};
     int32_t tokens[MAX_M];
     for (int32_t i = 0; i < n_tokens; i++) tokens[i] = (7 * i + 3) % 500;
-    assert_int_equal(qd_emu_set_shared_limit(limit), 0);
+    assert_int_equal(qd_emu_set_gpus((struct qd_emu_gpus){.shared_bytes = limit}), 0);
     qd_model_t *model = make_model("micro", &qd_emu_ops, tp);
     struct model_run run;
     model_run_open(&run, model, &qd_emu_ops, &options);

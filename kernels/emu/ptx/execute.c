@@ -60,16 +60,6 @@ static int64_t signed_quotient(int64_t a, int64_t b, struct qd_emu_site site)
 
 /* ---- memory ---- */
 
-static void *in_param(const struct state *s, const struct qd_ptx_instruction *i, uintptr_t address,
-                      size_t bytes)
-{
-    for (unsigned p = 0; p < s->entry->n_params; p++) {
-        const uintptr_t start = (uintptr_t)s->args[p];
-        if (address >= start && address + bytes <= start + s->entry->params[p].bytes) return (void *)address;
-    }
-    qd_emu_fail(site_of(s, i), "ld.param: %zu bytes outside of every parameter", bytes);
-}
-
 /* What an access counts as. */
 enum use { FLAG, LOAD, STORE, ATOMIC };
 
@@ -87,7 +77,7 @@ static void *memory(const struct state *s, const struct qd_ptx_instruction *i, u
     const uintptr_t address = s->r[base].u64 + (uint64_t)(int64_t)i->offset;
     if (address % bytes != 0)
         qd_emu_fail(site, "access of %zu bytes: %p is not aligned to them", bytes, (void *)address);
-    if (i->space == QD_PTX_PARAM) return in_param(s, i, address, bytes);
+    if (i->space == QD_PTX_PARAM) return (void *)address;
     qd_emu_self->access = site;
     if (use == LOAD || use == ATOMIC) qd_emu_note_load(bytes);
     if (use == STORE || use == ATOMIC) qd_emu_note_store((const void *)address, bytes, use == ATOMIC, site);
@@ -130,51 +120,31 @@ static void store(const struct state *s, const struct qd_ptx_instruction *i)
     }
 }
 
-/* Relaxed, as the hardware's. What changes nothing may be a poll in a loop. */
-static void note_change(const struct state *s, const struct qd_ptx_instruction *i, bool is_changed)
-{
-    if (is_changed)
-        qd_emu_note_progress();
-    else
-        qd_emu_spin(site_of(s, i));
-}
-
-/* [address], a: the sum with a put there; what was there before. */
+/* [address], a: puts the sum with a there; what was there before. Relaxed, as on hardware. What changes
+ * nothing may be a poll in a loop. */
 static uint32_t add_atomically(const struct state *s, const struct qd_ptx_instruction *i, const uint16_t *o)
 {
     uint32_t *p = memory(s, i, o[0], sizeof *p, ATOMIC);
-    const uint32_t addend = s->r[o[1]].u32, old = __atomic_fetch_add(p, addend, __ATOMIC_RELAXED);
-    note_change(s, i, addend != 0);
+    const uint32_t added = s->r[o[1]].u32, old = __atomic_fetch_add(p, added, __ATOMIC_RELAXED);
+    if (added != 0)
+        qd_emu_note_progress();
+    else
+        qd_emu_spin(site_of(s, i));
     return old;
-}
-
-/* d, [address], a, b: b put there if a was there; what was there before. */
-static void swap_atomically(const struct state *s, const struct qd_ptx_instruction *i)
-{
-    const uint16_t *o = i->operand;
-    uint32_t *p = memory(s, i, o[1], sizeof *p, ATOMIC), old = s->r[o[2]].u32;
-    const uint32_t new = s->r[o[3]].u32;
-    const bool is_swapped =
-        __atomic_compare_exchange_n(p, &old, new, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
-    s->r[o[0]].u32 = old;
-    note_change(s, i, is_swapped && old != new);
 }
 
 /* ---- warps ---- */
 
-/* d|p, a, b, c, mask; c: the segment's mask from bit 8 on and, below, its last lane (of `up`: its first). */
+/* d|p, a, b, c, mask; c: what lanes are clamped at, of the whole warp. p: whether there is such a lane. */
 static void shuffle(const struct state *s, const struct qd_ptx_instruction *i, enum qd_emu_shuffle_mode mode)
 {
     const uint16_t *o = i->operand;
     const uint32_t c = s->r[o[4]].b32, by = s->r[o[3]].b32 & (QD_EMU_WARP_SIZE - 1);
-    const uint32_t width = QD_EMU_WARP_SIZE - (c >> 8 & 31);
     const uint32_t clamp = mode == QD_EMU_SHUFFLE_UP ? 0 : QD_EMU_WARP_SIZE - 1;
-    if ((c & 31) != clamp) qd_emu_fail(site_of(s, i), "shfl clamps lanes at %u, not at %u", c & 31, clamp);
-    const uint32_t value =
-        (uint32_t)qd_emu_shuffle(s->r[o[5]].b32, mode, s->r[o[2]].b32, by, width, site_of(s, i));
-    s->r[o[0]].b32 = value;
-    uint32_t source;
-    s->r[o[1]].pred = qd_emu_shuffle_source(mode, qd_emu_self->lane, by, width, &source);
+    if (c != clamp) qd_emu_fail(site_of(s, i), "shfl clamps lanes at %#x, not at %#x", c, clamp);
+    const uint64_t value = qd_emu_shuffle(s->r[o[5]].b32, mode, s->r[o[2]].b32, by, site_of(s, i));
+    s->r[o[0]].b32 = (uint32_t)value;
+    s->r[o[1]].pred = mode != QD_EMU_SHUFFLE_UP || qd_emu_self->lane >= by;
 }
 
 static void multiply(const struct state *s, const struct qd_ptx_instruction *i)
@@ -200,54 +170,22 @@ static void load_weight(const struct state *s, const struct qd_ptx_instruction *
 {
     const uint64_t address = s->r[i->operand[4]].u64 + (uint64_t)(int64_t)i->offset;
     const uint4 v = qd_emu_load_weight_16((const void *)(uintptr_t)address, site_of(s, i));
-    s->r[i->operand[0]].u32 = v.x;
-    s->r[i->operand[1]].u32 = v.y;
-    s->r[i->operand[2]].u32 = v.z;
-    s->r[i->operand[3]].u32 = v.w;
-}
-
-/* Two halves of `bits` bits each, the lower one first. */
-static void pack(const struct state *s, const struct qd_ptx_instruction *i, unsigned bits)
-{
-    const uint64_t mask = (UINT64_C(1) << bits) - 1;
-    const uint64_t low = s->r[i->operand[1]].u64 & mask, high = s->r[i->operand[2]].u64 & mask;
-    s->r[i->operand[0]].u64 = low | high << bits;
-}
-
-static void unpack(const struct state *s, const struct qd_ptx_instruction *i, unsigned bits)
-{
-    const uint64_t both = s->r[i->operand[2]].u64, mask = (UINT64_C(1) << bits) - 1;
-    s->r[i->operand[0]].u64 = both & mask;
-    s->r[i->operand[1]].u64 = both >> bits & mask;
+    const uint32_t words[] = {v.x, v.y, v.z, v.w};
+    for (int k = 0; k < 4; k++) s->r[i->operand[k]].u32 = words[k];
 }
 
 /* ---- a thread ---- */
 
-static uint32_t special(unsigned index)
+static uint64_t start_value(const struct state *s, const struct qd_ptx_plan *p)
 {
-    const struct qd_emu_thread *t = qd_emu_self;
-    const uint3 vectors[] = {t->index, t->place->block_dim, t->place->block_index, t->place->grid_dim};
-    if (index == 12) return t->lane;
-    const uint3 v = vectors[index / 3];
-    return index % 3 == 0 ? v.x : index % 3 == 1 ? v.y : v.z;
-}
-
-static void bind(const struct state *s)
-{
-    for (const struct qd_ptx_binding *b = s->entry->bindings; b < s->entry->bindings + s->entry->n_bindings;
-         b++) {
-        union qd_ptx_slot *slot = &s->r[b->slot];
-        const struct qd_ptx_shared *object = b->shared;
-        switch (b->kind) {
-        case QD_PTX_BOUND_SPECIAL: slot->u64 = special(b->index); break;
-        case QD_PTX_BOUND_PARAM: slot->u64 = (uintptr_t)s->args[b->index]; break;
-        case QD_PTX_BOUND_SHARED:
-            slot->u64 =
-                qd_emu_shared_address(object->bytes == 0 ? qd_emu_shared_dynamic()
-                                                         : qd_emu_shared_object(object, object->bytes,
-                                                                                object->align, object->name));
-        }
-    }
+    const struct qd_emu_place *place = qd_emu_self->place;
+    const unsigned specials[] = {qd_emu_self->index.x, place->block_dim.x, place->grid_dim.x,
+                                 place->block_index.x, place->block_index.y}; /* as QD_PTX_SPECIAL_NAMES */
+    const struct qd_ptx_shared *object = (const struct qd_ptx_shared *)(uintptr_t)p->value;
+    if (p->kind == QD_PTX_PLAN_SPECIAL) return specials[p->value];
+    if (p->kind == QD_PTX_PLAN_PARAM) return (uintptr_t)s->args[p->value];
+    if (object->bytes == 0) return qd_emu_shared_address(qd_emu_shared_dynamic());
+    return qd_emu_shared_address(qd_emu_shared_object(object, object->bytes, object->align, object->name));
 }
 
 /* Everything that neither computes a value nor decides what comes next. */
@@ -258,10 +196,18 @@ static void execute_other(const struct state *s, const struct qd_ptx_instruction
     const struct qd_emu_site site = site_of(s, i);
     qd_emu_self->access = site;
     switch (i->op) {
-    case QD_PTX_OP_PACK_16: pack(s, i, 16); break;
-    case QD_PTX_OP_PACK_32: pack(s, i, 32); break;
-    case QD_PTX_OP_UNPACK_16: unpack(s, i, 16); break;
-    case QD_PTX_OP_UNPACK_32: unpack(s, i, 32); break;
+    case QD_PTX_OP_PACK_16: r[o[0]].b32 = r[o[1]].b16 | (uint32_t)r[o[2]].b16 << 16; break;
+    case QD_PTX_OP_PACK_32: r[o[0]].b64 = r[o[1]].b32 | (uint64_t)r[o[2]].b32 << 32; break;
+    case QD_PTX_OP_UNPACK_32:
+        r[o[1]].u64 = r[o[2]].u64 >> 32;
+        r[o[0]].u64 = r[o[2]].u32;
+        break;
+    case QD_PTX_OP_INSERT_32:
+        r[o[0]].b32 = (uint32_t)inserted(r[o[1]].b32, r[o[2]].b32, r[o[3]].u32, r[o[4]].u32, 32);
+        break;
+    case QD_PTX_OP_INSERT_64:
+        r[o[0]].b64 = inserted(r[o[1]].b64, r[o[2]].b64, r[o[3]].u32, r[o[4]].u32, 64);
+        break;
     case QD_PTX_OP_BAR_SYNC_ALL: qd_emu_barrier_sync(r[o[0]].u32, 0, site); break;
     case QD_PTX_OP_BAR_SYNC: qd_emu_barrier_sync(r[o[0]].u32, r[o[1]].u32, site); break;
     case QD_PTX_OP_BAR_ARRIVE: qd_emu_barrier_arrive(r[o[0]].u32, r[o[1]].u32, site); break;
@@ -269,11 +215,8 @@ static void execute_other(const struct state *s, const struct qd_ptx_instruction
     case QD_PTX_OP_FENCE: qd_emu_fence(); break;
     case QD_PTX_OP_SHUFFLE_INDEX: shuffle(s, i, QD_EMU_SHUFFLE_INDEX); break;
     case QD_PTX_OP_SHUFFLE_UP: shuffle(s, i, QD_EMU_SHUFFLE_UP); break;
-    case QD_PTX_OP_SHUFFLE_DOWN: shuffle(s, i, QD_EMU_SHUFFLE_DOWN); break;
     case QD_PTX_OP_SHUFFLE_XOR: shuffle(s, i, QD_EMU_SHUFFLE_XOR); break;
     case QD_PTX_OP_BALLOT: r[o[0]].b32 = qd_emu_ballot(r[o[2]].b32, r[o[1]].pred, site); break;
-    case QD_PTX_OP_VOTE_ANY: r[o[0]].pred = qd_emu_ballot(r[o[2]].b32, r[o[1]].pred, site) != 0; break;
-    case QD_PTX_OP_VOTE_ALL: r[o[0]].pred = qd_emu_ballot(r[o[2]].b32, !r[o[1]].pred, site) == 0; break;
     case QD_PTX_OP_LDMATRIX_1:
     case QD_PTX_OP_LDMATRIX_2:
     case QD_PTX_OP_LDMATRIX_4: load_matrices(s, i, false); break;
@@ -294,8 +237,6 @@ static void execute_other(const struct state *s, const struct qd_ptx_instruction
     case QD_PTX_OP_ATOMIC_ADD_GLOBAL:
     case QD_PTX_OP_ATOMIC_ADD_SHARED: r[o[0]].u32 = add_atomically(s, i, o + 1); break;
     case QD_PTX_OP_REDUCE_ADD_SHARED: add_atomically(s, i, o); break;
-    case QD_PTX_OP_ATOMIC_SWAP_GLOBAL:
-    case QD_PTX_OP_ATOMIC_SWAP_SHARED: swap_atomically(s, i); break;
     default: qd_emu_fail(site, "instruction %u is decoded, but not executed", i->op);
     }
 }
@@ -303,50 +244,39 @@ static void execute_other(const struct state *s, const struct qd_ptx_instruction
 #define RESULT(type, value)                                                                                  \
     r[i->operand[0]].type = (__typeof__(r->type))(value);                                                    \
     break
-#define SOURCE(type, n) r[i->operand[n]].type
-#define SITE            site_of(&s, i)
+#define SITE site_of(&s, i)
 #define UNARY(name, result, A, value)                                                                        \
     case QD_PTX_OP_##name: {                                                                                 \
-        const __typeof__(r->A) a = SOURCE(A, 1);                                                             \
+        const __typeof__(r->A) a = r[i->operand[1]].A;                                                       \
         RESULT(result, value);                                                                               \
     }
 #define BINARY(name, result, A, B, value)                                                                    \
     case QD_PTX_OP_##name: {                                                                                 \
-        const __typeof__(r->A) a = SOURCE(A, 1);                                                             \
-        const __typeof__(r->B) b = SOURCE(B, 2);                                                             \
+        const __typeof__(r->A) a = r[i->operand[1]].A;                                                       \
+        const __typeof__(r->B) b = r[i->operand[2]].B;                                                       \
         RESULT(result, value);                                                                               \
     }
 #define TERNARY(name, result, A, B, C, value)                                                                \
     case QD_PTX_OP_##name: {                                                                                 \
-        const __typeof__(r->A) a = SOURCE(A, 1);                                                             \
-        const __typeof__(r->B) b = SOURCE(B, 2);                                                             \
-        const __typeof__(r->C) c = SOURCE(C, 3);                                                             \
+        const __typeof__(r->A) a = r[i->operand[1]].A;                                                       \
+        const __typeof__(r->B) b = r[i->operand[2]].B;                                                       \
+        const __typeof__(r->C) c = r[i->operand[3]].C;                                                       \
         RESULT(result, value);                                                                               \
     }
-#define QUATERNARY(name, result, A, B, C, D, value)                                                          \
-    case QD_PTX_OP_##name: {                                                                                 \
-        const __typeof__(r->A) a = SOURCE(A, 1);                                                             \
-        const __typeof__(r->B) b = SOURCE(B, 2);                                                             \
-        const __typeof__(r->C) c = SOURCE(C, 3);                                                             \
-        const __typeof__(r->D) d = SOURCE(D, 4);                                                             \
-        RESULT(result, value);                                                                               \
-    }
-
 void qd_ptx_run_thread(void *const *args, const void *kernel)
 {
     const struct qd_ptx_entry *entry = kernel;
     union qd_ptx_slot r[entry->n_slots];
     for (size_t n = 0; n < entry->n_slots; n++) r[n] = entry->initial[n];
     const struct state s = {entry, args, r};
-    bind(&s);
+    for (const struct qd_ptx_plan *p = entry->at_start; p < entry->at_start + entry->n_at_start; p++)
+        r[p->slot].u64 = start_value(&s, p);
     for (const struct qd_ptx_instruction *i = entry->code;; i++) {
         if (i->guard != 0 && (r[i->guard].pred != 0) != i->wanted) continue;
         switch (i->op) {
             QD_PTX_UNARY(UNARY)
-            QD_PTX_CONVERT(UNARY)
             QD_PTX_BINARY(BINARY)
             QD_PTX_TERNARY(TERNARY)
-            QD_PTX_QUATERNARY(QUATERNARY)
         case QD_PTX_OP_LOAD: load(&s, i); break;
         case QD_PTX_OP_STORE: store(&s, i); break;
         case QD_PTX_OP_BRANCH:

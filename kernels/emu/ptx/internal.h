@@ -1,9 +1,6 @@
-/* What the parts of the PTX front end know of each other.
- *
- *     parse.c     text -> declarations and statements      decode.c    statement -> instruction
- *     slots.c     registers -> places in a thread's memory  execute.c   instructions, one CUDA thread at a
- * time module.c    loaded modules; which kernel is which entry
- */
+/* What the parts of the PTX front end know of each other: parse.c makes declarations and statements of a
+ * text, decode.c an instruction of a statement; execute.c runs instructions, one CUDA thread at a time;
+ * slots.c tells where values live; module.c has the loaded modules and knows which kernel is which entry. */
 #ifndef QD_KERNELS_EMU_PTX_INTERNAL_H
 #define QD_KERNELS_EMU_PTX_INTERNAL_H
 
@@ -11,25 +8,25 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/base/status.h"
 #include "kernels/emu/ptx/instructions.h"
 #include "kernels/emu/ptx/ptx.h"
 
 /* ---- what is executed ---- */
 
-/* QD_PTX_OP_ and the name in instructions.h, which has no list of these two. */
+/* QD_PTX_OP_ and the name in instructions.h, which has no one list of the first two. */
 enum qd_ptx_op {
     QD_PTX_OP_LOAD,
     QD_PTX_OP_STORE,
 #define QD_PTX_ENUM(name, ...) QD_PTX_OP_##name,
-    QD_PTX_UNARY(QD_PTX_ENUM) QD_PTX_CONVERT(QD_PTX_ENUM) QD_PTX_BINARY(QD_PTX_ENUM)
-        QD_PTX_TERNARY(QD_PTX_ENUM) QD_PTX_QUATERNARY(QD_PTX_ENUM) QD_PTX_OTHER(QD_PTX_ENUM)
+    QD_PTX_UNARY(QD_PTX_ENUM) QD_PTX_BINARY(QD_PTX_ENUM) QD_PTX_TERNARY(QD_PTX_ENUM) QD_PTX_OTHER(QD_PTX_ENUM)
 #undef QD_PTX_ENUM
 };
 
 enum {
     QD_PTX_MAX_OPERANDS = 14, /* mma's registers */
     QD_PTX_MAX_PARAMS = 64,
-    QD_PTX_MAX_SLOTS = 2048, /* 16 KiB of a thread's stack */
+    QD_PTX_MAX_SLOTS = 12288, /* 96 KiB of a thread's stack */
 };
 
 /* A register, constant or address of a thread: read and written as the instruction's type. */
@@ -40,8 +37,7 @@ union qd_ptx_slot {
     int32_t s32;
     uint16_t u16, b16;
     int16_t s16;
-    uint8_t u8, b8;
-    int8_t s8;
+    uint8_t u8;
     float f32;
     uint8_t pred; /* 0 or 1 when written */
 };
@@ -57,157 +53,128 @@ struct qd_ptx_instruction {
     uint8_t n_elements; /* of a memory access, or registers of ldmatrix */
     bool is_signed;     /* a load's elements */
     uint8_t n_operands, n_written;
-    int32_t offset; /* of an address in bytes; a branch's target; the number of an # operand */
-    uint32_t line;  /* in the file */
+    int32_t offset;  /* of an address in bytes; a branch's target; the number that a form names */
+    uint32_t line;   /* in the file */
     uint16_t access; /* number among the entry's instructions with an address of shared memory */
-    uint16_t operand[QD_PTX_MAX_OPERANDS]; /* slots: first those written */
+    uint16_t operand[QD_PTX_MAX_OPERANDS]; /* slots (plans, until they are placed): first those written */
 };
 
 struct qd_ptx_shared {
     struct qd_ptx_shared *next; /* of the module */
-    char *name;
+    const char *name;
     uint32_t bytes, align; /* bytes 0: the launch's dynamic memory */
 };
 
-struct qd_ptx_param {
-    uint32_t bytes;
+/* What a slot is for. Those of the last three get their values when a thread starts. */
+enum qd_ptx_plan_kind {
+    QD_PTX_PLAN_REGISTER,
+    QD_PTX_PLAN_CONSTANT,
+    QD_PTX_PLAN_SPECIAL, /* value: index in QD_PTX_SPECIAL_NAMES */
+    QD_PTX_PLAN_PARAM,   /* value: index; the slot gets its address */
+    QD_PTX_PLAN_SHARED,  /* value: a struct qd_ptx_shared; the slot gets its address */
 };
-
-/* A slot whose value a thread finds when it starts. */
-enum qd_ptx_bound { QD_PTX_BOUND_SPECIAL, QD_PTX_BOUND_SHARED, QD_PTX_BOUND_PARAM };
-struct qd_ptx_binding {
-    enum qd_ptx_bound kind;
+struct qd_ptx_plan {
+    enum qd_ptx_plan_kind kind;
     uint16_t slot;
-    unsigned index; /* special register (QD_PTX_SPECIAL_NAMES), or parameter */
-    const struct qd_ptx_shared *shared;
+    uint64_t value; /* at a thread's start, unless it says otherwise above */
 };
-
-/* In order of qd_ptx_binding.index: tid, ntid, ctaid, nctaid by x, y, z, and the lane. */
-#define QD_PTX_SPECIAL_NAMES                                                                                 \
-    "%tid.x", "%tid.y", "%tid.z", "%ntid.x", "%ntid.y", "%ntid.z", "%ctaid.x", "%ctaid.y", "%ctaid.z",       \
-        "%nctaid.x", "%nctaid.y", "%nctaid.z", "%laneid"
+#define QD_PTX_SPECIAL_NAMES "%tid.x", "%ntid.x", "%nctaid.x", "%ctaid.x", "%ctaid.y"
 
 struct qd_ptx_entry {
     struct qd_ptx_entry *next; /* of the module */
-    char *name;                /* mangled */
+    const char *name;          /* mangled */
     const char *file;          /* the module's path */
-    const void *kernel;        /* the program's function of that name; NULL when it has none */
     unsigned max_threads;      /* of a block; 0: not said */
     unsigned n_params;
-    struct qd_ptx_param params[QD_PTX_MAX_PARAMS];
+    uint32_t param_bytes[QD_PTX_MAX_PARAMS];
     struct qd_ptx_instruction *code; /* [n_code], the last one returns */
     size_t n_code;
-    uint16_t n_accesses; /* of shared memory */
+    uint16_t n_accesses;        /* of shared memory */
     union qd_ptx_slot *initial; /* [n_slots], what a thread starts with */
     size_t n_slots;
-    struct qd_ptx_binding *bindings; /* [n_bindings] */
-    size_t n_bindings;
+    struct qd_ptx_plan *at_start; /* [n_at_start] of the last three kinds */
+    size_t n_at_start;
 };
 
 struct qd_ptx_module {
     struct qd_ptx_module *next;
     char *path;
+    char *words; /* the file's tokens, where names point */
     struct qd_ptx_entry *entries;
     struct qd_ptx_shared *shared;
 };
 
 /* ---- loading ---- */
 
-struct qd_ptx_text { /* part of the file */
-    const char *at;
-    size_t length;
-};
-
-enum qd_ptx_value_kind { QD_PTX_NAME, QD_PTX_INTEGER_VALUE, QD_PTX_FLOAT_VALUE };
-struct qd_ptx_value {
-    enum qd_ptx_value_kind kind;
-    struct qd_ptx_text text;
-    uint64_t bits; /* of a number: two's complement or IEEE */
-};
-
-enum qd_ptx_shape { QD_PTX_PLAIN, QD_PTX_ADDRESS, QD_PTX_VECTOR, QD_PTX_PAIR };
-enum { QD_PTX_MAX_VECTOR = 4, QD_PTX_MAX_STATEMENT = 6 };
-struct qd_ptx_operand {
-    enum qd_ptx_shape shape;
-    unsigned n_values;
-    struct qd_ptx_value values[QD_PTX_MAX_VECTOR];
-    int64_t offset; /* of an address */
+struct qd_ptx_token {
+    const char *text; /* "" at the end of the file */
+    unsigned line;
 };
 
 struct qd_ptx_statement {
     unsigned line;
-    bool is_guarded, wanted;
-    struct qd_ptx_text guard, opcode;
-    unsigned n_operands;
-    struct qd_ptx_operand operands[QD_PTX_MAX_STATEMENT];
+    bool wanted;
+    const char *guard; /* NULL: none */
+    const char *opcode;
+    const struct qd_ptx_token *tokens; /* of the operands, up to a ; */
 };
 
-enum qd_ptx_class { QD_PTX_CLASS_BITS, QD_PTX_CLASS_INTEGER, QD_PTX_CLASS_FLOAT, QD_PTX_CLASS_PREDICATE };
 struct qd_ptx_type {
-    enum qd_ptx_class class;
-    unsigned bytes;
+    const char *name;
+    uint8_t bytes;
     bool is_signed;
 };
 
 /* `.reg .b32 %r<9>` */
 struct qd_ptx_registers {
-    struct qd_ptx_text prefix;
-    struct qd_ptx_type type;
-    size_t first, n; /* slots; n 0: one register, without a number */
+    const char *prefix;
+    size_t first; /* plan */
+    uint64_t n;
 };
 
 struct qd_ptx_place { /* a label, or an instruction that names one */
-    struct qd_ptx_text label;
+    const char *label;
     size_t instruction;
     unsigned line;
 };
 
-/* A slot while its entry is loaded; slots.c decides where it will be. */
-enum qd_ptx_plan_kind { QD_PTX_PLAN_NOTHING, QD_PTX_PLAN_REGISTER, QD_PTX_PLAN_CONSTANT, QD_PTX_PLAN_BOUND };
-struct qd_ptx_plan {
-    enum qd_ptx_plan_kind kind;
-    union qd_ptx_slot value; /* at a thread's start */
-};
-
 struct qd_ptx_loader {
     struct qd_ptx_module *module;
-    const char *at, *end; /* what is left of the file */
-    unsigned line;
-    struct qd_ptx_text token; /* length 0 at the end */
-    unsigned token_line;
+    const struct qd_ptx_token *token; /* next */
     char *err;
     size_t errlen;
+    bool is_refused; /* the reason is in err */
 
     /* Of the entry that is being loaded. */
     struct qd_ptx_entry *entry;
-    struct qd_ptx_text param_names[QD_PTX_MAX_PARAMS];
+    const char *param_names[QD_PTX_MAX_PARAMS];
     struct qd_ptx_registers *registers;
     size_t n_registers;
     struct qd_ptx_place *labels, *branches;
     size_t n_labels, n_branches;
-    struct qd_ptx_plan *plans; /* [n_plans], by slot; slot 0 is nobody's */
+    struct qd_ptx_plan *plans; /* [n_plans]; plan 0 is nobody's, as is slot 0 */
     size_t n_plans;
 };
 
+/* The number of a new plan. */
+uint16_t qd_ptx_add_plan(struct qd_ptx_loader *l, enum qd_ptx_plan_kind kind, uint64_t value);
 /* Writes "FILE:LINE: text" into err; false. */
 bool qd_ptx_refuse(struct qd_ptx_loader *l, unsigned line, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-bool qd_ptx_same(struct qd_ptx_text text, const char *string);
-void qd_ptx_add_plan(struct qd_ptx_loader *l, enum qd_ptx_plan_kind kind, uint64_t value);
-/* A copy that free() takes. */
-char *qd_ptx_string(struct qd_ptx_text text);
 /* Room for one more item behind n: returns the array, which may have moved. */
 void *qd_ptx_grow(void *array, size_t n, size_t item_bytes);
-/* u8 .. b64, f32, pred; false when it is none of them. */
-bool qd_ptx_find_type(struct qd_ptx_text name, struct qd_ptx_type *type);
+/* u8 .. b64, f32, pred; NULL when it is none of them. */
+const struct qd_ptx_type *qd_ptx_find_type(const char *name);
+/* Decimal, hexadecimal, negative; false when it is no number. */
+bool qd_ptx_to_integer(const char *text, uint64_t *value);
 
 /* parse.c: fills the module from the file's text; false with the reason in err. */
-bool qd_ptx_parse(struct qd_ptx_loader *l);
+bool qd_ptx_parse(struct qd_ptx_module *module, const char *text, char *err, size_t errlen);
 /* decode.c: appends the statement's instruction to the entry. */
 bool qd_ptx_decode(struct qd_ptx_loader *l, const struct qd_ptx_statement *s);
-/* slots.c: gives every register and constant of the finished entry its slot. */
-bool qd_ptx_assign_slots(struct qd_ptx_loader *l);
+/* slots.c: makes slots of the plans that the entry's operands name, and what a thread starts with. */
+void qd_ptx_place_slots(struct qd_ptx_loader *l);
 
 /* ---- running ---- */
 

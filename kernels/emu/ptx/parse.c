@@ -7,9 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/base/status.h"
-
-enum { FIRST_CAPACITY = 16, MAX_DYNAMIC_ALIGN = 16 };
+enum { FIRST_CAPACITY = 16 };
 
 /* ---- what the loader's parts share ---- */
 
@@ -21,19 +19,8 @@ bool qd_ptx_refuse(struct qd_ptx_loader *l, unsigned line, const char *format, .
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     qd_fail(QD_ERR_UNSUPPORTED, l->err, l->errlen, "%s:%u: %s", l->module->path, line, text);
+    l->is_refused = true;
     return false;
-}
-
-bool qd_ptx_same(struct qd_ptx_text text, const char *string)
-{
-    return strlen(string) == text.length && memcmp(text.at, string, text.length) == 0;
-}
-
-char *qd_ptx_string(struct qd_ptx_text text)
-{
-    char *copy = strndup(text.at, text.length);
-    QD_ASSERT(copy != NULL);
-    return copy;
 }
 
 void *qd_ptx_grow(void *array, size_t n, size_t item_bytes)
@@ -44,221 +31,142 @@ void *qd_ptx_grow(void *array, size_t n, size_t item_bytes)
     return array;
 }
 
-void qd_ptx_add_plan(struct qd_ptx_loader *l, enum qd_ptx_plan_kind kind, uint64_t value)
+const struct qd_ptx_type *qd_ptx_find_type(const char *name)
+{
+    static const struct qd_ptx_type types[] = {
+        {"u8", 1, false},  {"b8", 1, false},  {"u16", 2, false},  {"s16", 2, true},  {"b16", 2, false},
+        {"u32", 4, false}, {"s32", 4, true},  {"b32", 4, false},  {"f32", 4, false}, {"u64", 8, false},
+        {"s64", 8, true},  {"b64", 8, false}, {"pred", 1, false},
+    };
+    for (const struct qd_ptx_type *t = types; t < types + sizeof types / sizeof *types; t++)
+        if (strcmp(name, t->name) == 0) return t;
+    return NULL;
+}
+
+uint16_t qd_ptx_add_plan(struct qd_ptx_loader *l, enum qd_ptx_plan_kind kind, uint64_t value)
 {
     l->plans = qd_ptx_grow(l->plans, l->n_plans, sizeof *l->plans);
-    l->plans[l->n_plans++] = (struct qd_ptx_plan){kind, {.u64 = value}};
+    l->plans[l->n_plans] = (struct qd_ptx_plan){kind, 0, value};
+    return (uint16_t)l->n_plans++;
 }
 
-bool qd_ptx_find_type(struct qd_ptx_text name, struct qd_ptx_type *type)
+bool qd_ptx_to_integer(const char *text, uint64_t *value)
 {
-    static const struct {
-        const char *name;
-        struct qd_ptx_type type;
-    } types[] = {
-        {"u8", {QD_PTX_CLASS_INTEGER, 1, false}},  {"s8", {QD_PTX_CLASS_INTEGER, 1, true}},
-        {"b8", {QD_PTX_CLASS_BITS, 1, false}},     {"u16", {QD_PTX_CLASS_INTEGER, 2, false}},
-        {"s16", {QD_PTX_CLASS_INTEGER, 2, true}},  {"b16", {QD_PTX_CLASS_BITS, 2, false}},
-        {"u32", {QD_PTX_CLASS_INTEGER, 4, false}}, {"s32", {QD_PTX_CLASS_INTEGER, 4, true}},
-        {"b32", {QD_PTX_CLASS_BITS, 4, false}},    {"u64", {QD_PTX_CLASS_INTEGER, 8, false}},
-        {"s64", {QD_PTX_CLASS_INTEGER, 8, true}},  {"b64", {QD_PTX_CLASS_BITS, 8, false}},
-        {"f32", {QD_PTX_CLASS_FLOAT, 4, false}},   {"pred", {QD_PTX_CLASS_PREDICATE, 1, false}},
-    };
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
-        if (!qd_ptx_same(name, types[i].name)) continue;
-        *type = types[i].type;
-        return true;
-    }
-    return false;
-}
-
-/* ---- tokens: words, numbers, strings, and single characters ---- */
-
-static bool starts_word(char c)
-{
-    return isalnum((unsigned char)c) || (c != '\0' && strchr("_$%.", c) != NULL);
-}
-
-/* Inside of a word: L2::128B is one, while a label ends before its colon. */
-static bool continues_word(const char *at, const char *end)
-{
-    if (*at != ':') return starts_word(*at);
-    return at[-1] == ':' || (at + 1 < end && at[1] == ':');
-}
-
-static void skip_space(struct qd_ptx_loader *l)
-{
-    while (l->at < l->end) {
-        if (*l->at == '\n') l->line++;
-        if (isspace((unsigned char)*l->at)) {
-            l->at++;
-        } else if (l->end - l->at >= 2 && l->at[0] == '/' && l->at[1] == '/') {
-            while (l->at < l->end && *l->at != '\n') l->at++;
-        } else {
-            return;
-        }
-    }
-}
-
-static void next(struct qd_ptx_loader *l)
-{
-    skip_space(l);
-    l->token_line = l->line;
-    l->token = (struct qd_ptx_text){l->at, 0};
-    if (l->at == l->end) return;
-    const char *start = l->at++;
-    if (*start == '"') {
-        while (l->at < l->end && *l->at != '"' && *l->at != '\n') l->at++;
-        if (l->at < l->end && *l->at == '"') l->at++;
-    } else if (*start == '-' || starts_word(*start)) {
-        while (l->at < l->end && continues_word(l->at, l->end)) l->at++;
-    }
-    l->token.length = (size_t)(l->at - start);
-}
-
-static bool is(const struct qd_ptx_loader *l, const char *string)
-{
-    return qd_ptx_same(l->token, string);
-}
-
-/* Steps over the token when it is this one. */
-static bool accept(struct qd_ptx_loader *l, const char *string)
-{
-    if (!is(l, string)) return false;
-    next(l);
-    return true;
-}
-
-static bool refuse_token(struct qd_ptx_loader *l, const char *wanted)
-{
-    if (l->token.length == 0) return qd_ptx_refuse(l, l->token_line, "%s expected at the end", wanted);
-    return qd_ptx_refuse(l, l->token_line, "%s expected, not `%.*s`", wanted, (int)l->token.length,
-                         l->token.at);
-}
-
-static bool expect(struct qd_ptx_loader *l, const char *string)
-{
-    return accept(l, string) || refuse_token(l, string);
-}
-
-static bool take_word(struct qd_ptx_loader *l, struct qd_ptx_text *word)
-{
-    if (l->token.length == 0 || !starts_word(*l->token.at)) return refuse_token(l, "a name");
-    *word = l->token;
-    next(l);
-    return true;
-}
-
-/* ---- numbers ---- */
-
-static bool to_integer(struct qd_ptx_text text, uint64_t *value)
-{
-    char digits[32], *end;
-    if (text.length == 0 || text.length >= sizeof digits) return false;
-    memcpy(digits, text.at, text.length);
-    digits[text.length] = '\0';
-    bool is_negative = digits[0] == '-';
-    if (!isdigit((unsigned char)digits[is_negative])) return false;
-    *value = strtoull(digits + is_negative, &end, 0);
+    const bool is_negative = *text == '-';
+    char *end;
+    if (!isdigit((unsigned char)text[is_negative])) return false;
+    *value = strtoull(text + is_negative, &end, 0);
     if (is_negative) *value = 0 - *value;
     return *end == '\0';
 }
 
-/* 0f followed by the 8 hexadecimal digits of a float's bits. */
-static bool to_float(struct qd_ptx_text text, uint64_t *bits)
+/* ---- tokens: words, numbers, strings, and single characters ---- */
+
+static bool is_word(char c)
 {
-    char digits[9], *end;
-    if (text.length != 2 + 8 || text.at[0] != '0' || tolower((unsigned char)text.at[1]) != 'f') return false;
-    memcpy(digits, text.at + 2, 8);
-    digits[8] = '\0';
-    *bits = strtoul(digits, &end, 16);
-    return *end == '\0';
+    return isalnum((unsigned char)c) || (c != '\0' && strchr("_$%.", c) != NULL);
+}
+
+/* Bytes of the token at `at`. L2::128B is one word, while a label ends before its colon. */
+static size_t token_length(const char *at)
+{
+    size_t n = 1;
+    if (*at == '"') {
+        n += strcspn(at + 1, "\"\n");
+        return n + (at[n] == '"');
+    }
+    if (*at != '-' && !is_word(*at)) return n;
+    while (is_word(at[n]) || (at[n] == ':' && (at[n - 1] == ':' || at[n + 1] == ':'))) n++;
+    return n;
+}
+
+/* Copies the text's tokens one by one into `words`; returns them, the last one being empty. */
+static struct qd_ptx_token *split(const char *at, char *words)
+{
+    struct qd_ptx_token *tokens = NULL;
+    size_t n = 0, length;
+    for (unsigned line = 1;; at += length, words += length + 1) {
+        while (isspace((unsigned char)*at) || strncmp(at, "//", 2) == 0) {
+            if (*at == '\n') line++;
+            at += *at == '/' ? strcspn(at, "\n") : 1;
+        }
+        tokens = qd_ptx_grow(tokens, n, sizeof *tokens);
+        tokens[n++] = (struct qd_ptx_token){words, line};
+        length = *at == '\0' ? 0 : token_length(at);
+        memcpy(words, at, length);
+        words[length] = '\0';
+        if (length == 0) return tokens;
+    }
+}
+
+/* What follows returns false at a token that does not belong there. */
+
+static bool is(const struct qd_ptx_loader *l, const char *string)
+{
+    return strcmp(l->token->text, string) == 0;
+}
+
+/* Steps over the token when it is this one. */
+static bool take(struct qd_ptx_loader *l, const char *string)
+{
+    const bool found = is(l, string);
+    l->token += found;
+    return found;
+}
+
+static bool take_word(struct qd_ptx_loader *l, const char **word)
+{
+    if (!is_word(*l->token->text)) return false;
+    *word = l->token++->text;
+    return true;
 }
 
 static bool take_number(struct qd_ptx_loader *l, uint64_t *value)
 {
-    if (!to_integer(l->token, value)) return refuse_token(l, "a number");
-    next(l);
-    return true;
-}
-
-static bool take_value(struct qd_ptx_loader *l, struct qd_ptx_value *value)
-{
-    value->kind = QD_PTX_NAME;
-    value->text = l->token;
-    if (to_float(l->token, &value->bits))
-        value->kind = QD_PTX_FLOAT_VALUE;
-    else if (to_integer(l->token, &value->bits))
-        value->kind = QD_PTX_INTEGER_VALUE;
-    else if (l->token.length == 0 || !starts_word(*l->token.at) || isdigit((unsigned char)*l->token.at))
-        return refuse_token(l, "an operand");
-    next(l);
-    return true;
+    const bool found = qd_ptx_to_integer(l->token->text, value);
+    l->token += found;
+    return found;
 }
 
 /* ---- declarations ---- */
 
-static bool take_type(struct qd_ptx_loader *l, struct qd_ptx_type *type)
+/* [.align N] TYPE NAME [ [N] ]: a parameter or an object in shared memory, `bytes` in all; NAME[] has 0. */
+static bool take_variable(struct qd_ptx_loader *l, const char **name, uint32_t *align, uint32_t *bytes)
 {
-    struct qd_ptx_text name = {l->token.at + 1, l->token.length - 1};
-    if (l->token.length < 2 || *l->token.at != '.' || !qd_ptx_find_type(name, type))
-        return refuse_token(l, "a type");
-    next(l);
-    return true;
-}
-
-/* [.align N] TYPE NAME [ [N] ]: a parameter or an object in shared memory, `bytes` in all. `is_open`: NAME[].
- */
-static bool take_variable(struct qd_ptx_loader *l, struct qd_ptx_text *name, uint32_t *align, uint32_t *bytes,
-                          bool *is_open)
-{
-    struct qd_ptx_type type;
+    const char *word;
     uint64_t number = 0, n = 1;
-    if (accept(l, ".align") && !take_number(l, &number)) return false;
-    if (!take_type(l, &type) || !take_word(l, name)) return false;
-    *align = number > 0 ? (uint32_t)number : type.bytes;
-    *is_open = false;
-    if (accept(l, "[")) {
-        *is_open = is(l, "]");
-        if (!*is_open && !take_number(l, &n)) return false;
-        if (!expect(l, "]")) return false;
+    if (take(l, ".align") && !take_number(l, &number)) return false;
+    const struct qd_ptx_type *type = take_word(l, &word) ? qd_ptx_find_type(word + 1) : NULL;
+    if (type == NULL || !take_word(l, name)) return false;
+    if (take(l, "[")) {
+        if (!take_number(l, &n)) n = 0;
+        if (!take(l, "]")) return false;
     }
-    if (n > QD_EMU_MAX_SHARED_BYTES) return refuse_token(l, "a smaller array");
-    *bytes = *is_open ? 0 : (uint32_t)n * type.bytes;
+    *align = number > 0 ? (uint32_t)number : type->bytes;
+    *bytes = (uint32_t)n * type->bytes;
     return true;
 }
 
-static bool parse_shared(struct qd_ptx_loader *l, bool is_extern)
+static bool parse_shared(struct qd_ptx_loader *l)
 {
-    struct qd_ptx_text name;
-    uint32_t align, bytes;
-    bool is_open;
-    const unsigned line = l->token_line;
-    if (!take_variable(l, &name, &align, &bytes, &is_open) || !expect(l, ";")) return false;
-    if (is_open != is_extern) return qd_ptx_refuse(l, line, "shared memory is extern with [], or neither");
-    if (is_extern && align > MAX_DYNAMIC_ALIGN)
-        return qd_ptx_refuse(l, line, "dynamic shared memory aligned to %u bytes, at most %d are promised",
-                             align, MAX_DYNAMIC_ALIGN);
-    struct qd_ptx_shared *object = calloc(1, sizeof *object);
-    QD_ASSERT(object != NULL);
-    *object = (struct qd_ptx_shared){l->module->shared, qd_ptx_string(name), bytes, align};
-    l->module->shared = object;
+    struct qd_ptx_shared object = {.next = l->module->shared};
+    if (!take_variable(l, &object.name, &object.align, &object.bytes) || !take(l, ";")) return false;
+    l->module->shared = qd_ptx_grow(NULL, 0, sizeof object);
+    *l->module->shared = object;
     return true;
 }
 
-/* TYPE NAME; or TYPE NAME<N>; for NAME0 .. NAME(N-1). */
+/* TYPE NAME<N>; for NAME0 .. NAME(N-1). Instructions say themselves how they take a register. */
 static bool parse_registers(struct qd_ptx_loader *l)
 {
     struct qd_ptx_registers r = {.first = l->n_plans};
-    uint64_t n = 0;
-    if (!take_type(l, &r.type) || !take_word(l, &r.prefix)) return false;
-    if (accept(l, "<")) {
-        if (!take_number(l, &n) || !expect(l, ">")) return false;
-        if (n == 0 || n > UINT16_MAX) return refuse_token(l, "a number of registers up to 65535");
-    }
-    if (!expect(l, ";")) return false;
-    r.n = n;
-    for (size_t i = 0; i < (n > 0 ? n : 1); i++) qd_ptx_add_plan(l, QD_PTX_PLAN_REGISTER, QD_EMU_POISON);
+    const char *type;
+    if (!take_word(l, &type) || !take_word(l, &r.prefix) || !take(l, "<") || !take_number(l, &r.n) ||
+        !take(l, ">") || !take(l, ";"))
+        return false;
+    if (r.n > QD_PTX_MAX_SLOTS - l->n_plans)
+        return qd_ptx_refuse(l, l->token->line, "more than %d registers and constants", QD_PTX_MAX_SLOTS);
+    for (size_t i = 0; i < r.n; i++) qd_ptx_add_plan(l, QD_PTX_PLAN_REGISTER, QD_EMU_POISON);
     l->registers = qd_ptx_grow(l->registers, l->n_registers, sizeof *l->registers);
     l->registers[l->n_registers++] = r;
     return true;
@@ -266,70 +174,31 @@ static bool parse_registers(struct qd_ptx_loader *l)
 
 /* ---- statements ---- */
 
-static bool parse_operand(struct qd_ptx_loader *l, struct qd_ptx_operand *o)
-{
-    *o = (struct qd_ptx_operand){.shape = QD_PTX_PLAIN, .n_values = 1};
-    if (accept(l, "[")) {
-        uint64_t offset = 0;
-        o->shape = QD_PTX_ADDRESS;
-        if (!take_value(l, &o->values[0])) return false;
-        if (accept(l, "+") && !take_number(l, &offset)) return false;
-        o->offset = (int64_t)offset;
-        return expect(l, "]");
-    }
-    if (accept(l, "{")) {
-        o->shape = QD_PTX_VECTOR;
-        for (o->n_values = 0;;) {
-            if (o->n_values == QD_PTX_MAX_VECTOR) return refuse_token(l, "}");
-            if (!take_value(l, &o->values[o->n_values++])) return false;
-            if (!accept(l, ",")) return expect(l, "}");
-        }
-    }
-    if (!take_value(l, &o->values[0])) return false;
-    if (!accept(l, "|")) return true;
-    o->shape = QD_PTX_PAIR;
-    o->n_values = 2;
-    return take_value(l, &o->values[1]);
-}
-
-static bool parse_operands(struct qd_ptx_loader *l, struct qd_ptx_statement *s)
-{
-    if (accept(l, ";")) return true;
-    do {
-        if (s->n_operands == QD_PTX_MAX_STATEMENT) return refuse_token(l, ";");
-        if (!parse_operand(l, &s->operands[s->n_operands++])) return false;
-    } while (accept(l, ","));
-    return expect(l, ";");
-}
-
 static bool parse_statement(struct qd_ptx_loader *l)
 {
-    struct qd_ptx_statement s = {.line = l->token_line};
-    if (accept(l, "@")) {
-        s.is_guarded = true;
-        s.wanted = !accept(l, "!");
+    struct qd_ptx_statement s = {.line = l->token->line};
+    if (take(l, "@")) {
+        s.wanted = !take(l, "!");
         if (!take_word(l, &s.guard)) return false;
     }
     if (!take_word(l, &s.opcode)) return false;
-    if (!s.is_guarded && accept(l, ":")) {
+    if (s.guard == NULL && take(l, ":")) {
         l->labels = qd_ptx_grow(l->labels, l->n_labels, sizeof *l->labels);
         l->labels[l->n_labels++] = (struct qd_ptx_place){s.opcode, l->entry->n_code, s.line};
         return true;
     }
-    return parse_operands(l, &s) && qd_ptx_decode(l, &s);
+    s.tokens = l->token;
+    while (!is(l, ";") && !is(l, "")) l->token++;
+    return take(l, ";") && qd_ptx_decode(l, &s);
 }
 
 static bool resolve_branches(struct qd_ptx_loader *l)
 {
-    for (size_t i = 0; i < l->n_branches; i++) {
-        const struct qd_ptx_place *from = &l->branches[i];
-        size_t n = 0;
-        while (n < l->n_labels && (l->labels[n].label.length != from->label.length ||
-                                   memcmp(l->labels[n].label.at, from->label.at, from->label.length) != 0))
-            n++;
-        if (n == l->n_labels)
-            return qd_ptx_refuse(l, from->line, "no label `%.*s`", (int)from->label.length, from->label.at);
-        l->entry->code[from->instruction].offset = (int32_t)l->labels[n].instruction;
+    for (const struct qd_ptx_place *from = l->branches; from < l->branches + l->n_branches; from++) {
+        const struct qd_ptx_place *to = l->labels, *end = l->labels + l->n_labels;
+        while (to < end && strcmp(to->label, from->label) != 0) to++;
+        if (to == end) return qd_ptx_refuse(l, from->line, "no label `%s`", from->label);
+        l->entry->code[from->instruction].offset = (int32_t)to->instruction;
     }
     return true;
 }
@@ -338,115 +207,94 @@ static bool resolve_branches(struct qd_ptx_loader *l)
 
 static bool parse_params(struct qd_ptx_loader *l)
 {
-    if (!expect(l, "(")) return false;
-    if (accept(l, ")")) return true;
+    struct qd_ptx_entry *e = l->entry;
+    if (!take(l, "(")) return false;
+    if (take(l, ")")) return true;
     do {
         uint32_t align;
-        bool is_open;
-        struct qd_ptx_entry *e = l->entry;
-        if (!expect(l, ".param")) return false;
-        if (e->n_params == QD_PTX_MAX_PARAMS) return refuse_token(l, "at most 64 parameters");
-        if (!take_variable(l, &l->param_names[e->n_params], &align, &e->params[e->n_params].bytes, &is_open))
+        const unsigned n = e->n_params++;
+        if (n == QD_PTX_MAX_PARAMS || !take(l, ".param") ||
+            !take_variable(l, &l->param_names[n], &align, &e->param_bytes[n]))
             return false;
-        if (is_open || align > 16) return refuse_token(l, "a parameter of known size, aligned to at most 16");
-        e->n_params++;
-    } while (accept(l, ","));
-    return expect(l, ")");
+    } while (take(l, ","));
+    return take(l, ")");
 }
 
 /* What stands between parameters and body. */
 static bool parse_limits(struct qd_ptx_loader *l)
 {
-    while (!is(l, "{")) {
+    while (!take(l, "{")) {
         uint64_t product = 1, number;
-        const bool is_threads = is(l, ".maxntid");
-        if (!is_threads && !is(l, ".minnctapersm")) return refuse_token(l, "a limit of threads, or {");
-        next(l);
+        const bool is_threads = take(l, ".maxntid");
+        if (!is_threads && !take(l, ".minnctapersm")) return false;
         do {
             if (!take_number(l, &number)) return false;
             product *= number;
-        } while (accept(l, ","));
+        } while (take(l, ","));
         if (is_threads) l->entry->max_threads = (unsigned)product;
     }
-    return expect(l, "{");
+    return true;
 }
 
 static bool parse_body(struct qd_ptx_loader *l)
 {
-    while (!is(l, "}")) {
-        bool done;
-        if (accept(l, ".reg")) {
+    bool done = true;
+    while (done && !take(l, "}")) {
+        if (take(l, ".reg"))
             done = parse_registers(l);
-        } else if (accept(l, ".shared")) {
-            done = parse_shared(l, false);
-        } else if (accept(l, ".pragma")) {
-            next(l);
-            done = expect(l, ";");
-        } else if (l->token.length > 0 && *l->token.at == '.') {
-            done =
-                qd_ptx_refuse(l, l->token_line, "%.*s is not supported", (int)l->token.length, l->token.at);
-        } else {
-            done = parse_statement(l);
-        }
-        if (!done) return false;
+        else if (take(l, ".shared"))
+            done = parse_shared(l);
+        else if (take(l, ".pragma"))
+            l->token++, done = take(l, ";");
+        else
+            done = *l->token->text != '.' && parse_statement(l);
     }
-    next(l);
-    return true;
-}
-
-static void forget_entry(struct qd_ptx_loader *l)
-{
-    free(l->registers);
-    free(l->labels);
-    free(l->branches);
-    free(l->plans);
-    l->registers = NULL;
-    l->labels = l->branches = NULL;
-    l->plans = NULL;
-    l->n_registers = l->n_labels = l->n_branches = l->n_plans = 0;
+    return done;
 }
 
 static bool parse_entry(struct qd_ptx_loader *l)
 {
-    struct qd_ptx_text name = {NULL, 0};
-    if (!take_word(l, &name)) return false;
     struct qd_ptx_entry *e = calloc(1, sizeof *e);
     QD_ASSERT(e != NULL);
     e->next = l->module->entries;
-    e->name = qd_ptx_string(name);
     e->file = l->module->path;
     l->module->entries = l->entry = e;
-    qd_ptx_add_plan(l, QD_PTX_PLAN_NOTHING, 0);
+    l->n_registers = l->n_labels = l->n_branches = l->n_plans = 0;
+    qd_ptx_add_plan(l, QD_PTX_PLAN_REGISTER, 0);
+    if (!take_word(l, &e->name) || !parse_params(l) || !parse_limits(l) || !parse_body(l)) return false;
     /* A jump to the end lands on a return of its own. */
-    const struct qd_ptx_statement end = {.line = l->token_line, .opcode = {"ret", 3}};
-    bool done = parse_params(l) && parse_limits(l) && parse_body(l) && qd_ptx_decode(l, &end) &&
-                resolve_branches(l) && qd_ptx_assign_slots(l);
-    forget_entry(l);
-    return done;
+    static const struct qd_ptx_token nothing = {";", 0};
+    const struct qd_ptx_statement end = {.line = l->token->line, .opcode = "ret", .tokens = &nothing};
+    if (!qd_ptx_decode(l, &end) || !resolve_branches(l)) return false;
+    qd_ptx_place_slots(l);
+    return true;
 }
 
-bool qd_ptx_parse(struct qd_ptx_loader *l)
+static bool parse_declaration(struct qd_ptx_loader *l)
 {
-    l->line = 1;
-    next(l);
-    while (l->token.length > 0) {
-        bool done;
-        const unsigned line = l->token_line;
-        if (is(l, ".version") || is(l, ".target") || is(l, ".address_size")) {
-            while (l->token.length > 0 && l->token_line == line) next(l);
-            done = true;
-        } else if (accept(l, ".visible")) {
-            done = is(l, ".entry") || refuse_token(l, ".entry");
-        } else if (accept(l, ".entry")) {
-            done = parse_entry(l);
-        } else if (accept(l, ".extern")) {
-            done = expect(l, ".shared") && parse_shared(l, true);
-        } else if (accept(l, ".shared")) {
-            done = parse_shared(l, false);
-        } else {
-            done = qd_ptx_refuse(l, line, "%.*s is not supported", (int)l->token.length, l->token.at);
-        }
-        if (!done) return false;
-    }
+    const unsigned line = l->token->line;
+    if (take(l, ".visible") || is(l, ".entry")) return take(l, ".entry") && parse_entry(l);
+    if (take(l, ".extern") || is(l, ".shared")) return take(l, ".shared") && parse_shared(l);
+    if (!is(l, ".version") && !is(l, ".target") && !is(l, ".address_size")) return false;
+    while (l->token->line == line && !is(l, "")) l->token++;
     return true;
+}
+
+bool qd_ptx_parse(struct qd_ptx_module *module, const char *text, char *err, size_t errlen)
+{
+    module->words = malloc(2 * strlen(text) + 1); /* a token has a byte at least, and gets a NUL */
+    QD_ASSERT(module->words != NULL);
+    struct qd_ptx_token *tokens = split(text, module->words);
+    struct qd_ptx_loader l = {.module = module, .token = tokens, .err = err, .errlen = errlen};
+    bool done = true;
+    while (done && !is(&l, "")) done = parse_declaration(&l);
+    if (!done && !l.is_refused)
+        qd_ptx_refuse(&l, l.token->line, "%s%s is not understood", is(&l, "") ? "the end" : "",
+                      l.token->text);
+    free(l.registers);
+    free(l.labels);
+    free(l.branches);
+    free(l.plans);
+    free(tokens);
+    return done;
 }

@@ -3,8 +3,7 @@
  * understood when it is loaded, or refused by name with its file and line.
  *
  * A launch through the runtime is interpreted when a loaded module has an entry of the kernel's mangled name.
- * Load and unload while no launch is under way.
- */
+ * Load and unload while no launch is under way. */
 #ifndef QD_KERNELS_EMU_PTX_PTX_H
 #define QD_KERNELS_EMU_PTX_PTX_H
 
@@ -17,8 +16,7 @@
 extern "C" {
 #endif
 
-/* 0, or -1 with a text; the modules loaded before stay. An entry that another module has as well is an error.
- */
+/* 0, or -1 with a text; the modules loaded before stay. */
 int qd_emu_ptx_load(const char *path, char *err, size_t errlen);
 void qd_emu_ptx_unload_all(void);
 

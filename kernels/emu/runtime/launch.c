@@ -6,16 +6,13 @@
 
 #include "kernels/base/size.h"
 
-/* ---- the registry ---- */
+static qd_emu_replace *replace_launch;
 
-static struct qd_emu_kernel **bucket_of(const void *kernel)
-{
-    return &qd_emu_runtime.kernels[((uintptr_t)kernel >> 4) % QD_EMU_KERNEL_BUCKETS];
-}
+/* ---- the registry ---- */
 
 static struct qd_emu_kernel *find_kernel(const void *symbol)
 {
-    struct qd_emu_kernel *kernel = *bucket_of(symbol);
+    struct qd_emu_kernel *kernel = qd_emu_runtime.kernels;
     while (kernel != NULL && kernel->symbol != symbol) kernel = kernel->next;
     return kernel;
 }
@@ -27,154 +24,111 @@ void qd_emu_register_kernel(const void *symbol, const char *name, void (*call)(v
     QD_ASSERT(n_args <= QD_EMU_MAX_ARGS);
     QD_EMU_ENTER();
     if (find_kernel(symbol) != NULL) return;
-    struct qd_emu_kernel *kernel = calloc(1, sizeof *kernel), **bucket = bucket_of(symbol);
+    struct qd_emu_kernel *kernel = calloc(1, sizeof *kernel);
     QD_ASSERT(kernel != NULL);
     kernel->symbol = symbol;
     kernel->call = call;
     snprintf(kernel->name, sizeof kernel->name, "%s", name);
     kernel->n_args = n_args;
-    if (n_args > 0) memcpy(kernel->arg_sizes, arg_sizes, n_args * sizeof *arg_sizes);
-    kernel->next = *bucket;
-    *bucket = kernel;
-}
-
-/* ---- arguments ---- */
-
-static size_t place_of_next(const struct qd_emu_kernel *kernel, unsigned argument, size_t place)
-{
-    return place + qd_round_up(kernel->arg_sizes[argument], QD_EMU_ARG_ALIGN);
-}
-
-static struct qd_emu_work *create_launch(struct qd_emu_kernel *kernel, void *const *args)
-{
-    size_t bytes = 0;
-    for (unsigned i = 0; i < kernel->n_args; i++) bytes = place_of_next(kernel, i, bytes);
-    struct qd_emu_work *work = qd_emu_work_create(QD_EMU_WORK_KERNEL, bytes);
-    if (work == NULL) return NULL;
-    work->as.launch.kernel = kernel;
-    size_t place = 0;
-    for (unsigned i = 0; i < kernel->n_args; i++) {
-        memcpy(work->payload + place, args[i], kernel->arg_sizes[i]);
-        place = place_of_next(kernel, i, place);
+    for (unsigned i = 0; i < n_args; i++) {
+        kernel->arg_sizes[i] = arg_sizes[i];
+        kernel->arg_places[i] = kernel->args_bytes;
+        kernel->args_bytes += qd_round_up(arg_sizes[i], QD_EMU_ARG_ALIGN);
     }
-    return work;
+    kernel->next = qd_emu_runtime.kernels;
+    qd_emu_runtime.kernels = kernel;
 }
 
-/* Any aligned word may be an address, in structures too: what a structure does not use of its pointers must
- * be NULL, not some old address. */
-cudaError_t qd_emu_visit_arguments(const struct qd_emu_work *launch,
-                                   cudaError_t (*visit)(void *context, const struct qd_emu_allocation *),
-                                   void *context)
+void qd_emu_forget_kernels(void)
 {
-    const struct qd_emu_kernel *kernel = launch->as.launch.kernel;
-    size_t place = 0;
-    for (unsigned i = 0; i < kernel->n_args; i++) {
-        for (size_t at = 0; at + sizeof(void *) <= kernel->arg_sizes[i]; at += sizeof(void *)) {
-            const void *word;
-            memcpy(&word, launch->payload + place + at, sizeof word);
-            const struct qd_emu_allocation *allocation = qd_emu_find_allocation(word);
-            cudaError_t error = allocation != NULL ? visit(context, allocation) : cudaSuccess;
-            if (error != cudaSuccess) return error;
-        }
-        place = place_of_next(kernel, i, place);
+    for (struct qd_emu_kernel *k = qd_emu_runtime.kernels; k != NULL; k = k->next) {
+        memset(k->dynamic_limit, 0, sizeof k->dynamic_limit);
+        memset(k->is_loaded, 0, sizeof k->is_loaded);
     }
-    return cudaSuccess;
-}
-
-static cudaError_t check_peer(void *context, const struct qd_emu_allocation *allocation)
-{
-    const struct qd_emu_device *device = context;
-    if (qd_emu_can_access(device, allocation->device)) return cudaSuccess;
-    return qd_emu_refuse(cudaErrorPeerAccessNotEnabled,
-                         "an argument points to memory of GPU %d, to which GPU %d has no access enabled",
-                         allocation->device, qd_emu_device_index(device));
-}
-
-static qd_emu_replace *replace_launch;
-
-void qd_emu_set_replace(qd_emu_replace *replace)
-{
-    replace_launch = replace;
-}
-
-int qd_emu_run_launch(const struct qd_emu_work *work, int device, char *err, size_t errlen)
-{
-    const struct qd_emu_kernel *kernel = work->as.launch.kernel;
-    void *args[QD_EMU_MAX_ARGS + 1] = {NULL};
-    size_t place = 0;
-    for (unsigned i = 0; i < kernel->n_args; i++) {
-        args[i] = (void *)(work->payload + place);
-        place = place_of_next(kernel, i, place);
-    }
-    struct qd_emu_launch launch = {
-        .name = kernel->name,
-        .call = kernel->call,
-        .kernel = kernel->symbol,
-        .args = args,
-        .shared_bytes = work->as.launch.shared_bytes,
-        .shared_limit = qd_emu_shared_limit(),
-        .device = device,
-        .spins = qd_emu_worker_spins,
-        .spins_arg = &qd_emu_runtime.devices[device],
-    };
-    memcpy(launch.grid, work->as.launch.grid, sizeof launch.grid);
-    memcpy(launch.block, work->as.launch.block, sizeof launch.block);
-    if (replace_launch != NULL &&
-        replace_launch(&launch, kernel->arg_sizes, kernel->n_args, err, errlen) != 0)
-        return -1;
-    return qd_emu_run_grid(&launch, err, errlen);
-}
-
-/* ---- limits ---- */
-
-static cudaError_t check_shape(const dim3 *grid, const dim3 *block)
-{
-    unsigned long long threads = 1ull * block->x * block->y * block->z;
-    if (threads == 0 || threads > QD_EMU_MAX_THREADS || block->x > QD_EMU_MAX_THREADS ||
-        block->y > QD_EMU_MAX_THREADS || block->z > 64)
-        return qd_emu_refuse(cudaErrorInvalidConfiguration, "blocks of %u x %u x %u threads", block->x,
-                             block->y, block->z);
-    if (grid->x == 0 || grid->x > 0x7fffffffu || grid->y == 0 || grid->y > QD_EMU_MAX_GRID_YZ ||
-        grid->z == 0 || grid->z > QD_EMU_MAX_GRID_YZ)
-        return qd_emu_refuse(cudaErrorInvalidConfiguration, "a grid of %u x %u x %u blocks", grid->x, grid->y,
-                             grid->z);
-    return cudaSuccess;
-}
-
-/* Dynamic; what was asked for under a larger limit of the GPU does not count. */
-static size_t shared_limit(const struct qd_emu_kernel *kernel, int device)
-{
-    size_t set = kernel->shared_limit[device], most = qd_emu_shared_limit();
-    if (set < QD_EMU_DEFAULT_SHARED_BYTES) return QD_EMU_DEFAULT_SHARED_BYTES;
-    return set < most ? set : most;
 }
 
 /* The current GPU and a registered kernel. */
 static cudaError_t find_function(const void *symbol, struct qd_emu_device **device,
                                  struct qd_emu_kernel **kernel)
 {
-    cudaError_t error = qd_emu_current(device);
-    if (error != cudaSuccess) return error;
+    QD_EMU_TRY(qd_emu_current(device));
     *kernel = find_kernel(symbol);
-    if (*kernel == NULL)
-        return qd_emu_refuse(cudaErrorInvalidDeviceFunction, "no kernel is known at %p", symbol);
-    return cudaSuccess;
+    if (*kernel != NULL) return cudaSuccess;
+    return qd_emu_refuse(cudaErrorInvalidDeviceFunction, "no kernel is known at %p", symbol);
 }
 
-/* A GPU loads a kernel when it is first launched, which may allocate and wait. */
-static cudaError_t load(struct qd_emu_kernel *kernel, struct CUstream_st *stream)
+cudaError_t cudaFuncSetAttribute(const void *symbol, enum cudaFuncAttribute attr, int value)
 {
-    bool *is_loaded = &kernel->is_loaded[stream->handle.device];
-    if (stream->capture != NULL && !*is_loaded) {
-        char call[sizeof kernel->name + 32];
-        snprintf(call, sizeof call, "the first launch of %s", kernel->name);
-        return qd_emu_forbid_on_capturing(stream, call);
-    }
-    *is_loaded = true;
+    QD_EMU_ENTER();
+    struct qd_emu_device *device;
+    struct qd_emu_kernel *kernel;
+    QD_EMU_TRY(find_function(symbol, &device, &kernel));
+    QD_ASSERT(attr == cudaFuncAttributeMaxDynamicSharedMemorySize);
+    if (value < 0 || (size_t)value > qd_emu_runtime.gpus.shared_bytes)
+        return qd_emu_refuse(cudaErrorInvalidValue, "%d bytes of dynamic shared memory, at most %zu", value,
+                             qd_emu_runtime.gpus.shared_bytes);
+    kernel->dynamic_limit[qd_emu_index(device)] = (size_t)value;
     return cudaSuccess;
 }
 
-/* ---- the API ---- */
+/* Loads the kernel; tells nothing of it. */
+cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *attributes, const void *symbol)
+{
+    QD_EMU_ENTER();
+    struct qd_emu_device *device;
+    struct qd_emu_kernel *kernel;
+    QD_EMU_TRY(find_function(symbol, &device, &kernel));
+    kernel->is_loaded[qd_emu_index(device)] = true;
+    *attributes = (struct cudaFuncAttributes){.maxThreadsPerBlock = QD_EMU_MAX_THREADS};
+    return cudaSuccess;
+}
+
+/* ---- launches ---- */
+
+void qd_emu_set_replace(qd_emu_replace *replace)
+{
+    replace_launch = replace;
+}
+
+int qd_emu_run_launch(const struct qd_emu_work *work, char *err, size_t errlen)
+{
+    const struct qd_emu_kernel *kernel = work->as.launch.kernel;
+    struct qd_emu_launch launch = work->as.launch.shape;
+    void *args[QD_EMU_MAX_ARGS];
+    for (unsigned i = 0; i < kernel->n_args; i++) args[i] = (void *)(work->payload + kernel->arg_places[i]);
+    launch.args = args;
+    if (replace_launch != NULL &&
+        replace_launch(&launch, kernel->arg_sizes, kernel->n_args, err, errlen) != 0)
+        return -1;
+    return qd_emu_run_grid(&launch, err, errlen);
+}
+
+static cudaError_t check_limits(const struct qd_emu_kernel *kernel, const struct qd_emu_launch *launch)
+{
+    /* What was asked for under a larger limit of the GPU does not count. */
+    size_t limit = kernel->dynamic_limit[launch->device];
+    if (limit < QD_EMU_DEFAULT_SHARED_BYTES) limit = QD_EMU_DEFAULT_SHARED_BYTES;
+    if (limit > launch->shared_limit) limit = launch->shared_limit;
+    if (launch->shared_bytes > limit)
+        return qd_emu_refuse(cudaErrorInvalidValue, "%zu bytes of dynamic shared memory, %zu are allowed",
+                             launch->shared_bytes, limit);
+    char text[QD_ERR_LEN];
+    if (qd_emu_shape_fits(launch, text, sizeof text)) return cudaSuccess;
+    return qd_emu_refuse(cudaErrorInvalidConfiguration, "%s", text);
+}
+
+/* Any aligned word may be an address, in structures too: what a structure does not use of its pointers must
+ * be NULL, not some old address. */
+static cudaError_t check_arguments(const struct qd_emu_device *device, const struct qd_emu_work *work)
+{
+    for (size_t at = 0; at < work->payload_bytes; at += sizeof(void *)) {
+        const void *word;
+        memcpy(&word, work->payload + at, sizeof word);
+        const struct qd_emu_allocation *a = qd_emu_find_allocation(word);
+        if (a != NULL) QD_EMU_TRY(qd_emu_check_access(device, a, "cudaLaunchKernel", "an argument"));
+    }
+    return cudaSuccess;
+}
 
 cudaError_t cudaLaunchKernel(const void *symbol, dim3 grid, dim3 block, void **args, size_t shared_bytes,
                              cudaStream_t handle)
@@ -183,69 +137,37 @@ cudaError_t cudaLaunchKernel(const void *symbol, dim3 grid, dim3 block, void **a
     struct qd_emu_device *device;
     struct qd_emu_kernel *kernel;
     struct CUstream_st *stream;
-    cudaError_t error = find_function(symbol, &device, &kernel);
-    if (error == cudaSuccess) error = check_shape(&grid, &block);
-    if (error == cudaSuccess) error = qd_emu_find_work_stream(handle, "cudaLaunchKernel", &stream);
-    if (error != cudaSuccess) return error;
-    if (qd_emu_stream_device(stream) != device)
+    QD_EMU_TRY(find_function(symbol, &device, &kernel));
+    QD_EMU_TRY(qd_emu_find_stream(handle, "cudaLaunchKernel", &stream));
+    if (stream->device != device)
         return qd_emu_refuse(cudaErrorInvalidResourceHandle,
-                             "a launch on a stream of GPU %d while GPU %d is current", stream->handle.device,
-                             qd_emu_device_index(device));
-    error = load(kernel, stream);
-    if (error != cudaSuccess) return error;
-    size_t limit = shared_limit(kernel, qd_emu_device_index(device));
-    if (shared_bytes > limit)
-        return qd_emu_refuse(cudaErrorInvalidValue, "%zu bytes of dynamic shared memory, %zu are allowed",
-                             shared_bytes, limit);
-    struct qd_emu_work *work = create_launch(kernel, args);
-    error = work != NULL ? qd_emu_visit_arguments(work, check_peer, device) : cudaSuccess;
-    if (error != cudaSuccess) {
-        qd_emu_work_destroy(work);
-        return error;
-    }
-    if (work != NULL) {
-        memcpy(work->as.launch.grid, (unsigned[]){grid.x, grid.y, grid.z}, sizeof work->as.launch.grid);
-        memcpy(work->as.launch.block, (unsigned[]){block.x, block.y, block.z}, sizeof work->as.launch.block);
-        work->as.launch.shared_bytes = shared_bytes;
-    }
-    return qd_emu_issue(stream, work);
-}
-
-cudaError_t cudaFuncSetAttribute(const void *symbol, enum cudaFuncAttribute attr, int value)
-{
-    QD_EMU_ENTER();
-    struct qd_emu_device *device;
-    struct qd_emu_kernel *kernel;
-    cudaError_t error = find_function(symbol, &device, &kernel);
-    if (error != cudaSuccess) return error;
-    switch (attr) {
-    case cudaFuncAttributeMaxDynamicSharedMemorySize:
-        if (value < 0 || (size_t)value > qd_emu_shared_limit())
-            return qd_emu_refuse(cudaErrorInvalidValue, "%d bytes of dynamic shared memory, at most %zu",
-                                 value, qd_emu_shared_limit());
-        kernel->shared_limit[qd_emu_device_index(device)] = (size_t)value;
-        return cudaSuccess;
-    case cudaFuncAttributePreferredSharedMemoryCarveout: /* a hint about speed */
-        if (value < -1 || value > 100)
-            return qd_emu_refuse(cudaErrorInvalidValue, "a carveout of %d percent", value);
-        return cudaSuccess;
-    }
-    return qd_emu_refuse(cudaErrorInvalidValue, "the emulator has no kernel attribute %d", (int)attr);
-}
-
-cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *attr, const void *symbol)
-{
-    struct qd_emu_device *device;
-    struct qd_emu_kernel *kernel;
-    QD_EMU_ENTER();
-    cudaError_t error = find_function(symbol, &device, &kernel);
-    if (error != cudaSuccess) return error;
-    *attr = (struct cudaFuncAttributes){
-        .maxThreadsPerBlock = QD_EMU_MAX_THREADS,
-        .ptxVersion = 80,
-        .binaryVersion = 80,
-        .maxDynamicSharedSizeBytes = (int)shared_limit(kernel, qd_emu_device_index(device)),
+                             "a launch on a stream of GPU %d while GPU %d is current",
+                             qd_emu_index(stream->device), qd_emu_index(device));
+    const struct qd_emu_launch shape = {
+        .name = kernel->name,
+        .call = kernel->call,
+        .kernel = symbol,
+        .grid = {grid.x, grid.y, grid.z},
+        .block = {block.x, block.y, block.z},
+        .shared_bytes = shared_bytes,
+        .shared_limit = qd_emu_runtime.gpus.shared_bytes,
+        .device = qd_emu_index(device),
+        .spins = qd_emu_device_spins,
+        .spins_arg = device,
     };
-    kernel->is_loaded[qd_emu_device_index(device)] = true;
-    return cudaSuccess;
+    QD_EMU_TRY(check_limits(kernel, &shape));
+    /* A GPU loads a kernel when it is first launched, which may allocate and wait. */
+    if (!kernel->is_loaded[shape.device]) QD_EMU_TRY(qd_emu_forbid(stream, "the first launch of a kernel"));
+    kernel->is_loaded[shape.device] = true;
+    struct qd_emu_work *work = qd_emu_work_create(QD_EMU_WORK_KERNEL, kernel->args_bytes);
+    work->as.launch.kernel = kernel;
+    work->as.launch.shape = shape;
+    for (unsigned i = 0; i < kernel->n_args; i++)
+        memcpy(work->payload + kernel->arg_places[i], args[i], kernel->arg_sizes[i]);
+    cudaError_t error = check_arguments(device, work);
+    if (error == cudaSuccess)
+        qd_emu_issue(stream, work);
+    else
+        free(work);
+    return error;
 }

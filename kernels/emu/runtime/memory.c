@@ -14,206 +14,257 @@
  *     |  0xff ...  |  0xff ...              | <16 |  no access  |
  *
  * which costs CUDA's 256-byte alignment: addresses are multiples of 16, all that kernels may ask for here. */
-enum { ALIGN_BYTES = 16 };
+enum { ALIGN_BYTES = 16, PAGE_BYTES = 4096 };
 
-/* Index of the first allocation whose address is above p. */
-static size_t upper_index(uintptr_t p)
+enum place { ON_GPU, ON_GPU_SPARSE, ON_HOST };
+
+const struct qd_emu_allocation *qd_emu_find_allocation(const void *p)
 {
-    size_t low = 0, high = qd_emu_runtime.n_allocations;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (qd_emu_runtime.allocations[middle].address > p)
-            high = middle;
-        else
-            low = middle + 1;
-    }
-    return low;
+    const struct qd_emu_allocation *a = qd_emu_runtime.allocations;
+    while (a != NULL && (uintptr_t)p - (uintptr_t)a->address >= a->bytes) a = a->next;
+    return a;
 }
 
-struct qd_emu_allocation *qd_emu_find_allocation(const void *p)
+cudaError_t qd_emu_check_access(const struct qd_emu_device *device, const struct qd_emu_allocation *a,
+                                const char *call, const char *what)
 {
-    size_t index = upper_index((uintptr_t)p);
-    if (index == 0) return NULL;
-    struct qd_emu_allocation *allocation = &qd_emu_runtime.allocations[index - 1];
-    return (uintptr_t)p - allocation->address < allocation->bytes ? allocation : NULL;
+    if (a->device == NULL || a->device == device || device->peers[qd_emu_index(a->device)])
+        return cudaSuccess;
+    return qd_emu_refuse(cudaErrorPeerAccessNotEnabled,
+                         "%s: %s points to memory of GPU %d, to which GPU %d has no access enabled", call,
+                         what, qd_emu_index(a->device), qd_emu_index(device));
 }
 
 size_t qd_emu_memory_limit(void)
 {
-    if (qd_emu_runtime.memory_bytes > 0) return qd_emu_runtime.memory_bytes;
-    return (size_t)sysconf(_SC_PHYS_PAGES) / 2 * (size_t)sysconf(_SC_PAGESIZE);
+    if (qd_emu_runtime.gpus.memory_bytes > 0) return qd_emu_runtime.gpus.memory_bytes;
+    return (size_t)sysconf(_SC_PHYS_PAGES) / 2 * PAGE_BYTES;
 }
 
-static bool reserve_entry(void)
-{
-    struct qd_emu_runtime *runtime = &qd_emu_runtime;
-    if (runtime->n_allocations < runtime->allocations_capacity) return true;
-    size_t capacity = runtime->allocations_capacity == 0 ? 64 : 2 * runtime->allocations_capacity;
-    struct qd_emu_allocation *grown = realloc(runtime->allocations, capacity * sizeof *grown);
-    if (grown == NULL) return false;
-    runtime->allocations = grown;
-    runtime->allocations_capacity = capacity;
-    return true;
-}
+/* ---- allocating ---- */
 
-/* Maps allocation.bytes in front of a guard page and enters it. */
-static cudaError_t map_allocation(struct qd_emu_allocation allocation, void **p)
+/* Bytes in front of a guard page; NULL when the machine has none. */
+static struct qd_emu_allocation *map(size_t bytes)
 {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE), mapping_bytes;
-    if (!reserve_entry() || !qd_size_add(allocation.bytes, 2 * page, &mapping_bytes))
-        return qd_emu_refuse(cudaErrorMemoryAllocation, "no memory for %zu bytes", allocation.bytes);
-    size_t used_bytes = qd_round_up(allocation.bytes, page);
-    mapping_bytes = used_bytes + page;
-    char *mapping =
-        mmap(NULL, mapping_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (mapping == MAP_FAILED || mprotect(mapping + used_bytes, page, PROT_NONE) != 0) {
-        if (mapping != MAP_FAILED) munmap(mapping, mapping_bytes);
-        return qd_emu_refuse(cudaErrorMemoryAllocation, "the machine maps no %zu bytes", mapping_bytes);
+    size_t room = qd_round_up(bytes, PAGE_BYTES);
+    struct qd_emu_allocation *a = calloc(1, sizeof *a);
+    QD_ASSERT(a != NULL);
+    a->bytes = bytes;
+    a->mapping_bytes = room + PAGE_BYTES;
+    a->mapping = bytes > SIZE_MAX / 2 ? MAP_FAILED
+                                      : mmap(NULL, a->mapping_bytes, PROT_READ | PROT_WRITE,
+                                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (a->mapping != MAP_FAILED && mprotect(a->mapping + room, PAGE_BYTES, PROT_NONE) == 0) {
+        a->address = a->mapping + room - qd_round_up(bytes, ALIGN_BYTES);
+        return a;
     }
-    char *address = mapping + used_bytes - qd_round_up(allocation.bytes, ALIGN_BYTES);
-    allocation.mapping = mapping;
-    allocation.mapping_bytes = mapping_bytes;
-    allocation.address = (uintptr_t)address;
-    allocation.id = ++qd_emu_runtime.n_allocated;
-    size_t index = upper_index(allocation.address);
-    struct qd_emu_allocation *entry = &qd_emu_runtime.allocations[index];
-    memmove(entry + 1, entry, (qd_emu_runtime.n_allocations - index) * sizeof *entry);
-    *entry = allocation;
-    qd_emu_runtime.n_allocations++;
-    *p = address;
-    return cudaSuccess;
+    if (a->mapping != MAP_FAILED) munmap(a->mapping, a->mapping_bytes);
+    free(a);
+    return NULL;
 }
 
 /* What nobody wrote is NaN; under ASan what lies around cannot be touched to the byte. */
-static void fill_and_poison(const struct qd_emu_allocation *allocation)
+static void fill_and_poison(const struct qd_emu_allocation *a)
 {
-    char *mapping = allocation->mapping, *address = (char *)allocation->address;
-    size_t guard = (size_t)sysconf(_SC_PAGESIZE);
-    memset(mapping, 0xff, allocation->mapping_bytes - guard);
-    char *end = address + allocation->bytes;
-    qd_emu_hide(mapping, (size_t)(address - mapping));
-    qd_emu_hide(end, allocation->mapping_bytes - (size_t)(end - mapping));
+    char *end = a->address + a->bytes;
+    memset(a->mapping, 0xff, a->mapping_bytes - PAGE_BYTES);
+    qd_emu_hide(a->mapping, (size_t)(a->address - a->mapping));
+    qd_emu_hide(end, (size_t)(a->mapping + a->mapping_bytes - end));
 }
 
-static void unmap(struct qd_emu_allocation *allocation)
+static void unmap(struct qd_emu_allocation *a)
 {
-    struct qd_emu_runtime *runtime = &qd_emu_runtime;
-    if (allocation->is_counted) {
-        qd_emu_show(allocation->mapping, allocation->mapping_bytes);
-        if (allocation->device >= 0) runtime->devices[allocation->device].used_bytes -= allocation->bytes;
-    }
-    munmap(allocation->mapping, allocation->mapping_bytes);
-    size_t index = (size_t)(allocation - runtime->allocations);
-    memmove(allocation, allocation + 1, (runtime->n_allocations - index - 1) * sizeof *allocation);
-    runtime->n_allocations--;
-    runtime->n_frees++;
+    struct qd_emu_allocation **link = &qd_emu_runtime.allocations;
+    while (*link != a) link = &(*link)->next;
+    *link = a->next;
+    if (!a->is_sparse) qd_emu_show(a->mapping, a->mapping_bytes);
+    if (a->device != NULL && !a->is_sparse) a->device->used_bytes -= a->bytes;
+    munmap(a->mapping, a->mapping_bytes);
+    free(a);
 }
 
 void qd_emu_free_all_memory(void)
 {
-    while (qd_emu_runtime.n_allocations > 0)
-        unmap(&qd_emu_runtime.allocations[qd_emu_runtime.n_allocations - 1]);
-    free(qd_emu_runtime.allocations);
-    qd_emu_runtime.allocations = NULL;
-    qd_emu_runtime.allocations_capacity = 0;
+    while (qd_emu_runtime.allocations != NULL) unmap(qd_emu_runtime.allocations);
 }
 
-static cudaError_t allocate(const char *call, bool is_host, bool is_sparse, size_t bytes, void **p)
+static cudaError_t allocate(const char *call, enum place place, size_t bytes, void **p)
 {
+    QD_EMU_ENTER();
     struct qd_emu_device *device;
     *p = NULL;
-    cudaError_t error = qd_emu_current(&device);
-    if (error == cudaSuccess) error = qd_emu_forbid_in_capture(call);
-    if (error != cudaSuccess || bytes == 0) return error;
-    bool is_limited = !is_host && !is_sparse;
-    if (is_limited && (bytes > qd_emu_memory_limit() || device->used_bytes > qd_emu_memory_limit() - bytes))
+    QD_EMU_TRY(qd_emu_current(&device));
+    QD_EMU_TRY(qd_emu_forbid(qd_emu_own_capture, call));
+    if (bytes == 0) return cudaSuccess;
+    const size_t limit = qd_emu_memory_limit();
+    if (place == ON_GPU && (bytes > limit || device->used_bytes > limit - bytes))
         return qd_emu_refuse(cudaErrorMemoryAllocation, "%zu bytes beside %zu of %zu on GPU %d", bytes,
-                             device->used_bytes, qd_emu_memory_limit(), qd_emu_device_index(device));
-    struct qd_emu_allocation allocation = {
-        .bytes = bytes,
-        .device = is_host ? -1 : qd_emu_device_index(device),
-        .is_counted = !is_sparse,
-    };
-    error = map_allocation(allocation, p);
-    if (error != cudaSuccess || is_sparse) return error;
-    fill_and_poison(qd_emu_find_allocation(*p));
-    if (!is_host) device->used_bytes += bytes;
+                             device->used_bytes, limit, qd_emu_index(device));
+    struct qd_emu_allocation *a = map(bytes);
+    if (a == NULL) return qd_emu_refuse(cudaErrorMemoryAllocation, "no memory for %zu bytes", bytes);
+    a->device = place == ON_HOST ? NULL : device;
+    a->is_sparse = place == ON_GPU_SPARSE;
+    a->next = qd_emu_runtime.allocations;
+    qd_emu_runtime.allocations = a;
+    if (!a->is_sparse) fill_and_poison(a);
+    if (place == ON_GPU) device->used_bytes += bytes;
+    *p = a->address;
     return cudaSuccess;
 }
 
 cudaError_t cudaMalloc(void **p, size_t bytes)
 {
-    QD_EMU_ENTER();
-    return allocate("cudaMalloc", false, false, bytes, p);
+    return allocate("cudaMalloc", ON_GPU, bytes, p);
 }
 
 cudaError_t cudaMallocHost(void **p, size_t bytes)
 {
-    QD_EMU_ENTER();
-    return allocate("cudaMallocHost", true, false, bytes, p);
+    return allocate("cudaMallocHost", ON_HOST, bytes, p);
 }
 
 int qd_emu_malloc_sparse(void **p, size_t bytes)
 {
-    QD_EMU_ENTER();
-    return (int)allocate("qd_emu_malloc_sparse", false, true, bytes, p);
-}
-
-/* The allocation that begins at p and is of the right kind; NULL with the refusal set. */
-static struct qd_emu_allocation *find_own(const char *call, const void *p, bool is_host, cudaError_t *error)
-{
-    struct qd_emu_allocation *allocation = qd_emu_find_allocation(p);
-    const char *why = NULL;
-    if (allocation == NULL)
-        why = "was not allocated, or was freed";
-    else if (allocation->address != (uintptr_t)p)
-        why = "is inside an allocation";
-    else if ((allocation->device < 0) != is_host)
-        why = is_host ? "is device memory" : "is host memory";
-    if (why == NULL) return allocation;
-    *error = qd_emu_refuse(cudaErrorInvalidValue, "%s: %p %s", call, p, why);
-    return NULL;
+    return (int)allocate("qd_emu_malloc_sparse", ON_GPU_SPARSE, bytes, p);
 }
 
 /* Waits for the GPU that owns the memory, the current one for host memory; a GPU that failed still frees. */
 static cudaError_t release(const char *call, void *p, bool is_host)
 {
+    QD_EMU_ENTER();
     if (p == NULL) return cudaSuccess;
-    cudaError_t error = qd_emu_forbid_in_capture(call);
-    if (error != cudaSuccess) return error;
-    const struct qd_emu_allocation *allocation = find_own(call, p, is_host, &error);
-    if (allocation == NULL) return error;
-    struct qd_emu_device *device = NULL;
-    cudaError_t failure = qd_emu_current(&device);
-    if (!is_host) device = &qd_emu_runtime.devices[allocation->device];
-    if (device != NULL) failure = qd_emu_wait_device(device);
-    /* Others may have freed while this thread waited without the lock. */
-    struct qd_emu_allocation *found = find_own(call, p, is_host, &error);
-    if (found == NULL) return error;
-    unmap(found);
+    QD_EMU_TRY(qd_emu_forbid(qd_emu_own_capture, call));
+    const struct qd_emu_allocation *a = qd_emu_find_allocation(p);
+    if (a == NULL || a->address != (char *)p || (a->device == NULL) != is_host)
+        return qd_emu_refuse(cudaErrorInvalidValue, "%s: %p %s", call, p,
+                             a == NULL                 ? "was not allocated, or was freed"
+                             : a->address != (char *)p ? "is inside an allocation"
+                             : is_host                 ? "is device memory"
+                                                       : "is host memory");
+    struct qd_emu_device *device = a->device;
+    cudaError_t failure = cudaSuccess;
+    if (is_host) failure = qd_emu_current(&device);
+    if (device != NULL) failure = qd_emu_wait_for(device, NULL);
+    unmap((struct qd_emu_allocation *)a);
     return failure;
 }
 
 cudaError_t cudaFree(void *p)
 {
-    QD_EMU_ENTER();
     return release("cudaFree", p, false);
 }
 
 cudaError_t cudaFreeHost(void *p)
 {
-    QD_EMU_ENTER();
     return release("cudaFreeHost", p, true);
 }
 
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 {
-    struct qd_emu_device *device;
     QD_EMU_ENTER();
-    cudaError_t error = qd_emu_current(&device);
-    if (error == cudaSuccess) {
-        *total_bytes = qd_emu_memory_limit();
-        *free_bytes = *total_bytes > device->used_bytes ? *total_bytes - device->used_bytes : 0;
-    }
-    return error;
+    struct qd_emu_device *device;
+    QD_EMU_TRY(qd_emu_current(&device));
+    *total_bytes = qd_emu_memory_limit();
+    *free_bytes = *total_bytes > device->used_bytes ? *total_bytes - device->used_bytes : 0;
+    return cudaSuccess;
+}
+
+/* ---- copies and fills ---- */
+
+/* The allocation of one side of a copy, NULL for pageable host memory: it must hold all the rows, and the GPU
+ * must reach it. */
+static cudaError_t check_side(const struct CUstream_st *stream, const char *call, const char *name,
+                              const void *p, const struct qd_emu_transfer *t, size_t stride,
+                              const struct qd_emu_allocation **found)
+{
+    const struct qd_emu_allocation *a = *found = qd_emu_find_allocation(p);
+    if (p == NULL) return qd_emu_refuse(cudaErrorInvalidValue, "%s: %s is NULL", call, name);
+    if (a == NULL) return cudaSuccess;
+    const size_t rest = a->bytes - (size_t)((const char *)p - a->address);
+    const size_t bytes = (t->n_rows - 1) * stride + t->row_bytes;
+    if (bytes > rest)
+        return qd_emu_refuse(cudaErrorInvalidValue,
+                             "%s: %s of %zu bytes ends %zu bytes beyond its allocation", call, name, bytes,
+                             bytes - rest);
+    return qd_emu_check_access(stream->device, a, call, name);
+}
+
+static void issue(struct CUstream_st *stream, const struct qd_emu_transfer *t)
+{
+    struct qd_emu_work *work = qd_emu_work_create(QD_EMU_WORK_MEMORY, 0);
+    work->as.memory = *t;
+    qd_emu_issue(stream, work);
+}
+
+static cudaError_t copy(const char *call, struct qd_emu_transfer t, enum cudaMemcpyKind kind,
+                        cudaStream_t handle, bool is_async)
+{
+    QD_EMU_ENTER();
+    struct CUstream_st *stream;
+    const struct qd_emu_allocation *to, *from;
+    QD_EMU_TRY(qd_emu_find_stream(handle, call, &stream));
+    if (t.n_rows == 0 || t.row_bytes == 0) return cudaSuccess;
+    QD_EMU_TRY(check_side(stream, call, "destination", t.dst, &t, t.dst_stride, &to));
+    QD_EMU_TRY(check_side(stream, call, "source", t.src, &t, t.src_stride, &from));
+    const bool to_device = to != NULL && to->device != NULL,
+               from_device = from != NULL && from->device != NULL;
+    if (kind != cudaMemcpyDefault &&
+        (to_device != (kind != cudaMemcpyDeviceToHost) || from_device != (kind != cudaMemcpyHostToDevice)))
+        return qd_emu_refuse(cudaErrorInvalidValue, "%s: direction %d from %s to %s memory", call, (int)kind,
+                             from_device ? "device" : "host", to_device ? "device" : "host");
+    if (to == NULL || from == NULL) QD_EMU_TRY(qd_emu_forbid(stream, "a copy of pageable host memory"));
+    /* Pageable memory is done with on return, and a copy within or between GPUs waits for nothing. */
+    const bool must_wait = to == NULL || from == NULL || (!is_async && !(to_device && from_device));
+    issue(stream, &t);
+    return must_wait ? qd_emu_wait_for(stream->device, stream) : cudaSuccess;
+}
+
+static struct qd_emu_transfer one_row(void *dst, const void *src, size_t bytes)
+{
+    return (struct qd_emu_transfer){.dst = dst, .src = src, .row_bytes = bytes, .n_rows = 1};
+}
+
+cudaError_t cudaMemcpy(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind)
+{
+    return copy("cudaMemcpy", one_row(dst, src, bytes), kind, NULL, false);
+}
+
+cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind,
+                            cudaStream_t stream)
+{
+    return copy("cudaMemcpyAsync", one_row(dst, src, bytes), kind, stream, true);
+}
+
+cudaError_t cudaMemcpy2DAsync(void *dst, size_t dst_pitch, const void *src, size_t src_pitch, size_t width,
+                              size_t height, enum cudaMemcpyKind kind, cudaStream_t stream)
+{
+    size_t bytes;
+    if (width > dst_pitch || width > src_pitch)
+        return qd_emu_refuse(cudaErrorInvalidPitchValue,
+                             "cudaMemcpy2DAsync: rows of %zu bytes, %zu and %zu apart", width, dst_pitch,
+                             src_pitch);
+    if (!qd_size_mul(height, dst_pitch > src_pitch ? dst_pitch : src_pitch, &bytes))
+        return qd_emu_refuse(cudaErrorInvalidValue, "cudaMemcpy2DAsync: %zu rows overflow", height);
+    const struct qd_emu_transfer t = {dst, src, 0, width, height, dst_pitch, src_pitch};
+    return copy("cudaMemcpy2DAsync", t, kind, stream, true);
+}
+
+cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t handle)
+{
+    static const char call[] = "cudaMemset";
+    QD_EMU_ENTER();
+    struct CUstream_st *stream;
+    const struct qd_emu_allocation *a;
+    struct qd_emu_transfer t = one_row(dst, NULL, bytes);
+    t.value = value;
+    QD_EMU_TRY(qd_emu_find_stream(handle, call, &stream));
+    if (bytes == 0) return cudaSuccess;
+    QD_EMU_TRY(check_side(stream, call, "destination", dst, &t, 0, &a));
+    if (a == NULL) return qd_emu_refuse(cudaErrorInvalidValue, "%s: %p is not memory of a GPU", call, dst);
+    issue(stream, &t);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemset(void *dst, int value, size_t bytes)
+{
+    return cudaMemsetAsync(dst, value, bytes, NULL);
 }

@@ -24,7 +24,9 @@
 #define blockDim  (qd_emu_self->place->block_dim)
 #define gridDim   (qd_emu_self->place->grid_dim)
 
-#define QD_EMU_HERE struct qd_emu_site site = {__builtin_FILE(), __builtin_LINE()}
+/* The declared function is the model of this name (emu.h). */
+#define QD_EMU_IS(name) __asm__("qd_emu_" name)
+#define QD_EMU_HERE     struct qd_emu_site site = {__builtin_FILE(), __builtin_LINE()}
 
 /* The address of a static names the object; each instantiation of a template has its own, as in CUDA. */
 #define QD_SHARED(type, name, dims)                                                                          \
@@ -76,114 +78,56 @@ inline void __syncthreads(QD_EMU_HERE)
 {
     qd_emu_barrier_sync(0, 0, site);
 }
-inline void __syncwarp(uint32_t mask = ~0u, QD_EMU_HERE)
-{
-    qd_emu_syncwarp(mask, site);
-}
+void __syncwarp(uint32_t mask = ~0u, QD_EMU_HERE) QD_EMU_IS("syncwarp");
+uint32_t __ballot_sync(uint32_t mask, bool predicate, QD_EMU_HERE) QD_EMU_IS("ballot");
+void __threadfence() QD_EMU_IS("fence");
 
 template <class T>
-inline T qd_emu_shuffle_value(uint32_t mask, enum qd_emu_shuffle_mode mode, T value, uint32_t lane, int width,
+inline T qd_emu_shuffle_value(uint32_t mask, enum qd_emu_shuffle_mode mode, T value, int by,
                               struct qd_emu_site site)
 {
     static_assert(sizeof(T) == 4 || sizeof(T) == 8, "a shuffle moves 4 or 8 bytes");
     uint64_t bits = 0;
     memcpy(&bits, &value, sizeof value);
-    bits = qd_emu_shuffle(mask, mode, bits, lane, static_cast<uint32_t>(width), site);
+    bits = qd_emu_shuffle(mask, mode, bits, static_cast<uint32_t>(by), site);
     memcpy(&value, &bits, sizeof value);
     return value;
 }
-template <class T> inline T __shfl_sync(uint32_t mask, T value, int lane, int width = 32, QD_EMU_HERE)
-{
-    return qd_emu_shuffle_value(mask, QD_EMU_SHUFFLE_INDEX, value, static_cast<uint32_t>(lane), width, site);
-}
-template <class T> inline T __shfl_up_sync(uint32_t mask, T value, unsigned by, int width = 32, QD_EMU_HERE)
-{
-    return qd_emu_shuffle_value(mask, QD_EMU_SHUFFLE_UP, value, by, width, site);
-}
-template <class T> inline T __shfl_down_sync(uint32_t mask, T value, unsigned by, int width = 32, QD_EMU_HERE)
-{
-    return qd_emu_shuffle_value(mask, QD_EMU_SHUFFLE_DOWN, value, by, width, site);
-}
-template <class T> inline T __shfl_xor_sync(uint32_t mask, T value, int by, int width = 32, QD_EMU_HERE)
-{
-    return qd_emu_shuffle_value(mask, QD_EMU_SHUFFLE_XOR, value, static_cast<uint32_t>(by), width, site);
-}
+#define QD_EMU_SHUFFLE(name, mode)                                                                           \
+    template <class T> inline T name(uint32_t mask, T value, int by, QD_EMU_HERE)                            \
+    {                                                                                                        \
+        return qd_emu_shuffle_value(mask, mode, value, by, site);                                            \
+    }
+QD_EMU_SHUFFLE(__shfl_sync, QD_EMU_SHUFFLE_INDEX)
+QD_EMU_SHUFFLE(__shfl_up_sync, QD_EMU_SHUFFLE_UP)
+QD_EMU_SHUFFLE(__shfl_xor_sync, QD_EMU_SHUFFLE_XOR)
 
-inline uint32_t __ballot_sync(uint32_t mask, int predicate, QD_EMU_HERE)
-{
-    return qd_emu_ballot(mask, predicate != 0, site);
-}
-inline int __any_sync(uint32_t mask, int predicate, QD_EMU_HERE)
-{
-    return qd_emu_ballot(mask, predicate != 0, site) != 0;
-}
-inline int __all_sync(uint32_t mask, int predicate, QD_EMU_HERE)
-{
-    return qd_emu_ballot(mask, predicate == 0, site) == 0;
-}
-
-inline void __threadfence()
-{
-    qd_emu_fence();
-}
-
-/* ---- atomics on integers: relaxed, as the hardware's ---- */
-
-template <class T>
-using qd_emu_same = std::common_type_t<T>; /* not deduced: the value converts to the target's type */
+/* ---- integers: no sums of floats, which would depend on the schedule; relaxed, as the hardware's ---- */
 
 /* An operation that changes nothing may be a poll in a loop. */
-template <class T, class Op> inline T qd_emu_atomic(T *p, Op op, struct qd_emu_site site)
+inline uint32_t atomicAdd(uint32_t *p, uint32_t v, QD_EMU_HERE)
 {
-    static_assert(std::is_integral_v<T>, "sums of floating point would depend on the schedule");
-    T old = __atomic_load_n(p, __ATOMIC_RELAXED);
-    while (!__atomic_compare_exchange_n(p, &old, op(old), true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-    }
-    if (op(old) != old)
+    const uint32_t old = __atomic_fetch_add(p, v, __ATOMIC_RELAXED);
+    if (v != 0)
         qd_emu_note_progress();
     else
         qd_emu_spin(site);
     return old;
 }
-template <class T> inline T atomicAdd(T *p, qd_emu_same<T> v, QD_EMU_HERE)
-{
-    return qd_emu_atomic(
-        p, [v](T old) { return static_cast<T>(old + v); }, site);
-}
-template <class T> inline T atomicCAS(T *p, qd_emu_same<T> expected, qd_emu_same<T> v, QD_EMU_HERE)
-{
-    return qd_emu_atomic(
-        p, [expected, v](T old) { return old == expected ? v : old; }, site);
-}
 
 /* ---- arithmetic ---- */
 
-inline float __fmul_rn(float a, float b)
-{
-    return a * b;
-}
-inline float __fadd_rn(float a, float b)
-{
-    return a + b;
-}
-inline float __fsub_rn(float a, float b)
-{
-    return a - b;
-}
-inline float __fdiv_rn(float a, float b)
-{
-    return a / b;
-}
-inline float __fmaf_rn(float a, float b, float c)
-{
-    return fmaf(a, b, c);
-}
-/* By macro: newer C libraries declare a rsqrtf of their own. */
-inline float qd_emu_rsqrtf(float x)
-{
-    return 1.0f / sqrtf(x);
-}
-#define rsqrtf qd_emu_rsqrtf
+#define QD_EMU_ROUNDED(name, op)                                                                             \
+    inline float name(float a, float b)                                                                      \
+    {                                                                                                        \
+        return a op b;                                                                                       \
+    }
+QD_EMU_ROUNDED(__fmul_rn, *)
+QD_EMU_ROUNDED(__fadd_rn, +)
+QD_EMU_ROUNDED(__fsub_rn, -)
+QD_EMU_ROUNDED(__fdiv_rn, /)
+#define __fmaf_rn fmaf
+#define rsqrtf(x) (1.0f / sqrtf(x)) /* newer C libraries have a function of that name */
 
 template <class A, class B> constexpr std::common_type_t<A, B> max(A a, B b)
 {
@@ -195,55 +139,15 @@ template <class A, class B> constexpr std::common_type_t<A, B> min(A a, B b)
     typedef std::common_type_t<A, B> T;
     return static_cast<T>(b) < static_cast<T>(a) ? static_cast<T>(b) : static_cast<T>(a);
 }
-/* Of a number and NaN the number, as on the GPU. */
-inline float max(float a, float b)
-{
-    return fmaxf(a, b);
-}
-inline float min(float a, float b)
-{
-    return fminf(a, b);
-}
 
-/* ---- bits ---- */
+/* ---- bits and vectors ---- */
 
-template <class To, class From> inline To qd_emu_bits(From from)
-{
-    static_assert(sizeof(To) == sizeof(From), "a reinterpretation of the same bits");
-    To to;
-    memcpy(&to, &from, sizeof to);
-    return to;
-}
-inline unsigned __float_as_uint(float x)
-{
-    return qd_emu_bits<unsigned>(x);
-}
-inline float __uint_as_float(unsigned x)
-{
-    return qd_emu_bits<float>(x);
-}
-inline int __ffs(int x)
-{
-    return __builtin_ffs(x);
-}
-
-/* ---- vectors ---- */
-
-inline float2 make_float2(float x, float y)
-{
-    return {x, y};
-}
-inline float4 make_float4(float x, float y, float z, float w)
-{
-    return {x, y, z, w};
-}
-inline uint2 make_uint2(unsigned x, unsigned y)
-{
-    return {x, y};
-}
-inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w)
-{
-    return {x, y, z, w};
-}
+#define __float_as_uint(x) __builtin_bit_cast(unsigned, static_cast<float>(x))
+#define __uint_as_float(x) __builtin_bit_cast(float, static_cast<unsigned>(x))
+#define __ffs(x)           __builtin_ffs(static_cast<int>(x))
+#define make_float2(...)   (float2{__VA_ARGS__})
+#define make_float4(...)   (float4{__VA_ARGS__})
+#define make_uint2(...)    (uint2{__VA_ARGS__})
+#define make_uint4(...)    (uint4{__VA_ARGS__})
 
 #endif

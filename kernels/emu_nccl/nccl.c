@@ -1,4 +1,4 @@
-#include "kernels/emu/nccl.h"
+#include "kernels/emu_nccl/nccl.h"
 
 #include <pthread.h>
 #include <stdarg.h>
@@ -10,7 +10,9 @@
 #include <string.h>
 
 #include "kernels/base/bf16.h"
-#include "kernels/emu/runtime/internal.h"
+#include "kernels/emu/devices.h"
+#include "kernels/emu/emu.h"
+#include "kernels/emu/shim/cuda_runtime.h"
 
 enum { MAX_RANKS = QD_EMU_MAX_DEVICES, VERSION = 22809 };
 enum kind { ALL_REDUCE, ALL_GATHER, N_KINDS };
@@ -51,6 +53,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of the list and of w
 static pthread_cond_t joined = PTHREAD_COND_INITIALIZER;
 static struct world *worlds;
 static uint64_t n_ids;
+static bool is_absent;
 static _Thread_local char last_error[QD_ERR_LEN];
 
 __attribute__((format(printf, 2, 3))) static unsigned refuse(unsigned result, const char *format, ...)
@@ -182,13 +185,13 @@ static unsigned issue(struct ncclComm *comm, struct call call, cudaStream_t stre
     if (comm == NULL) return refuse(QD_NCCL_INVALID_ARGUMENT, "no communicator");
     unsigned result = check_call(comm, &call, stream);
     if (result != QD_NCCL_SUCCESS) return result;
-    qd_emu_lock();
-    call.is_captured = stream->capture != NULL;
-    qd_emu_unlock();
+    enum cudaStreamCaptureStatus status;
+    cudaError_t error = cudaStreamIsCapturing(stream, &status);
+    call.is_captured = status == cudaStreamCaptureStatusActive;
     struct launch launch = {comm, call};
     void *args[] = {&launch};
     const dim3 one = {1, 1, 1};
-    cudaError_t error = cudaLaunchKernel(kind_names[call.kind], one, one, args, 0, stream);
+    if (error == cudaSuccess) error = cudaLaunchKernel(kind_names[call.kind], one, one, args, 0, stream);
     if (error != cudaSuccess) return refuse(QD_NCCL_UNHANDLED_CUDA_ERROR, "%s", cudaGetErrorString(error));
     comm->stream = stream;
     comm->n_calls++;
@@ -360,9 +363,14 @@ static const char *get_last_error(struct ncclComm *comm)
     return last_error;
 }
 
+void qd_emu_nccl_set_present(bool is_present)
+{
+    is_absent = !is_present;
+}
+
 qd_status qd_emu_nccl(struct qd_nccl_functions *out, char *err, size_t errlen)
 {
-    if (!qd_emu_has_nccl())
+    if (is_absent)
         return qd_fail(QD_ERR_NOT_FOUND, err, errlen, "NCCL is not here: these GPUs are emulated without it");
     *out = (struct qd_nccl_functions){
         .get_version = get_version,
