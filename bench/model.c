@@ -7,13 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "harness/cli/options.h"
+#include "harness/cli/commands.h"
 #include "harness/cli/session.h"
 #include "harness/engine/forward_once.h"
 #include "kernels/base/arena.h"
 #include "kernels/base/clock.h"
 #include "kernels/cpu/host/probe.h"
 #include "kernels/traffic.h"
+#include "models/step_cost.h"
 
 enum { N_ROUNDS = 3, MAX_CONTEXT = 2304, DECODE_FROM = 512, DECODE_TOKENS = 32 };
 
@@ -54,27 +55,30 @@ static void add(struct qd_traffic *sum, struct qd_traffic part, int64_t times)
 }
 
 /* Linear layers and attention of one step of m tokens behind `prior` others, logits of the last. */
-static struct qd_traffic step_traffic(const struct qd_model_config *c, int64_t prior, int64_t m)
+static struct qd_traffic step_traffic(const struct qd_model_config *config, const struct qd_shard *shard,
+                                      int64_t prior, int64_t m)
 {
+    struct qd_step_op ops[QD_MAX_STEP_OPS];
     struct qd_traffic sum = {0};
-    int64_t q_dim = (int64_t)c->n_heads * c->head_dim, kv_dim = (int64_t)c->n_kv_heads * c->head_dim;
     struct qd_attention_load load = {
         .n_tokens = m, .n_visible = m * prior + m * (m + 1) / 2, .n_kv = prior + m};
-    add(&sum, qd_traffic_gemm_nt(m, q_dim + 2 * kv_dim, c->hidden_dim, QD_EPILOGUE_STORE), c->n_layers);
-    add(&sum, qd_traffic_attention(&load, c->n_heads, c->n_kv_heads, c->head_dim), c->n_layers);
-    add(&sum, qd_traffic_gemm_nt(m, c->hidden_dim, q_dim, QD_EPILOGUE_STORE), c->n_layers);
-    add(&sum, qd_traffic_gemm_nt(m, 2 * c->ffn_dim, c->hidden_dim, QD_EPILOGUE_SILU_MUL), c->n_layers);
-    add(&sum, qd_traffic_gemm_nt(m, c->hidden_dim, c->ffn_dim, QD_EPILOGUE_STORE), c->n_layers);
-    add(&sum, qd_traffic_gemm_nt(1, c->vocab_size, c->hidden_dim, QD_EPILOGUE_STORE_F32), 1);
+    int n = qd_model_step_ops(config, shard, &load, 1, ops);
+    for (int i = 0; i < n; i++)
+        if (ops[i].segment == QD_SEGMENT_LINEAR || ops[i].segment == QD_SEGMENT_ATTENTION)
+            add(&sum, ops[i].traffic, ops[i].times);
     return sum;
 }
 
-static struct qd_traffic task_traffic(const struct qd_model_config *config, const struct task *task)
+/* Of the whole model: all ranks share the limits that are probed. */
+static qd_status task_traffic(const struct qd_model_config *config, const struct task *task,
+                              struct qd_traffic *sum, char *err, size_t errlen)
 {
-    struct qd_traffic sum = {0};
+    struct qd_shard whole;
+    *sum = (struct qd_traffic){0};
+    QD_TRY(qd_shard_make(config, 1, 0, &whole, err, errlen));
     for (int32_t at = task->n_cached; at < task->n_tokens; at += task->chunk)
-        add(&sum, step_traffic(config, at, task->chunk), 1);
-    return sum;
+        add(sum, step_traffic(config, &whole, at, task->chunk), 1);
+    return QD_OK;
 }
 
 static qd_status run_task(struct bench *b, const struct task *task, double *seconds, char *err, size_t errlen)
@@ -106,7 +110,8 @@ static struct qd_cpu_probe probe(struct bench *b)
 static qd_status measure(struct bench *b, int t, int round, char *err, size_t errlen)
 {
     const struct task *task = &TASKS[t];
-    struct qd_traffic traffic = task_traffic(qd_instance_config(b->instance), task);
+    struct qd_traffic traffic;
+    QD_TRY(task_traffic(qd_instance_config(b->instance), task, &traffic, err, errlen));
     struct qd_cpu_probe before = probe(b);
     QD_TRY(run_task(b, task, &b->seconds[t][round], err, errlen));
     struct qd_cpu_probe after = probe(b);

@@ -119,6 +119,7 @@ void qd_device_stats_add(struct qd_device_stats *sum, const struct qd_device_sta
     sum->n_graphs += other->n_graphs;
     sum->capture_ns = larger(sum->capture_ns, other->capture_ns);
     sum->graph_bytes += other->graph_bytes;
+    if (sum->timing_cost.n_steps == 0) sum->timing_cost = other->timing_cost;
     sum->n_eager_steps += other->n_eager_steps;
     sum->n_replayed_steps += other->n_replayed_steps;
     sum->n_eager_tokens += other->n_eager_tokens;

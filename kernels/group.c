@@ -193,7 +193,9 @@ static void make_up_ids(struct qd_group *group, struct slot *slot)
             qd_philox(sampling[row].seed, ~(uint64_t)0, sampling[row].output_index);
         slot->ids[row] = (int32_t)(((uint64_t)block.word[0] * (uint64_t)group->config.vocab_size) >> 32);
     }
-    slot->end_ns = slot->begin_ns + group->config.null_step_ns;
+    const struct qd_null_steps *recorded = &group->config.null_steps;
+    slot->end_ns = slot->begin_ns +
+                   (recorded->path != NULL ? recorded->ns[group->n_launched] : group->config.null_step_ns);
     slot->n_done = group->config.tp;
 }
 
@@ -208,6 +210,12 @@ static qd_status check_step(struct qd_group *group, const struct qd_step *step, 
     return QD_OK;
 }
 
+static bool is_past_recorded(const struct qd_group *group)
+{
+    const struct qd_null_steps *recorded = &group->config.null_steps;
+    return recorded->path != NULL && group->n_launched >= recorded->n;
+}
+
 qd_status qd_group_launch(qd_group_t *group, const struct qd_step *step, char *err, size_t errlen)
 {
     QD_TRY(check_step(group, step, err, errlen));
@@ -217,6 +225,10 @@ qd_status qd_group_launch(qd_group_t *group, const struct qd_step *step, char *e
         st = qd_fail(QD_ERR_RANK, err, errlen, "%s", group->text);
     } else if (group->n_launched - group->n_waited >= QD_GROUP_SLOTS) {
         st = qd_fail(QD_ERR_FULL, err, errlen, "%d steps are in flight", QD_GROUP_SLOTS);
+    } else if (is_past_recorded(group)) {
+        st = qd_fail(QD_ERR_RANK, err, errlen, "replica %d: step %llu: %s ends after %llu steps of it",
+                     group->config.device.replica, (unsigned long long)group->n_launched,
+                     group->config.null_steps.path, (unsigned long long)group->config.null_steps.n);
     } else {
         struct slot *slot = &group->slots[group->n_launched % QD_GROUP_SLOTS];
         memcpy(slot->step, step, step->used_bytes);
@@ -306,6 +318,11 @@ qd_status qd_group_end(qd_group_t *group, char *err, size_t errlen)
 const char *qd_group_note(const qd_group_t *group)
 {
     return group->note;
+}
+
+const char *qd_group_collectives(const qd_group_t *group)
+{
+    return group->collectives;
 }
 
 void qd_group_close(qd_group_t *group)

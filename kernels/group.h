@@ -31,13 +31,21 @@ struct qd_program {
     void (*rank_close)(void *state); /* accepts NULL */
 };
 
+/* What the steps of one replica took when they were recorded. */
+struct qd_null_steps {
+    const int64_t *ns; /* [n] borrowed */
+    uint64_t n;
+    const char *path; /* borrowed, for errors */
+};
+
 struct qd_group_config {
     const struct qd_device_ops *ops;
     int tp;                         /* ranks */
     struct qd_device_config device; /* first_rank = global index of this group's rank 0 */
     int32_t vocab_size;             /* for the ids that non-executing devices make up */
     struct qd_program program;      /* unused when ops->executes is false */
-    int64_t null_step_ns;           /* virtual duration of a step on `null` */
+    int64_t null_step_ns;            /* virtual duration of every step on `null` */
+    struct qd_null_steps null_steps; /* path not NULL: of single steps there, instead */
     int64_t watchdog_ns; /* a rank that opens its device, or a step, for longer hangs; 0: wait forever */
 };
 
@@ -52,7 +60,7 @@ struct qd_group_result {
     const float *logits;   /* [n_ids][vocab] when the step wanted them, else NULL; same lifetime */
     int32_t vocab_size;    /* floats from one row of logits to the next */
     int64_t step_begin_ns; /* rank 0 began (monotonic clock): its device, where that measures a step's span */
-    int64_t step_end_ns;   /* the last rank ended; the virtual clock advances from it on `null` */
+    int64_t step_end_ns;   /* the last rank ended; where nothing executes, the step's virtual duration later */
     const struct qd_step *step;           /* as launched; valid until the next-but-one launch */
     int n_ranks;                          /* the next two are theirs; 0 where nothing executes */
     const struct qd_rank_span *spans;     /* [n_ranks], same lifetime as the ids */
@@ -67,7 +75,7 @@ typedef struct qd_group qd_group_t;
 qd_status qd_group_open(const struct qd_group_config *config, qd_group_t **out, char *err, size_t errlen);
 
 /* Hands a step to the ranks and returns at once; the used prefix is copied. At most two steps in flight:
- * QD_ERR_FULL otherwise. */
+ * QD_ERR_FULL otherwise. QD_ERR_RANK after a failure, and on `null` when the recorded steps have ended. */
 qd_status qd_group_launch(qd_group_t *group, const struct qd_step *step, char *err, size_t errlen);
 
 /* Waits for the oldest launched step. QD_ERR_RANK when a rank failed in it or before, or when no rank has
@@ -81,6 +89,8 @@ struct qd_device_stats qd_group_get_stats(qd_group_t *group);
 
 /* What the device of rank 0 does otherwise than expected (qd_device_note); as long as the group. */
 const char *qd_group_note(const qd_group_t *group);
+/* What its collectives go by (qd_device_collectives), or NULL. */
+const char *qd_group_collectives(const qd_group_t *group);
 
 /* Ends the ranks and waits until they have closed what they opened. With a watchdog a rank gets its time for
  * that, at most ten seconds: QD_ERR_TIMEOUT when one is still there (err names it), and what the program's

@@ -68,7 +68,8 @@ struct qd_group {
     bool is_stuck;         /* ranks did not end in time */
     bool is_left;          /* by its owner: the last rank releases it */
     qd_status failure;     /* of the first rank that failed */
-    char note[QD_ERR_LEN]; /* of rank 0's device */
+    char note[QD_ERR_LEN]; /* of rank 0's device, as the next */
+    const char *collectives;
     char text[QD_ERR_LEN]; /* its "replica R rank K: phase: reason" */
 };
 

@@ -95,8 +95,10 @@ static qd_status open_rank(struct rank *rank)
         return st;
     }
     enter_phase(rank, PHASE_OPEN_MODEL);
-    if (rank->rank == 0)
+    if (rank->rank == 0) {
         snprintf(rank->group->note, sizeof rank->group->note, "%s", qd_device_note(rank->device));
+        rank->group->collectives = qd_device_collectives(rank->device);
+    }
     st = config->program.rank_open(config->program.user, rank->rank, rank->device, &rank->state, err,
                                    sizeof err);
     if (st != QD_OK)

@@ -11,8 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Of cuBLASLt and CUPTI the older generation comes first: it also works with newer drivers, the newer one
- * does not work with older ones. */
+/* Of cuBLASLt the older generation comes first: it also works with newer drivers, the newer one does not work
+ * with older ones. */
 const struct qd_library qd_libraries[QD_N_LIBRARIES] = {
     [QD_LIBRARY_CUDA] = {"the CUDA driver", {"libcuda.so.1"}, "there is no device cuda"},
     [QD_LIBRARY_NVML] = {"NVML",
@@ -26,9 +26,6 @@ const struct qd_library qd_libraries[QD_N_LIBRARIES] = {
     [QD_LIBRARY_CUBLASLT] = {"cuBLASLt",
                              {"libcublasLt.so.12", "libcublasLt.so.13"},
                              "matrix products are not compared with cuBLASLt"},
-    [QD_LIBRARY_CUPTI] = {"CUPTI",
-                          {"libcupti.so.12", "libcupti.so.13"},
-                          "the time of a kernel comes from events alone"},
 };
 
 /* A search in progress. */
@@ -83,8 +80,7 @@ static bool try_loader(struct search *s)
 static bool try_toolkit(struct search *s, const char *home)
 {
     if (home == NULL || home[0] == '\0') return false;
-    return try_folders(s, "%s/lib64", home) || try_folders(s, "%s/lib", home) ||
-           try_folders(s, "%s/extras/CUPTI/lib64", home);
+    return try_folders(s, "%s/lib64", home) || try_folders(s, "%s/lib", home);
 }
 
 /* Of the Pythons installed under `prefix`, in the packages that NVIDIA publishes. */

@@ -1,12 +1,12 @@
-/* Libraries that nothing is linked with: NVIDIA's driver, NCCL, cuBLASLt, NVML, CUPTI. Each is looked for
- * when it is first wanted, and its absence disables what the table below says, never more. Whoever uses one
+/* Libraries that nothing is linked with: NVIDIA's driver, NCCL, cuBLASLt, NVML. Each is looked for when
+ * it is first wanted, and its absence disables what the table below says, never more. Whoever uses one
  * declares the few functions it calls as a struct of function pointers and has that filled in here. Usable
  * from the main binary and from libqdyno_cuda.so alike.
  *
  * Where they are looked for, in this order: wherever the loader looks (LD_LIBRARY_PATH, ld.so.cache); under
- * CUDA_HOME and /usr/local/cuda in lib64, lib and extras/CUPTI/lib64; in the folders nvidia/.../lib of the
- * Python packages under VIRTUAL_ENV, CONDA_PREFIX, the prefix of every python3 in PATH, ~/.local, /usr/local
- * and /usr. No Python runs.
+ * CUDA_HOME and /usr/local/cuda in lib64 and lib; in the folders nvidia/.../lib of the Python packages under
+ * VIRTUAL_ENV, CONDA_PREFIX, the prefix of every python3 in PATH, ~/.local, /usr/local and /usr. No Python
+ * runs.
  */
 #ifndef QD_KERNELS_LIBRARY_H
 #define QD_KERNELS_LIBRARY_H
@@ -26,7 +26,6 @@ enum qd_library_which {
     QD_LIBRARY_NVML,
     QD_LIBRARY_NCCL,
     QD_LIBRARY_CUBLASLT,
-    QD_LIBRARY_CUPTI,
     QD_N_LIBRARIES
 };
 

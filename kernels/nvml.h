@@ -90,9 +90,9 @@ qd_status qd_nvml_gpu(qd_nvml_t *nvml, int gpu, struct qd_nvml_gpu *out, char *e
 /* The GPU with this PCI bus id, in CUDA's form (cudaDeviceGetPCIBusId) or NVML's. */
 qd_status qd_nvml_find(qd_nvml_t *nvml, const char *pci_bus_id, int *gpu, char *err, size_t errlen);
 
-/* Processes on the GPU other than this one. *n counts them all, out [QD_NVML_MAX_PROCESSES] has the first. *has_own:
- * this process uses the GPU too, and was known by its number; in a container numbers are the host's, so that a process
- * that uses the GPU and is not known is one of the others. */
+/* Processes on the GPU other than this one. *n counts them all, out [QD_NVML_MAX_PROCESSES] has the first.
+ * *has_own: this process uses the GPU too, and was known by its number; in a container numbers are the
+ * host's, so that a process that uses the GPU and is not known is one of the others. */
 qd_status qd_nvml_processes(qd_nvml_t *nvml, int gpu, struct qd_nvml_process *out, int *n, bool *has_own,
                             char *err, size_t errlen);
 

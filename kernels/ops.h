@@ -58,12 +58,12 @@ struct qd_rmsnorm_args {
 
 enum qd_partial_dtype { QD_PARTIAL_BF16 = 0, QD_PARTIAL_F32 = 1 };
 
-/* A projection's output on its way to the op that reads it next (QD_EPILOGUE_PARTIAL): stored in bf16, or sums
- * over parts of K that the reader still adds up. */
+/* A projection's output on its way to the op that reads it next (QD_EPILOGUE_PARTIAL): stored in bf16, or
+ * sums over parts of K that the reader still adds up. */
 struct qd_partial {
     const void *data;            /* [n_slices][rows][N] */
-    enum qd_partial_dtype dtype; /* bf16: one slice. fp32 slices are summed in index order, then rounded to bf16
-                                  * once, as if the projection had been stored */
+    enum qd_partial_dtype dtype; /* bf16: one slice. fp32 slices are summed in index order, then rounded to
+                                  * bf16 once, as if the projection had been stored */
     int32_t n_slices;
     int64_t stride;  /* elements between slices */
     bool cross_rank; /* true: every rank holds a part; summed in fp32 in rank order (collective) */
@@ -85,8 +85,8 @@ enum qd_epilogue {
 
 /* out = a * w^T. */
 struct qd_gemm_nt_args {
-    const qd_bf16 *a;     /* [M][K], row stride lda elements; columns from K to the next multiple of 64 are zero where
-                           * lda has room for them, and a device may need that room */
+    const qd_bf16 *a; /* [M][K], row stride lda elements; columns from K to the next multiple of 64 are zero
+                       * where lda has room for them, and a device may need that room */
     int64_t m, lda;
     struct qd_weight w;   /* [N][K] */
     enum qd_epilogue epilogue;
@@ -133,7 +133,7 @@ struct qd_plan_args {
  * page and offset that slot_mapping[t] names. */
 struct qd_qk_norm_rope_kv_args {
     const struct qd_step *step;
-    struct qd_partial qkv;                   /* [T][(Hq + 2*Hkv) * hd]: q heads, k heads, v heads; of this rank */
+    struct qd_partial qkv; /* [T][(Hq + 2*Hkv) * hd]: q heads, k heads, v heads; of this rank */
     const qd_bf16 *q_norm_weight, *k_norm_weight; /* [hd] each */
     float eps;
     int32_t n_heads, n_kv_heads, head_dim;
@@ -153,10 +153,10 @@ struct qd_attention_args {
     qd_bf16 *out; /* [T][Hq * hd] */
 };
 
-/* residual[t] = r(residual[t] + r(sum over ranks of r(sum over slices))), out = rmsnorm(residual) as qd_rmsnorm.
- * With `rows`, only those tokens are updated and normalised (the last norm). With one rank and one bf16 slice the
- * inner rounding changes nothing. A cross-rank partial may change again only when the next collective has returned:
- * o and down write to two buffers in turn. */
+/* residual[t] = r(residual[t] + r(sum over ranks of r(sum over slices))), out = rmsnorm(residual) as
+ * qd_rmsnorm. With `rows`, only those tokens are updated and normalised (the last norm). With one rank and
+ * one bf16 slice the inner rounding changes nothing. A cross-rank partial may change again only when the next
+ * collective has returned: o and down write to two buffers in turn. */
 struct qd_reduce_add_rmsnorm_args {
     qd_bf16 *residual; /* [T][H], in and out */
     struct qd_partial partial;

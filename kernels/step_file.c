@@ -13,7 +13,6 @@ void qd_step_file_write_header(FILE *stream, const struct qd_step_file_header *h
     struct qd_step_file_header out = *header;
     out.magic = QD_STEP_FILE_MAGIC;
     out.version = QD_STEP_FILE_VERSION;
-    out.reserved = 0;
     fwrite(&out, sizeof out, 1, stream);
 }
 
@@ -24,17 +23,20 @@ static void write_padded(FILE *stream, const void *data, size_t n_bytes)
     fwrite(zeros, 1, qd_round_up(n_bytes, ALIGN) - n_bytes, stream);
 }
 
-void qd_step_file_write(FILE *stream, const struct qd_step *step, const int32_t *ids, int64_t span_ns,
-                        uint32_t flags)
+void qd_step_file_write(FILE *stream, int replica, const struct qd_step *step, const int32_t *ids,
+                        int64_t span_ns, uint32_t flags)
 {
     const struct qd_step_record record = {.magic = QD_STEP_RECORD_MAGIC,
                                           .flags = flags,
                                           .step_bytes = step->used_bytes,
                                           .span_ns = span_ns,
-                                          .n_ids = step->n_logit_rows};
+                                          .n_ids = step->n_logit_rows,
+                                          .replica = replica};
+    flockfile(stream);
     fwrite(&record, sizeof record, 1, stream);
     write_padded(stream, step, step->used_bytes);
     write_padded(stream, ids, (size_t)record.n_ids * sizeof *ids);
+    funlockfile(stream);
 }
 
 /* ---- reading ---- */
@@ -59,12 +61,15 @@ static qd_status check_header(struct qd_step_file *file, char *err, size_t errle
         {"max_tokens", h->limits.max_tokens, 1}, {"max_seqs", h->limits.max_seqs, 1},
         {"max_blocks", h->limits.max_blocks, 1}, {"max_logit_rows", h->limits.max_logit_rows, 1},
         {"max_model_len", h->max_model_len, 2},  {"n_kv_blocks", h->n_kv_blocks, 2},
-        {"vocab_size", h->vocab_size, 1},
+        {"vocab_size", h->vocab_size, 1},        {"n_replicas", h->n_replicas, 1},
     };
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         if (fields[i].value < fields[i].least)
             return qd_fail(QD_ERR_INPUT, err, errlen, "%s: %s: %d", file->path, fields[i].name,
                            fields[i].value);
+    if (h->n_replicas > QD_STEP_FILE_MAX_REPLICAS)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "%s: n_replicas: %d, at most %d", file->path, h->n_replicas,
+                       QD_STEP_FILE_MAX_REPLICAS);
     qd_step_file_rewind(file);
     return QD_OK;
 }
@@ -189,6 +194,8 @@ qd_status qd_step_file_next(struct qd_step_file *file, struct qd_recorded_step *
         return bad_record(file, "magic: this is no record", err, errlen);
     if ((record->flags & ~(uint32_t)QD_STEP_RECORD_MEASURED) != 0)
         return bad_record(file, "flags: unknown", err, errlen);
+    if (record->replica < 0 || record->replica >= file->header.n_replicas)
+        return bad_record(file, "replica: not one of n_replicas", err, errlen);
     if (record->n_ids < 0) return bad_record(file, "n_ids: negative", err, errlen);
     if (record->span_ns < 0) return bad_record(file, "span_ns: negative", err, errlen);
     const struct qd_step *step = take(file, &at, record->step_bytes);
@@ -197,6 +204,7 @@ qd_status qd_step_file_next(struct qd_step_file *file, struct qd_recorded_step *
     struct qd_recorded_step found = {.step = step,
                                      .ids = ids,
                                      .n_ids = record->n_ids,
+                                     .replica = record->replica,
                                      .span_ns = record->span_ns,
                                      .is_measured = (record->flags & QD_STEP_RECORD_MEASURED) != 0};
     QD_TRY(check_step(file, step, record->step_bytes, err, errlen));

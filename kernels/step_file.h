@@ -1,9 +1,11 @@
-/* Recorded steps: a file of what a group was given and what it sampled, to be executed again without a
- * scheduler.
+/* Recorded steps: a file of what the groups of a run were given and what they sampled, to be executed again
+ * without a scheduler.
  *
  *     header, then per step: record, the step's used bytes, its sampled ids (int32), padded with zeros to 8
  * bytes
  *
+ * Records of a replica come in the order of its steps; those of several replicas mix, in the order in which
+ * steps ended.
  * In the byte order of the machine that wrote it; a reader trusts nothing.
  */
 #ifndef QD_KERNELS_STEP_FILE_H
@@ -20,17 +22,18 @@ extern "C" {
 enum {
     QD_STEP_FILE_MAGIC = 0x46545351,   /* "QSTF" */
     QD_STEP_RECORD_MAGIC = 0x52545351, /* "QSTR" */
-    QD_STEP_FILE_VERSION = 1,
+    QD_STEP_FILE_VERSION = 2,
+    QD_STEP_FILE_MAX_REPLICAS = 64,
 };
 
-/* What a group must have room for to execute the steps. */
+/* What every replica's group must have room for to execute its steps. */
 struct qd_step_file_header {
     uint32_t magic, version;
     struct qd_step_limits limits;
     int32_t max_model_len; /* longest kv_len */
     int32_t n_kv_blocks;   /* pages, the null page included */
     int32_t vocab_size;
-    int32_t reserved; /* 0 */
+    int32_t n_replicas; /* 1 .. QD_STEP_FILE_MAX_REPLICAS */
 };
 
 enum qd_step_record_flags {
@@ -42,14 +45,14 @@ struct qd_step_record {
     uint64_t step_bytes;
     int64_t span_ns;   /* on rank 0; 0: not known */
     int32_t n_ids;     /* one a logit row */
-    uint32_t reserved; /* 0 */
+    int32_t replica;   /* whose step it was */
 };
 
 /* Both write to a stream whose error flag tells whether they could; magics, versions and sizes are filled in.
- */
+ * Threads may write steps to one stream at the same time. */
 void qd_step_file_write_header(FILE *stream, const struct qd_step_file_header *header);
-void qd_step_file_write(FILE *stream, const struct qd_step *step, const int32_t *ids, int64_t span_ns,
-                        uint32_t flags);
+void qd_step_file_write(FILE *stream, int replica, const struct qd_step *step, const int32_t *ids,
+                        int64_t span_ns, uint32_t flags);
 
 /* A file in memory; zero-initialise. */
 struct qd_step_file {
@@ -65,6 +68,7 @@ struct qd_recorded_step {
     const struct qd_step *step; /* NULL: there are no more */
     const int32_t *ids;         /* [n_ids] */
     int32_t n_ids;
+    int32_t replica;
     int64_t span_ns;
     bool is_measured;
 };

@@ -40,7 +40,8 @@ struct qd_store_stats {
 /* Every function may be called from any thread, for one store with different lanes at the same time. */
 struct qd_store_ops {
     /* The device of a rank of n_ranks by its global index: ranks with the same number share its memory. */
-    qd_status (*device_of)(int global_rank, int n_ranks, int ranks_per_gpu, int *device, char *err, size_t errlen);
+    qd_status (*device_of)(int global_rank, int n_ranks, int ranks_per_gpu, int *device, char *err,
+                           size_t errlen);
     /* Zeroed memory of `bytes` on that device, for `n_lanes` callers that fill it. QD_ERR_NO_MEMORY
      * with what was asked for and what is free. */
     qd_status (*open)(int device, size_t bytes, int n_lanes, void **store, void **data, char *err,

@@ -151,7 +151,8 @@ qd_status qd_arrangement_init_store(struct qd_arrangement *a, int n_lanes, char 
     QD_TRY(count(a, &n_bytes, err, errlen));
     qd_status status = a->ops->store->open(a->device, n_bytes, n_lanes, &a->store, &data, why, sizeof why);
     if (status != QD_OK)
-        return qd_fail(status, err, errlen, "%s: weights of rank %d: %s", a->config->name, a->shards[0].rank, why);
+        return qd_fail(status, err, errlen, "%s: weights of rank %d: %s", a->config->name, a->shards[0].rank,
+                       why);
     a->arena = (struct qd_arena){.base = data, .capacity = n_bytes};
     struct layout placed = {.a = a};
     lay_out(&placed);

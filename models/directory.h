@@ -11,7 +11,8 @@
 enum { QD_PATH_LEN = 4096 };
 
 /* The folder that holds the model's files, for any of the three shapes of `dir`; resolved[len] may not
- * alias dir. QD_ERR_NOT_FOUND when dir is no folder, QD_ERR_INPUT when refs/main is missing or names no snapshot. */
+ * alias dir. QD_ERR_NOT_FOUND when dir is no folder, QD_ERR_INPUT when refs/main is missing or names no
+ * snapshot. */
 qd_status qd_model_dir_resolve(const char *dir, char *resolved, size_t len, char *err, size_t errlen);
 
 /* dir/file into path[len]; QD_ERR_TOO_LARGE when it does not fit. */

@@ -110,8 +110,8 @@ static qd_status project(const struct rank *r, const qd_bf16 *a, int64_t m, cons
     return qd_device_gemm_nt(r->device, &args);
 }
 
-/* The same for a reader that takes a partial: it is in `out` [m][N], or where the device has put its slices. Rows of
- * `a` are lda apart. */
+/* The same for a reader that takes a partial: it is in `out` [m][N], or where the device has put its slices.
+ * Rows of `a` are lda apart. */
 static qd_status project_partial(const struct rank *r, const qd_bf16 *a, int64_t m, int64_t lda,
                                  const struct qd_weight *w, qd_bf16 *out, struct qd_partial *partial)
 {

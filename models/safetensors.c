@@ -29,11 +29,6 @@ size_t qd_dtype_bytes(enum qd_dtype dtype)
     return DTYPES[dtype].n_bytes;
 }
 
-const char *qd_dtype_name(enum qd_dtype dtype)
-{
-    return DTYPES[dtype].name;
-}
-
 static qd_status refuse(const struct header *h, const char *tensor, const char *why)
 {
     return qd_fail(QD_ERR_INPUT, h->err, h->errlen, "%s: %s: %s", h->path, tensor, why);

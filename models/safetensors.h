@@ -63,6 +63,5 @@ const struct qd_tensor *qd_tensor_list_find(const struct qd_tensor_list *list, c
 void qd_tensor_list_free(struct qd_tensor_list *list); /* harmless on an empty list */
 
 size_t qd_dtype_bytes(enum qd_dtype dtype);
-const char *qd_dtype_name(enum qd_dtype dtype); /* as in the file: "BF16", "F16", "F32" */
 
 #endif

@@ -25,7 +25,7 @@ struct qd_shard {
     int64_t vocab_begin, vocab_count;  /* ids owned; count may be 0 */
 };
 
-/* Elements from one row of silu(gate) * up to the next: I in whole 64s, for devices that read in such pieces. */
+/* Elements from one row of silu(gate) * up to the next: I in whole 64s, as some devices read them. */
 static inline int64_t qd_shard_activated_dim(const struct qd_shard *shard)
 {
     return (shard->ffn_dim + 63) / 64 * 64;

@@ -108,13 +108,14 @@ static qd_status read_pair(struct loader *loader, const struct qd_json_token *fi
     return token_bytes(loader, &right, loader->right, n_right, err, errlen);
 }
 
-/* The id of a token's bytes. Vocabularies number tokens in the order of their merges, so that the one after the
- * last is tried before the hash table, whose places are all over memory. */
+/* The id of a token's bytes. Vocabularies number tokens in the order of their merges, so that the one after
+ * the last is tried before the hash table, whose places are all over memory. */
 static int32_t find_merged(const struct qd_vocab *vocab, int32_t last, const char *bytes, size_t len)
 {
     const char *next;
     size_t n;
-    if (qd_vocab_get(vocab, last + 1, &next, &n) && n == len && memcmp(next, bytes, len) == 0) return last + 1;
+    if (qd_vocab_get(vocab, last + 1, &next, &n) && n == len && memcmp(next, bytes, len) == 0)
+        return last + 1;
     return qd_vocab_find(vocab, bytes, len);
 }
 

@@ -131,9 +131,10 @@ def compare_throughputs(compare, requests, duration, n_gpus):
     compare.equal("total_token_throughput", per_s(n_input + n_output))
     compare.equal("qdyno/throughput/output_tok_s", per_s(n_output))
     compare.equal("qdyno/throughput/tok_s_per_gpu", per_s(n_output) / n_gpus)
-    speeds = [r.output_len / (r.e2el / 1e3) for r in requests]
+    speeds = [r.output_len / (r.e2el / 1e3) if r.e2el > 0 else 0 for r in requests]
     compare.equal("qdyno/throughput/tok_s_per_user", np.mean(speeds) if speeds else None)
-    compare.equal("qdyno/per_request_tok_s", n_output / latency_s if requests else None)
+    per_request = n_output / latency_s if latency_s > 0 else 0
+    compare.equal("qdyno/per_request_tok_s", per_request if requests else None)
     compare.equal("qdyno/mean_concurrency", per_s(latency_s))
 
 
@@ -235,9 +236,23 @@ def compare_replicas(compare, rows):
         compare.equal(f"qdyno/replicas/{i}/peak_kv_share", replica["peak_kv_blocks"] / n_blocks)
     tokens = [r["n_prefill_tokens"] + r["n_decode_tokens"] for r in replicas]
     compare.equal("qdyno/imbalance", max(tokens) / np.mean(tokens) if sum(tokens) else 0)
+    compare_coupling(compare, replicas)
     steps = sum(r["n_prefill_steps"] for r in replicas)
     prompts = sum(r["n_prefill_requests"] for r in replicas)
     compare.equal("qdyno/prompts_per_prefill_step", prompts / steps if steps else None)
+
+
+def compare_coupling(compare, replicas):
+    if compare.value("qdyno/engine/dp_coupling") == "none":
+        compare.equal("qdyno/coupling", None)
+        return
+    duration = compare.value("duration")
+    waits = [r["wait_ns"] / 1e9 for r in compare.value("qdyno/coupling/replicas")]
+    per_s = (lambda x: x / duration) if duration > 0 else (lambda x: 0)
+    compare.equal("qdyno/coupling/wait_s", sum(waits))
+    compare.equal("qdyno/coupling/wait_share", per_s(sum(waits)) / len(replicas))
+    for i, wait in enumerate(waits):
+        compare.equal(f"qdyno/coupling/replicas/{i}/wait_share", per_s(wait))
 
 
 def check(result, rows):

@@ -92,13 +92,13 @@ show
 add_counts "the kernel tests on PTX"
 
 echo "== what is known of the CUDA kernels without running them"
-BUILD=build/release tools/run-tests.sh tests/gates/cuda.sh >"$log" 2>&1
+make --no-print-directory gates >"$log" 2>&1
 show
 add_counts "the gates"
 
 echo "== the device cuda, for every GPU that nvcc knows"
-if ! command -v nvcc >/dev/null && [ ! -x "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" ]; then
-    echo "skip: no nvcc in PATH or CUDA_HOME"
+if ! make --no-print-directory need-nvcc >"$log" 2>&1; then
+    echo "skip: $(head -n 1 "$log")"
     skipped=$((skipped + 1))
 elif make -j"$jobs" --no-print-directory BUILD=build/every-arch CUARCH=all build/every-arch/libqdyno_cuda.so >"$log" 2>&1; then
     passed=$((passed + 1))

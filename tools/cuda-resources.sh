@@ -1,14 +1,15 @@
 #!/bin/sh
-# What each CUDA kernel takes of an SM: compiles every kernels/cuda/*.cu alone, warnings as errors, for sm_80 (with
-# compute_80 PTX beside) and sm_90, and prints a line a kernel and architecture, tabs between:
+# What each CUDA kernel takes of an SM: compiles every kernels/cuda/*.cu alone, warnings as errors, for each of
+# ARCHITECTURES (and as compute_80 PTX beside), and prints a line a kernel and architecture, tabs between:
 #   kernel  architecture  registers  static shared bytes  stack bytes  spilled bytes
 # Keeps the cubins in DIR. Exits 1 when a file does not compile, 3 without nvcc.
-#   tools/cuda-resources.sh DIR
+#   NVCC=nvcc tools/cuda-resources.sh DIR
 set -u
 
+ARCHITECTURES='80 86 89 90' # those of the portable archive
 dir=${1:?usage: tools/cuda-resources.sh DIR}
-nvcc=$(command -v nvcc || command -v "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc") || {
-    echo "cuda-resources: no nvcc on PATH or in CUDA_HOME" >&2
+nvcc=$(command -v "${NVCC:-}") || {
+    echo "cuda-resources: no nvcc in PATH or CUDA_HOME" >&2
     exit 3
 }
 mkdir -p "$dir"
@@ -17,7 +18,7 @@ table=$dir/resources.raw
 
 for source in kernels/cuda/*.cu; do
     stem=$(basename "$source" .cu)
-    for arch in 80 90; do
+    for arch in $ARCHITECTURES; do
         log=$dir/$stem.$arch.log
         "$nvcc" -std=c++17 -O3 -I. -Werror all-warnings -Xptxas -v -gencode "arch=compute_$arch,code=sm_$arch" \
             -cubin -o "$dir/$stem.$arch.cubin" "$source" >"$log" 2>&1 || {

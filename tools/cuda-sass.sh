@@ -1,14 +1,14 @@
 #!/bin/sh
 # Counts what matters in the machine code of CUDA kernels: a line a kernel of each cubin given, tabs between:
 #   kernel  HMMA  LDSM  LDGSTS.128  LDGSTS other  LDG.128  LDG other  STG.128  STG other  local loads and stores
-# Takes cuobjdump and nvdisasm from PATH or CUDA_HOME, else installs both from PyPI into DIR. Exits 3 with the reason
+# Takes cuobjdump and nvdisasm from beside nvcc or PATH, else installs both from PyPI into DIR. Exits 3 with the reason
 # when neither can be had.
-#   tools/cuda-sass.sh DIR CUBIN...
+#   NVCC=nvcc tools/cuda-sass.sh DIR CUBIN...
 set -u
 
 dir=${1:?usage: tools/cuda-sass.sh DIR CUBIN...}
 shift
-PATH=$PATH:${CUDA_HOME:-/usr/local/cuda}/bin
+nvcc=$(command -v "${NVCC:-}") && PATH=$(dirname "$nvcc"):$PATH
 
 from_pypi() {
     if [ ! -d "$dir/venv" ]; then

@@ -41,7 +41,8 @@ take_libraries() {
 # NVIDIA's licence allows to pass on the CUDA runtime, which the object contains.
 take_cuda() {
     cp "$cuda" "$root/build/libqdyno_cuda.so"
-    for licence in "$cuda_root/EULA.txt" "$cuda_root"/dist-info/nvidia_cuda_runtime-*/licenses/License.txt; do
+    for licence in "$cuda_root/EULA.txt" "$cuda_root"/dist-info/nvidia_cuda_runtime-*/licenses/License.txt \
+        "$cuda_root"/share/doc/nvidia-cuda-toolkit/copyright; do
         [ -e "$licence" ] || continue
         cp "$licence" "$root/licenses/cuda-runtime.txt"
         return

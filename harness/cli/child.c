@@ -39,6 +39,8 @@ static qd_status spawn(char *const *argv, const int write_ends[N_STREAMS], pid_t
                        size_t errlen)
 {
     pid_t parent = getpid();
+    /* Ignored, as some parents leave it, no child would leave a status. */
+    signal(SIGCHLD, SIG_DFL);
     *pid = fork();
     if (*pid < 0)
         return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "cannot start %s: %s", argv[0], strerror(errno));
@@ -160,15 +162,18 @@ qd_status qd_child_run(char *const *argv, const struct qd_child_limits *limits, 
     }
     int64_t begin_ns = qd_clock_now_ns(), asked_ns = 0;
     int wait_status;
+    pid_t ended;
     struct pollfd streams[N_STREAMS];
     for (int i = 0; i < N_STREAMS; i++) streams[i] = (struct pollfd){.fd = read_ends[i], .events = POLLIN};
-    while (waitpid(pid, &wait_status, WNOHANG) == 0) {
+    while ((ended = waitpid(pid, &wait_status, WNOHANG)) == 0) {
         drain(streams, out);
         enforce(pid, limits, begin_ns, &asked_ns, out);
         if (tick != NULL) tick(tick_arg);
     }
     for (int i = 0; i < N_STREAMS; i++) drain_rest(read_ends[i], i, out);
     close_pair(read_ends);
+    if (ended < 0)
+        return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "waiting for %s: %s", argv[0], strerror(errno));
     if (WIFEXITED(wait_status)) out->exit_code = WEXITSTATUS(wait_status);
     if (WIFSIGNALED(wait_status)) out->signal = WTERMSIG(wait_status);
     return QD_OK;

@@ -15,7 +15,6 @@ struct version_functions {
     int (*driver)(int *);
     int (*nccl)(int *);
     size_t (*cublaslt)(void);
-    int (*cupti)(uint32_t *);
 };
 
 static const struct qd_library_symbol driver_version[] = {
@@ -24,14 +23,11 @@ static const struct qd_library_symbol nccl_version[] = {
     QD_LIBRARY_SYMBOL(struct version_functions, nccl, ncclGetVersion)};
 static const struct qd_library_symbol cublaslt_version[] = {
     QD_LIBRARY_SYMBOL(struct version_functions, cublaslt, cublasLtGetVersion)};
-static const struct qd_library_symbol cupti_version[] = {
-    QD_LIBRARY_SYMBOL(struct version_functions, cupti, cuptiGetVersion)};
 
 static const struct qd_library_symbol *const version_symbols[QD_N_LIBRARIES] = {
     [QD_LIBRARY_CUDA] = driver_version,
     [QD_LIBRARY_NCCL] = nccl_version,
     [QD_LIBRARY_CUBLASLT] = cublaslt_version,
-    [QD_LIBRARY_CUPTI] = cupti_version,
 };
 
 void qd_doctor_cuda_text(int cuda, char *out, size_t len)
@@ -50,7 +46,6 @@ static void read_version(enum qd_library_which which, const struct version_funct
 {
     struct qd_doctor_library *library = &doctor->libraries[which];
     int version = 0;
-    uint32_t api = 0;
     if (which == QD_LIBRARY_CUDA && call->driver(&version) == 0) {
         doctor->driver_cuda = version;
         char text[16];
@@ -60,8 +55,6 @@ static void read_version(enum qd_library_which which, const struct version_funct
         decimal_version(version, library->version, sizeof library->version);
     } else if (which == QD_LIBRARY_CUBLASLT) {
         decimal_version((int)call->cublaslt(), library->version, sizeof library->version);
-    } else if (which == QD_LIBRARY_CUPTI && call->cupti(&api) == 0) {
-        snprintf(library->version, sizeof library->version, "API %u", api);
     }
 }
 
@@ -88,7 +81,8 @@ static void look_at_gpu(qd_nvml_t *nvml, int index, struct qd_doctor_gpu *gpu)
     if (qd_nvml_gpu(nvml, index, &gpu->is, gpu->reason, sizeof gpu->reason) != QD_OK) return;
     int n;
     bool has_own;
-    if (qd_nvml_processes(nvml, index, processes, &n, &has_own, err, sizeof err) == QD_OK) gpu->n_processes = n;
+    if (qd_nvml_processes(nvml, index, processes, &n, &has_own, err, sizeof err) == QD_OK)
+        gpu->n_processes = n;
     if (qd_nvml_affinity(nvml, index, &affinity, err, sizeof err) == QD_OK)
         gpu->numa_node = affinity.numa_node;
 }

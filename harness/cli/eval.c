@@ -249,7 +249,8 @@ static int run_eval(const struct qd_command *command, const struct qd_options *o
 const struct qd_command qd_command_eval = {
     .name = "eval",
     .summary = "token ids in; logits, margins and likelihood per position out (JSON lines)",
-    .synopsis = "--model DIR (--tokens FILE | --expect FILE) [--numerics hf] [--top K] [--last N] [OPTION...]",
+    .synopsis =
+        "--model DIR (--tokens FILE | --expect FILE) [--numerics hf] [--top K] [--last N] [OPTION...]",
     .groups = QD_GROUP_MODEL | QD_GROUP_PARALLEL | QD_GROUP_ENGINE | QD_GROUP_EVAL,
     .run = run_eval,
 };

@@ -8,6 +8,7 @@
 #include "harness/cli/commands.h"
 #include "harness/cli/kernels_cases.h"
 #include "harness/cli/kernels_rows.h"
+#include "harness/cli/kernels_ways.h"
 #include "harness/cli/session.h"
 #include "harness/cli/version.h"
 #include "harness/engine/memory.h"
@@ -17,7 +18,7 @@
 #include "kernels/base/clock.h"
 #include "kernels/cpu/host/probe.h"
 
-enum { SCHEMA = 1 };
+enum { SCHEMA = 2 };
 
 struct kernels {
     const struct qd_options *options;
@@ -28,6 +29,8 @@ struct kernels {
     bool is_this_machine, is_cpu, is_emu;
     bool no_rival;          /* it is not here */
     size_t n_runnable;      /* cases that are not refused whatever the device */
+    struct qd_kernels_switch *switches; /* [n_switches] */
+    size_t n_switches;
     qd_op_clocks_t *clocks; /* NULL: nobody tells */
     struct qd_arena probed; /* what the read bandwidth is probed on */
 };
@@ -145,7 +148,9 @@ static void say_progress(const struct kernels *k, size_t i)
     char shape[128];
     const struct qd_op_case *c = &k->cases.of[i].c;
     qd_op_describe(c, shape, sizeof shape);
-    qd_session_say("%zu of %zu: %s, %s, TP %d", i + 1, k->cases.n, qd_op_name(c->op), shape, c->tp);
+    const char *way = qd_op_way_name(c->way);
+    qd_session_say("%zu of %zu: %s%s%s, %s, TP %d", i + 1, k->cases.n, qd_op_name(c->op),
+                   way[0] != '\0' ? " " : "", way, shape, c->tp);
 }
 
 static qd_status measure_case(struct kernels *k, size_t i, char *err, size_t errlen)
@@ -194,7 +199,9 @@ static qd_status measure_all(struct kernels *k, char *err, size_t errlen)
         probed_ns = qd_clock_now_ns();
         begin = i + 1;
     }
-    return QD_OK;
+    qd_kernels_ways_mark(k->op.ops, k->rows, k->cases.n);
+    return qd_kernels_switches_find(k->op.ops, k->rows, k->cases.n, &k->switches, &k->n_switches, err,
+                                    errlen);
 }
 
 /* ---- output ---- */
@@ -215,6 +222,7 @@ static cJSON *to_json(const struct kernels *k)
     cJSON *argv = qd_json_put_array(root, "argv", &ok);
     for (int i = 0; i < k->options->argc; i++) qd_json_append_text(argv, k->options->argv[i], &ok);
     qd_json_put_item(root, "rows", qd_kernels_rows_to_json(k->rows, k->cases.n), &ok);
+    qd_json_put_item(root, "switches", qd_kernels_switches_to_json(k->switches, k->n_switches), &ok);
     if (ok) return root;
     cJSON_Delete(root);
     return NULL;
@@ -237,12 +245,17 @@ static qd_status print_table(const struct kernels *k, FILE *out)
     fprintf(out, "%s on %s%s%s, %s numerics; floors of %s (%s)\n\n", k->cases.model, k->op.ops->name,
             isa != NULL ? ", " : "", isa != NULL ? isa : "", k->options->numerics, k->machine.name,
             k->machine.title);
-    return qd_kernels_rows_print_table(k->rows, k->cases.n, out);
+    QD_TRY(qd_kernels_rows_print_table(k->rows, k->cases.n, out));
+    qd_kernels_switches_print(k->switches, k->n_switches, out);
+    return QD_OK;
 }
 
 static qd_status print(const struct kernels *k, FILE *out, char *err, size_t errlen)
 {
-    if (strcmp(k->options->format, "csv") == 0) return qd_kernels_rows_print_csv(k->rows, k->cases.n, out);
+    if (strcmp(k->options->format, "csv") == 0) {
+        qd_kernels_switches_print(k->switches, k->n_switches, stderr); /* which are no rows */
+        return qd_kernels_rows_print_csv(k->rows, k->cases.n, out);
+    }
     return strcmp(k->options->format, "json") == 0 ? print_json(k, out, err, errlen) : print_table(k, out);
 }
 
@@ -286,7 +299,7 @@ static qd_status prepare(struct kernels *k, char *err, size_t errlen)
     qd_status st = qd_op_clocks_open(k->op.ops, &k->clocks, why, sizeof why);
     if (st != QD_OK && st != QD_ERR_UNSUPPORTED) qd_session_say("clocks are not read: %s", why);
     if (o->output != NULL) QD_TRY(qd_file_check_writable(o->output, err, errlen));
-    QD_TRY(qd_kernels_cases_make(o, &k->cases, err, errlen));
+    QD_TRY(qd_kernels_cases_make(o, k->op.ops, &k->cases, err, errlen));
     for (size_t i = 0; i < k->cases.n; i++) k->n_runnable += k->cases.of[i].refusal[0] == '\0';
     k->rows = calloc(k->cases.n, sizeof *k->rows);
     return k->rows != NULL ? QD_OK
@@ -317,6 +330,7 @@ static int run_kernels(const struct qd_command *command, const struct qd_options
     qd_op_clocks_close(k.clocks);
     qd_arena_free(&k.probed);
     qd_kernels_cases_free(&k.cases);
+    free(k.switches);
     free(k.rows);
     return code;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "harness/ops/way.h"
 #include "harness/result/range.h"
 #include "models/shard.h"
 
@@ -94,6 +95,7 @@ static qd_status read_model(const char *model, struct qd_model_config *out, char
 /* ---- cases ---- */
 
 struct lists {
+    const struct qd_device_ops *device;
     bool ops[QD_N_OPS];
     struct numbers tp, tokens, context;
 };
@@ -149,6 +151,17 @@ static void set_shape(struct qd_kernels_case *at, const struct qd_model_config *
         at->c.shape = qd_shard_shape(config, &shard);
 }
 
+/* One for each way that the op may go. */
+static void add_ways(const struct lists *l, struct qd_kernels_case at, struct qd_kernels_cases *out)
+{
+    for (int way = 0; way < QD_OP_N_WAYS; way++) {
+        at.c.way = (enum qd_op_way)way;
+        if (!qd_op_has_way(l->device, &at.c, at.c.way)) continue;
+        if (out->of != NULL) out->of[out->n] = at;
+        out->n++;
+    }
+}
+
 static void add_cases(const struct lists *l, const struct qd_model_config *config, struct qd_op_case c,
                       struct qd_kernels_cases *out)
 {
@@ -162,8 +175,7 @@ static void add_cases(const struct lists *l, const struct qd_model_config *confi
                 if (is_left_out(&at.c, i)) continue;
                 set_shape(&at, config);
                 refuse(&at, config);
-                if (out->of != NULL) out->of[out->n] = at;
-                out->n++;
+                add_ways(l, at, out);
             }
 }
 
@@ -177,13 +189,14 @@ static void list_cases(const struct lists *l, const struct qd_model_config *conf
     }
 }
 
-qd_status qd_kernels_cases_make(const struct qd_options *o, struct qd_kernels_cases *out, char *err,
-                                size_t errlen)
+qd_status qd_kernels_cases_make(const struct qd_options *o, const struct qd_device_ops *ops,
+                                struct qd_kernels_cases *out, char *err, size_t errlen)
 {
     struct qd_model_config config;
     *out = (struct qd_kernels_cases){.n = 0};
     struct lists *lists = calloc(1, sizeof *lists);
     if (lists == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for lists");
+    lists->device = ops;
     qd_status st = read_lists(o, lists, err, errlen);
     if (st == QD_OK) st = read_model(o->model != NULL ? o->model : "8B", &config, err, errlen);
     if (st == QD_OK) {

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <math.h>
 
+#include "harness/ops/way.h"
 #include "harness/report/table.h"
 #include "harness/result/csv.h"
 #include "harness/result/json_put.h"
@@ -19,7 +20,7 @@ struct field {
     bool in_table;
 };
 
-enum { MAX_FIELDS = 48 };
+enum { MAX_FIELDS = 64 };
 
 struct fields {
     struct field of[MAX_FIELDS];
@@ -58,8 +59,11 @@ static void add_case(struct fields *fields, const struct qd_kernels_row *row)
     char shape[128];
     const struct qd_op_case *c = &row->c;
     qd_op_describe(c, shape, sizeof shape);
+    bool has_way = c->way != QD_OP_WAY_AUTO;
     add_text(fields, "op", qd_op_name(c->op), true);
     add_text(fields, "member", qd_op_member(c->op), false);
+    add_text(fields, "way", has_way ? qd_op_way_name(c->way) : NULL, true);
+    add_int(fields, "chosen", has_way, row->is_chosen, true);
     add_int(fields, "tp", true, c->tp, true);
     add_int(fields, "ranks", true, qd_op_ranks(c), false);
     add_int(fields, "tokens", true, c->n_tokens, false);
@@ -90,9 +94,11 @@ static void add_times(struct fields *fields, const struct qd_kernels_row *row, s
     add_int(fields, "calls_per_sample", known, t->batch, false);
     add_text(fields, "cache", !known ? NULL : t->is_cold ? "cold" : "warm", true);
     add_real(fields, "median_us", known, t->median_us, true);
+    add_real(fields, "p10_us", known, t->p10_us, true);
+    add_real(fields, "p90_us", known, t->p90_us, true);
     add_real(fields, "min_us", known, t->min_us, false);
     add_real(fields, "max_us", known, t->max_us, false);
-    add_real(fields, "mad_us", known, t->mad_us, true);
+    add_real(fields, "mad_us", known, t->mad_us, false);
     add_real(fields, "gbps", known, gbps, true);
     add_real(fields, "gflops", known, gflops, true);
     add_real(fields, "memory_pct", known && most->memory_gbps > 0, 100 * gbps / most->memory_gbps, true);
@@ -127,6 +133,18 @@ static void add_rival(struct fields *fields, const struct qd_kernels_row *row)
     add_int(fields, "cublaslt_algorithm", known, rival->algorithm, true);
 }
 
+/* In the terms of nccl-tests. */
+static void add_message(struct fields *fields, const struct qd_kernels_row *row)
+{
+    size_t bytes = qd_op_message_bytes(&row->c);
+    bool known = bytes > 0 && row->is_timed;
+    double algbw = known ? (double)bytes / row->timing.median_us * 1e-3 : 0;
+    add_int(fields, "message_bytes", bytes > 0, (int64_t)bytes, true);
+    add_real(fields, "algbw_gbps", known, algbw, true);
+    add_real(fields, "busbw_gbps", known, algbw * qd_op_bus_factor(&row->c), true);
+    add_real(fields, "nccl_us", row->nccl_us > 0, row->nccl_us, true);
+}
+
 static void add_clocks(struct fields *fields, const struct qd_kernels_row *row)
 {
     char throttle[256];
@@ -146,6 +164,7 @@ static void list_fields(const struct qd_kernels_row *row, struct fields *fields)
     add_int(fields, "flops", true, (int64_t)traffic.flops, false);
     add_times(fields, row, traffic);
     add_rival(fields, row);
+    add_message(fields, row);
     add_clocks(fields, row);
     add_counters(fields, row);
 }

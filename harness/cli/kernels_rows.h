@@ -32,6 +32,8 @@ struct qd_kernels_row {
     double floor_us;                  /* on the machine whose profile was chosen */
     bool is_compute_bound;
     const char *machine; /* its name */
+    bool is_chosen;      /* --collectives auto goes this way at this size */
+    double nccl_us;      /* median of the same op by NCCL, on rows of own collectives; 0: not measured */
 };
 
 qd_status qd_kernels_rows_print_csv(const struct qd_kernels_row *rows, size_t n, FILE *out);

@@ -1,15 +1,14 @@
 #include "harness/cli/options.h"
 
 #include <errno.h>
-#include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "harness/result/result.h"
-#include "harness/result/variant.h"
+#include "harness/cli/options_rules.h"
+#include "harness/result/range.h"
 
 /* TEXTS may be given several times; WORDS also take all words up to the next option. */
 enum option_type {
@@ -63,6 +62,8 @@ static const struct option_row option_rows[] = {
 
     {"router", NULL, QD_GROUP_PARALLEL, OPTION_TEXT, AT(router), 0, 0,
      "round-robin|least-loaded|vllm|vllm-0.9.1", NULL, "which replica a request goes to", NULL},
+    {"dp-coupling", NULL, QD_GROUP_PARALLEL, OPTION_TEXT, AT(dp_coupling), 0, 0, "none|vllm-0.9.1", NULL,
+     "vllm-0.9.1: replicas step in lock-step rounds, as they did there (null, in virtual time)", NULL},
 
     {"max-num-batched-tokens", "budget", QD_GROUP_ENGINE, OPTION_INT, AT(budget), 1, 1 << 20, NULL, "N",
      "token budget of a step, per replica", "2048; cuda: 2048 to 16384 by GPU"},
@@ -92,8 +93,6 @@ static const struct option_row option_rows[] = {
      1 << 24, NULL, "N", "the most tokens of one request in a step; 0: no limit but the budget", NULL},
     {"device-timing", NULL, QD_GROUP_ENGINE, OPTION_FLAG, AT(device_timing), 0, 0, NULL, NULL,
      "time every op of a step on the device, in graphs too (cuda, emu)", NULL},
-    {"null-step-us", NULL, QD_GROUP_ENGINE, OPTION_REAL, AT(null_step_us), 0, 1e9, NULL, "US",
-     "virtual duration of a step on the null device", NULL},
     {"watchdog-timeout-s", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(watchdog_timeout_s), 0, 1 << 24, NULL, "N",
      "seconds after which a step, or a rank opening its device, hangs; 0: never", "60 on cuda, else 0"},
 
@@ -145,7 +144,11 @@ static const struct option_row option_rows[] = {
     {"client-delay-ms", NULL, QD_GROUP_WORKLOAD, OPTION_REAL, AT(client_delay_ms), 0, 1e6, NULL, "MS",
      "requests of a wave follow each other by this much", NULL},
     {"num-warmups", NULL, QD_GROUP_WORKLOAD, OPTION_INT, AT(num_warmups), 0, 1 << 16, NULL, "N",
-     "requests with other prompts before the run, not counted", NULL},
+     "requests with other prompts before the run, not counted (virtual time: none unless asked)", NULL},
+    {"null-step-us", NULL, QD_GROUP_WORKLOAD, OPTION_REAL, AT(null_step_us), 0, 1e9, NULL, "US",
+     "virtual time, in which every step takes this long (null)", "real time"},
+    {"null-steps", NULL, QD_GROUP_WORKLOAD, OPTION_TEXT, AT(null_steps), 0, 0, NULL, "FILE",
+     "virtual time, in which steps take what they took in a steps.jsonl (null)", "real time"},
 
     {"probe", NULL, QD_GROUP_WORKLOAD, OPTION_FLAG, AT(probe), 0, 0, NULL, NULL,
      "measure the memory's read bandwidth first (cpu; about a second)", NULL},
@@ -164,7 +167,7 @@ static const struct option_row option_rows[] = {
     {"trace", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(trace), 0, 0, NULL, "FILE",
      "write the steps as a Chrome trace, for Perfetto", "none"},
     {"record", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(record), 0, 0, NULL, "FILE",
-     "write the steps themselves, with what they sampled (one replica)", "none"},
+     "write the steps themselves, with what they sampled", "none"},
     {"replay", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(replay), 0, 0, NULL, "FILE",
      "execute recorded steps instead of a workload, without a scheduler", "none"},
     {"goodput", NULL, QD_GROUP_WORKLOAD, OPTION_WORDS, AT(goodput), 0, 0, NULL, "KEY:MS...",
@@ -264,6 +267,7 @@ static const struct qd_options option_defaults = {
     .dp = 1,
     .ranks_per_gpu = 1,
     .router = "round-robin",
+    .dp_coupling = "none",
     .memory_utilization = 0.9,
     .watchdog_timeout_s = -1,
     .top_p = 1.0,
@@ -273,6 +277,7 @@ static const struct qd_options option_defaults = {
     .request_rate = INFINITY,
     .burstiness = 1.0,
     .num_warmups = 1,
+    .null_step_us = -1,
     .result_filename = "result.json",
     .max_tokens = 128,
     .top = 8,
@@ -309,11 +314,27 @@ bool qd_options_given(const struct qd_options *options, const char *name)
     return false;
 }
 
+/* Digits alone: what a list, a file name and a record of this text say is then the number that runs. */
+static qd_status parse_whole(const struct option_row *row, const char *text, int64_t *out, char *err,
+                             size_t errlen)
+{
+    const char *digits = text[0] == '-' ? text + 1 : text;
+    if (digits[0] == '\0' || digits[strspn(digits, "0123456789")] != '\0')
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: \"%s\" is not a whole number", row->name, text);
+    errno = 0;
+    long long value = strtoll(text, NULL, 10);
+    if (errno != 0 || value < (int64_t)row->min || value > (int64_t)row->max)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: %s is outside %.0f .. %.0f", row->name, text,
+                       row->min, row->max);
+    *out = value;
+    return QD_OK;
+}
+
+/* Of reals and sizes. */
 static qd_status parse_number(const struct option_row *row, const char *text, double *out, char *err,
                               size_t errlen)
 {
     char *behind;
-    errno = 0;
     double value = strtod(text, &behind), factor = 1;
     const char *end = behind;
     if (row->type == OPTION_SIZE && end != text) end = qd_size_suffix(end, &factor);
@@ -325,7 +346,7 @@ static qd_status parse_number(const struct option_row *row, const char *text, do
     }
     if (end == text || *end != '\0' || strpbrk(text, " \t\nxXnN") != NULL || !isfinite(value))
         return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: \"%s\" is not a number", row->name, text);
-    if (row->type != OPTION_REAL && value != floor(value))
+    if (row->type == OPTION_SIZE && value != floor(value))
         return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: \"%s\" is not a whole number", row->name, text);
     if (!(value >= row->min && value <= row->max))
         return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: %s is outside %.15g .. %.15g", row->name, text,
@@ -336,7 +357,8 @@ static qd_status parse_number(const struct option_row *row, const char *text, do
 
 static bool is_choice(const char *choices, const char *text)
 {
-    size_t len = strlen(text);
+    size_t len = strcspn(text, "|");
+    if (text[len] != '\0') return false;
     for (const char *at = choices; at != NULL; at = strchr(at, '|')) {
         if (*at == '|') at++;
         if (strncmp(at, text, len) == 0 && (at[len] == '|' || at[len] == '\0')) return len > 0;
@@ -344,10 +366,17 @@ static bool is_choice(const char *choices, const char *text)
     return false;
 }
 
+/* An empty name of a file or a folder is a slip of a script, and would mean another file. */
+static qd_status check_text(const struct option_row *row, const char *text, char *err, size_t errlen)
+{
+    if (text[0] != '\0') return QD_OK;
+    return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: an empty text", row->name);
+}
+
 static qd_status append_text(const struct option_row *row, const char *text, struct qd_text_list *list,
                              char *err, size_t errlen)
 {
-    if (text[0] == '\0') return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: an empty text", row->name);
+    QD_TRY(check_text(row, text, err, errlen));
     if (list->n == QD_MAX_TEXTS)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: more than %d", row->name, (int)QD_MAX_TEXTS);
     list->texts[list->n++] = text;
@@ -366,7 +395,7 @@ static qd_status store_value(const struct option_row *row, const char *text, str
     double number;
     switch (row->type) {
     case OPTION_FLAG: *(bool *)field = true; break;
-    case OPTION_INT:
+    case OPTION_INT: return parse_whole(row, text, field, err, errlen);
     case OPTION_SIZE:
         QD_TRY(parse_number(row, text, &number, err, errlen));
         *(int64_t *)field = (int64_t)number;
@@ -376,6 +405,7 @@ static qd_status store_value(const struct option_row *row, const char *text, str
         *(double *)field = number;
         break;
     case OPTION_TEXT:
+        QD_TRY(check_text(row, text, err, errlen));
         if (row->choices != NULL && !is_choice(row->choices, text))
             return qd_fail(QD_ERR_INPUT, err, errlen, "--%s: \"%s\" is none of %s", row->name, text,
                            row->choices);
@@ -424,76 +454,6 @@ static qd_status take_option(const struct qd_command *command, const struct opti
     return QD_OK;
 }
 
-static qd_status check_workload(const struct qd_options *o, char *err, size_t errlen)
-{
-    bool is_random = strcmp(o->dataset_name, "random") == 0, has_rate = !isinf(o->request_rate);
-    bool ramps = o->ramp_up_strategy != NULL;
-    if (!is_random && o->dataset_path == NULL)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--dataset-name %s needs --dataset-path", o->dataset_name);
-    if (is_random && o->dataset_path != NULL)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--dataset-path is of other data sets than random");
-    if (ramps && (has_rate || o->ramp_up_start_rps == 0 || o->ramp_up_end_rps == 0))
-        return qd_fail(QD_ERR_INPUT, err, errlen,
-                       "--ramp-up-strategy needs --ramp-up-start-rps and --ramp-up-end-rps, and no --request-rate");
-    if (!ramps && (o->ramp_up_start_rps != 0 || o->ramp_up_end_rps != 0))
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--ramp-up-start-rps and --ramp-up-end-rps need --ramp-up-strategy");
-    if (qd_options_given(o, "burstiness") && !has_rate && !ramps)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--burstiness needs --request-rate");
-    if (o->wave_size > 0 && (has_rate || ramps || o->max_concurrency > 0))
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--wave-size excludes --request-rate and --max-concurrency");
-    if (o->client_delay_ms > 0 && o->wave_size == 0)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--client-delay-ms needs --wave-size");
-    return QD_OK;
-}
-
-static qd_status check_goodput(const struct qd_options *o, char *err, size_t errlen)
-{
-    struct qd_slo slo;
-    char reason[QD_ERR_LEN];
-    qd_status status = qd_slo_parse(o->goodput.texts, o->goodput.n, &slo, reason, sizeof reason);
-    return status == QD_OK ? QD_OK : qd_fail(status, err, errlen, "--goodput: %s", reason);
-}
-
-/* Rules across options, for whatever the command takes. */
-static qd_status options_check(const struct qd_command *command, const struct qd_options *o, char *err,
-                               size_t errlen)
-{
-    if ((command->groups & (QD_GROUP_MODEL | QD_GROUP_TOKENIZE)) != 0 && o->model == NULL &&
-        (command->groups & QD_GROUP_DOCTOR) == 0)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--model is missing");
-    if (o->tp != 1 && o->tp != 2 && o->tp != 4 && o->tp != 8)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--tensor-parallel-size: %" PRId64 " is none of 1, 2, 4, 8",
-                       o->tp);
-    if (o->budget > 0 && o->max_num_seqs > o->budget)
-        return qd_fail(QD_ERR_INPUT, err, errlen,
-                       "--max-num-batched-tokens %" PRId64 " is smaller than --max-num-seqs %" PRId64,
-                       o->budget, o->max_num_seqs);
-    QD_TRY(check_workload(o, err, errlen));
-    QD_TRY(check_goodput(o, err, errlen));
-    if (o->num_gpu_blocks > 0 && o->kv_cache_bytes > 0)
-        return qd_fail(QD_ERR_INPUT, err, errlen,
-                       "--num-gpu-blocks-override and --kv-cache-memory-bytes both size the KV pool");
-    bool has_collectives = strcmp(o->device, "cuda") == 0 || strcmp(o->device, "emu") == 0;
-    if (strcmp(o->collectives, "auto") != 0 && !has_collectives)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--collectives %s is of --device cuda and emu", o->collectives);
-    if (strcmp(o->collectives, "nccl") == 0 && o->batch_invariant)
-        return qd_fail(QD_ERR_INPUT, err, errlen,
-                       "--collectives nccl and --batch-invariant exclude each other: NCCL's sums depend on sizes");
-    if (strcmp(o->collectives, "nccl") == 0 && o->ranks_per_gpu > 1)
-        return qd_fail(QD_ERR_INPUT, err, errlen,
-                       "--collectives nccl and --ranks-per-gpu exclude each other: NCCL takes one rank a GPU");
-    if (o->variant != NULL) QD_TRY(qd_variant_check("--variant", o->variant, err, errlen));
-    if (o->probe && strcmp(o->device, "cpu") != 0)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--probe is of --device cpu");
-    if (o->print_vllm && o->result_dir == NULL)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--print-vllm needs --result-dir");
-    if (o->ranks_per_gpu > 1 && strcmp(o->device, "cuda") != 0 && strcmp(o->device, "emu") != 0)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--ranks-per-gpu is of --device cuda and emu");
-    if (o->resume && o->experiment == NULL)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--resume needs --experiment");
-    return QD_OK;
-}
-
 /* One argument that starts with a dash; *used is how many further words of argv it takes. */
 static qd_status parse_option(const struct qd_command *command, const char *word, const char *next,
                               struct qd_options *out, int *used, char *err, size_t errlen)
@@ -529,6 +489,12 @@ static qd_status parse_words(const struct qd_command *command, const char *optio
     return QD_OK;
 }
 
+/* Defaults that hang on other options: virtual time has nothing to warm up. */
+static void settle_defaults(struct qd_options *out)
+{
+    if (qd_options_are_virtual(out) && !qd_options_given(out, "num-warmups")) out->num_warmups = 0;
+}
+
 qd_status qd_options_parse(const struct qd_command *command, int argc, char **argv, struct qd_options *out,
                            char *err, size_t errlen)
 {
@@ -556,7 +522,8 @@ qd_status qd_options_parse(const struct qd_command *command, int argc, char **ar
             return qd_fail(QD_ERR_INPUT, err, errlen, "unexpected argument \"%s\"", word);
         }
     }
-    return options_check(command, out, err, errlen);
+    settle_defaults(out);
+    return qd_options_check(command, out, err, errlen);
 }
 
 static void print_default(const struct option_row *row, FILE *out)

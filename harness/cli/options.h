@@ -1,7 +1,7 @@
 /* Command-line options: one struct with every default, one table with every option, one strict parser.
  *
  * A command names the groups of options it takes. Help prints names, ranges and defaults from the table;
- * values are checked whole and against their range; rules across options stand in options_check.
+ * values are checked whole and against their range; rules across options stand in options_rules.h.
  */
 #ifndef QD_HARNESS_CLI_OPTIONS_H
 #define QD_HARNESS_CLI_OPTIONS_H
@@ -77,10 +77,12 @@ struct qd_options {
     int64_t threads; /* 0: all cores */
     int64_t ranks_per_gpu;
     const char *router; /* qd_router_policy_name */
+    const char *dp_coupling; /* none | vllm-0.9.1 */
     /* engine; 0: the default of the device */
     int64_t budget, max_num_seqs, max_model_len, num_gpu_blocks, kv_cache_bytes, memory_limit;
     double memory_utilization;
-    double null_step_us;
+    double null_step_us;    /* < 0: real time, unless null_steps */
+    const char *null_steps; /* file; NULL: none */
     bool device_timing;
     bool ledger, save_steps;
     const char *trace, *record, *replay; /* files; NULL: none */
@@ -168,6 +170,9 @@ qd_status qd_options_parse(const struct qd_command *command, int argc, char **ar
 
 /* True when the option of that name was given on the command line. */
 bool qd_options_given(const struct qd_options *options, const char *name);
+
+/* Whether the run is one in virtual time. A sweep may range over --null-step-us. */
+bool qd_options_are_virtual(const struct qd_options *options);
 
 void qd_options_help(const struct qd_command *command, FILE *out);
 

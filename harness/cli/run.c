@@ -8,6 +8,7 @@
 #include "harness/cli/interrupt.h"
 #include "harness/cli/progress.h"
 #include "harness/cli/run_ledger.h"
+#include "harness/cli/run_limits.h"
 #include "harness/cli/run_plan.h"
 #include "harness/cli/run_record.h"
 #include "harness/cli/run_replay.h"
@@ -17,10 +18,9 @@
 #include "harness/cli/run_workload.h"
 #include "harness/cli/session.h"
 #include "harness/cli/version.h"
-#include "harness/ops/machine.h"
 #include "harness/result/files.h"
+#include "harness/workload/recorded_steps.h"
 #include "kernels/base/clock.h"
-#include "kernels/cpu/host/probe.h"
 
 enum { MAX_REQUESTS = 1 << 20 };
 
@@ -32,15 +32,16 @@ struct run {
     struct qd_workload workload;
     struct qd_request_record *records;
     struct qd_replica_stats *replicas; /* [dp] */
+    struct qd_run_device *devices;     /* [dp] */
     struct qd_progress progress;
     const volatile sig_atomic_t *interrupted;
     struct qd_run_steps steps;
+    struct qd_recorded_steps recorded; /* of --null-steps */
     struct qd_run_record record;
     char *result_path, *requests_path, *steps_path; /* NULL: not written */
     char hash[24], date[QD_DATE_LEN];
-    struct qd_cpu_probe probed;   /* zeros: not probed */
+    struct qd_run_limits limits;
     struct qd_gpu_records gpus;
-    struct qd_op_machine machine; /* of --machine; no name: not given, or `this` */
     struct qd_slo slo;
     struct qd_run_result result;
 };
@@ -104,22 +105,6 @@ cleanup:
     return status;
 }
 
-/* Ranks of a replica run at the same time and share what was probed for the whole machine; other replicas may
- * rest, and a floor must not count on them. A profile is of one device, which is one rank. */
-static struct qd_ledger_limits ledger_limits(const struct run *run)
-{
-    if (run->machine.name[0] != '\0')
-        return (struct qd_ledger_limits){.machine = run->machine.name,
-                                         .memory_gbps = run->machine.memory_gbps,
-                                         .gflops = run->machine.bf16_gflops};
-    if (!run->options->probe) return (struct qd_ledger_limits){0};
-    return (struct qd_ledger_limits){
-        .machine = "this",
-        .memory_gbps = run->probed.read_gbps / (double)run->options->tp,
-        .gflops = run->probed.fma_gflops / (double)run->options->tp,
-    };
-}
-
 static struct qd_metrics_options metrics_options(const struct run *run, enum qd_pacing pacing,
                                                  double duration_s)
 {
@@ -139,10 +124,11 @@ static struct qd_metrics_options metrics_options(const struct run *run, enum qd_
 static qd_status measure(struct run *run, char *err, size_t errlen)
 {
     qd_engine_t *engine = qd_instance_engine(run->instance);
-    struct qd_drive_options drive = drive_options(run, qd_run_workload_pacing(run->options, &run->workload).pacing);
+    struct qd_drive_options drive =
+        drive_options(run, qd_run_workload_pacing(run->options, &run->workload).pacing);
     double duration_s = 0;
     qd_date_now(run->date);
-    struct qd_ledger_limits limits = ledger_limits(run);
+    struct qd_ledger_limits limits = qd_run_limits_of_rank(&run->limits, run->options);
     qd_engine_reset_stats(engine);
     run->record.is_measured = true;
     QD_TRY(
@@ -166,9 +152,19 @@ static qd_status measure(struct run *run, char *err, size_t errlen)
     return status;
 }
 
+static void describe_devices(struct run *run)
+{
+    for (int r = 0; r < (int)run->options->dp; r++) {
+        const char *note = qd_instance_note(run->instance, r);
+        run->devices[r] = (struct qd_run_device){.collectives = qd_instance_collectives(run->instance, r),
+                                                 .note = note[0] != '\0' ? note : NULL};
+    }
+}
+
 /* What is known of the run before it is measured. */
 static void describe(struct run *run)
 {
+    describe_devices(run);
     const struct qd_options *o = run->options;
     const struct qd_instance_plan *plan = qd_instance_get_plan(run->instance);
     struct qd_load_stats load = qd_instance_load_stats(run->instance);
@@ -198,9 +194,11 @@ static void describe(struct run *run)
         .burstiness = o->burstiness,
         .tp = (int)o->tp,
         .dp = (int)o->dp,
+        .is_virtual = qd_options_are_virtual(o),
         .ranks_per_gpu = (int)o->ranks_per_gpu,
         .n_threads = plan->n_threads > 0 ? plan->n_threads : machine.n_cores,
         .router = o->router,
+        .dp_coupling = o->dp_coupling,
         .max_num_batched_tokens = plan->limits.max_tokens,
         .max_num_seqs = plan->limits.max_seqs,
         .max_model_len = plan->max_model_len,
@@ -211,9 +209,10 @@ static void describe(struct run *run)
         .records = run->records,
         .n_records = run->workload.n,
         .replicas = run->replicas,
+        .devices = run->devices,
         .load_bytes = load.file_bytes,
         .load_ns = load.duration_ns,
-        .probed_read_gbps = run->probed.read_gbps,
+        .probed_read_gbps = run->limits.probed.read_gbps,
         .machine = machine,
         .gpus = &run->gpus,
     };
@@ -266,21 +265,29 @@ static qd_status check_files(struct run *run, char *err, size_t errlen)
     return json_path(run) != NULL ? qd_file_check_writable(json_path(run), err, errlen) : QD_OK;
 }
 
-/* All files that can be written, whichever cannot: the first error counts. */
+/* The first error counts. */
+static void keep_first(qd_status *first, qd_status status, const char *reason, char *err, size_t errlen)
+{
+    if (*first == QD_OK && status != QD_OK) *first = qd_fail(status, err, errlen, "%s", reason);
+}
+
+/* All files that can be written, whichever cannot. */
 static qd_status write_files(struct run *run, char *err, size_t errlen)
 {
-    char unused[QD_ERR_LEN];
+    char why[QD_ERR_LEN] = "";
     const char *json = json_path(run);
-    qd_status status = qd_run_steps_write(&run->steps, err, errlen);
-    if (status == QD_OK) status = qd_run_record_write(&run->record, err, errlen);
-    if (status == QD_OK && run->result_path != NULL) {
-        status = qd_requests_write(run->records, run->workload.n, run->requests_path, err, errlen);
-        if (status == QD_OK) status = qd_run_result_write(&run->result, run->result_path, err, errlen);
+    qd_status first = qd_run_steps_write(&run->steps, err, errlen);
+    keep_first(&first, qd_run_record_write(&run->record, why, sizeof why), why, err, errlen);
+    if (run->result_path != NULL) {
+        keep_first(&first,
+                   qd_requests_write(run->records, run->workload.n, run->requests_path, why, sizeof why), why,
+                   err, errlen);
+        keep_first(&first, qd_run_result_write(&run->result, run->result_path, why, sizeof why), why, err,
+                   errlen);
     }
-    if (json == NULL) return status;
-    if (status == QD_OK) return qd_run_result_write(&run->result, json, err, errlen);
-    qd_run_result_write(&run->result, json, unused, sizeof unused);
-    return status;
+    if (json != NULL)
+        keep_first(&first, qd_run_result_write(&run->result, json, why, sizeof why), why, err, errlen);
+    return first;
 }
 
 static qd_status print_json(const struct run *run, char *err, size_t errlen)
@@ -294,6 +301,17 @@ static qd_status print_json(const struct run *run, char *err, size_t errlen)
     return ok ? QD_OK : qd_fail(QD_ERR_NO_MEMORY, err, errlen, "result as JSON");
 }
 
+static void print_ledger(const struct qd_run_result *result)
+{
+    const struct qd_ledger_view view = {.ledger = &result->ledger,
+                                        .replicas = result->replicas,
+                                        .dp = result->dp,
+                                        .device = result->device,
+                                        .async_scheduling = result->async_scheduling,
+                                        .is_virtual = result->is_virtual};
+    qd_run_ledger_print(&view, stdout);
+}
+
 /* Files first, then standard output, so that a closed pipe loses nothing; and where a file failed after all,
  * the result goes to standard output instead. */
 static qd_status publish(struct run *run, char *err, size_t errlen)
@@ -304,7 +322,7 @@ static qd_status publish(struct run *run, char *err, size_t errlen)
     qd_status written = write_files(run, err, errlen);
     if (written == QD_OK && wants_table) {
         qd_run_table_print(&run->result, stdout);
-        if (run->options->ledger) qd_run_ledger_print(&run->result, stdout);
+        if (run->options->ledger) print_ledger(&run->result);
         return QD_OK;
     }
     if (written == QD_OK) return print_json(run, err, errlen);
@@ -313,23 +331,16 @@ static qd_status publish(struct run *run, char *err, size_t errlen)
     return written;
 }
 
-/* Before the model takes memory, and before its ranks are there. */
-static qd_status probe(struct run *run, char *err, size_t errlen)
+/* Requests beyond the engine's room would be refused one by one, and the rest measured as if it were all. */
+static qd_status check_burst(const struct run *run, char *err, size_t errlen)
 {
-    const struct qd_options *o = run->options;
-    if (!o->probe) return QD_OK;
-    return qd_cpu_probe_cores(o->cpu_isa, (int)o->threads, &run->probed, err, errlen);
-}
-
-/* Whose limits the floors are made of. */
-static qd_status choose_machine(struct run *run, char *err, size_t errlen)
-{
-    const struct qd_options *o = run->options;
-    if (o->machine == NULL) return QD_OK;
-    if (!qd_run_steps_wanted(o))
-        return qd_fail(QD_ERR_INPUT, err, errlen, "--machine needs --ledger, which shows the floors");
-    if (strcmp(o->machine, "this") != 0) return qd_op_machine_get(o->machine, &run->machine, err, errlen);
-    return o->probe ? QD_OK : qd_fail(QD_ERR_INPUT, err, errlen, "--machine this needs --probe");
+    size_t n = run->workload.n;
+    if (qd_run_workload_pacing(run->options, &run->workload).pacing != QD_PACING_BURST || n <= MAX_REQUESTS)
+        return QD_OK;
+    return qd_fail(
+        QD_ERR_TOO_LARGE, err, errlen,
+        "a burst of %zu requests: the engine holds %d at once (--max-concurrency hands over fewer)", n,
+        MAX_REQUESTS);
 }
 
 static qd_status prepare(struct run *run, char *err, size_t errlen)
@@ -338,10 +349,14 @@ static qd_status prepare(struct run *run, char *err, size_t errlen)
     instance_options.max_requests = MAX_REQUESTS;
     if (qd_run_steps_wanted(run->options))
         instance_options.n_step_rows = qd_step_log_room((int)run->options->dp);
-    QD_TRY(choose_machine(run, err, errlen));
+    QD_TRY(qd_run_limits_choose(&run->limits, run->options, err, errlen));
     QD_TRY(qd_slo_parse(run->options->goodput.texts, run->options->goodput.n, &run->slo, err, errlen));
     QD_TRY(check_files(run, err, errlen));
-    QD_TRY(probe(run, err, errlen));
+    if (run->options->null_steps != NULL)
+        QD_TRY(qd_recorded_steps_read(run->options->null_steps, (int)run->options->dp, &run->recorded, err,
+                                      errlen));
+    instance_options.null_steps = run->recorded.replicas;
+    QD_TRY(qd_run_limits_probe(&run->limits, run->options, err, errlen));
     QD_TRY(qd_run_record_open(&run->record, run->options->record, &instance_options, err, errlen));
     QD_TRY(qd_session_open(&instance_options, &run->instance, err, errlen));
     const struct qd_instance_plan *plan = qd_instance_get_plan(run->instance);
@@ -351,9 +366,12 @@ static qd_status prepare(struct run *run, char *err, size_t errlen)
         QD_TRY(qd_session_tokenizer(run->options, &run->tokenizer, err, errlen));
     QD_TRY(qd_run_workload_build(run->options, qd_instance_config(run->instance), run->tokenizer,
                                  &run->workload, err, errlen));
+    QD_TRY(check_burst(run, err, errlen));
     QD_TRY(qd_records_create(&run->workload, &run->records, err, errlen));
     run->replicas = calloc((size_t)run->options->dp, sizeof *run->replicas);
-    if (run->replicas == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "statistics");
+    run->devices = calloc((size_t)run->options->dp, sizeof *run->devices);
+    if (run->replicas == NULL || run->devices == NULL)
+        return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "statistics");
     describe(run);
     return warm_up(run, err, errlen);
 }
@@ -431,10 +449,12 @@ static int run_run(const struct qd_command *command, const struct qd_options *op
     qd_run_steps_close(&run.steps);
     exit_code = qd_session_close(command, run.instance, exit_code);
     qd_run_record_close(&run.record);
+    qd_recorded_steps_free(&run.recorded);
     qd_tokenizer_free(run.tokenizer);
     qd_records_free(run.records, run.workload.n);
     qd_workload_free(&run.workload);
     qd_gpu_records_close(&run.gpus);
+    free(run.devices);
     free(run.replicas);
     free(run.result_path);
     free(run.requests_path);

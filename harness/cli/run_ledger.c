@@ -3,6 +3,8 @@
 #include <inttypes.h>
 #include <math.h>
 
+#include "harness/result/device_use.h"
+
 /* One line of the waterfall; `note` may be empty. */
 static void print_line(FILE *out, char sign, const char *name, double ns, const struct qd_ledger *ledger,
                        const char *note)
@@ -19,8 +21,9 @@ static void print_line(FILE *out, char sign, const char *name, double ns, const 
     fprintf(out, "%s%s\n", note[0] != '\0' ? "  " : "", note);
 }
 
-static void print_waterfall(FILE *out, const struct qd_ledger *ledger, const struct qd_run_result *run)
+static void print_waterfall(FILE *out, const struct qd_ledger_view *view)
 {
+    const struct qd_ledger *ledger = view->ledger;
     const struct qd_waterfall *w = &ledger->waterfall;
     bool is_timed = !isnan(w->kernels), has_span = !isnan(w->span), has_floor = !isnan(w->floor);
     char bound[32] = "";
@@ -34,10 +37,11 @@ static void print_waterfall(FILE *out, const struct qd_ledger *ledger, const str
     print_line(out, '+', "gaps", w->gaps, ledger, "");
     print_line(out, '=', "device span", w->span, ledger, has_span ? "" : "nothing executes");
     print_line(out, '+', "exposed host time", w->exposed_host, ledger,
-               run->async_scheduling ? "what steps do not hide" : "");
-    print_line(out, '+', "idle", w->idle, ledger, "no request");
+               view->async_scheduling ? "what steps do not hide" : "");
+    print_line(out, '+', "idle", w->idle, ledger,
+               view->is_virtual ? "no request, other replicas or the client" : "no request");
     print_line(out, '+', "unexplained", w->unexplained, ledger, "");
-    print_line(out, '=', "wall", w->wall, ledger, run->dp > 1 ? "of all replicas" : "");
+    print_line(out, '=', "wall", w->wall, ledger, view->dp > 1 ? "of all replicas" : "");
     if (has_floor && has_span && !is_timed)
         fprintf(out, "  the device span is %.2f times the floor\n", w->span / w->floor);
 }
@@ -47,11 +51,12 @@ static double per_step_us(double ns, const struct qd_ledger *ledger)
     return ns / 1e3 / (double)ledger->n_steps;
 }
 
-static void print_host(FILE *out, const struct qd_ledger *ledger, const struct qd_run_result *run)
+static void print_host(FILE *out, const struct qd_ledger_view *view)
 {
+    const struct qd_ledger *ledger = view->ledger;
     int64_t schedule = 0, prepare = 0, launch = 0, wait = 0, output = 0;
-    for (int r = 0; r < run->dp; r++) {
-        const struct qd_replica_stats *s = &run->replicas[r];
+    for (int r = 0; r < view->dp; r++) {
+        const struct qd_replica_stats *s = &view->replicas[r];
         schedule += s->schedule_ns, prepare += s->prepare_ns, launch += s->launch_ns, wait += s->wait_ns;
         output += s->output_ns;
     }
@@ -61,8 +66,9 @@ static void print_host(FILE *out, const struct qd_ledger *ledger, const struct q
             per_step_us((double)output, ledger));
 }
 
-static void print_floor(FILE *out, const struct qd_ledger *ledger, const struct qd_run_result *run)
+static void print_floor(FILE *out, const struct qd_ledger_view *view)
 {
+    const struct qd_ledger *ledger = view->ledger;
     const struct qd_ledger_rows *rows = ledger->rows;
     if (isnan(ledger->waterfall.floor)) return;
     fprintf(out, "  a rank's floor by segment: %s, %.1f GB/s, %.1f GFLOP/s\n", rows->limits.machine,
@@ -71,7 +77,7 @@ static void print_floor(FILE *out, const struct qd_ledger *ledger, const struct 
         enum qd_segment segment = (enum qd_segment)i;
         const char *bound = qd_ledger_bound(rows, segment);
         if (bound == NULL) continue;
-        double measured = qd_ledger_measured_ns(run->replicas, run->dp, segment);
+        double measured = qd_ledger_measured_ns(view->replicas, view->dp, segment);
         fprintf(out, "    %-12s %12.4f ms a step, bound by %s", qd_segment_name(segment),
                 rows->floor_ns[i] / 1e6 / (double)ledger->n_steps, bound);
         if (!isnan(measured))
@@ -89,21 +95,33 @@ static void print_checks(FILE *out, const struct qd_ledger *ledger)
         fprintf(out, ", device segments against the span unknown");
     else
         fprintf(out, ", device segments against the span %.3f %%", 100 * c->device_unexplained);
-    fprintf(out, ", requests against metrics %.3f %%; %" PRId64 " tokens computed of %" PRId64 " expected\n",
-            100 * c->latency_unexplained, c->n_computed_tokens, c->n_expected_tokens);
+    if (isnan(c->latency_unexplained))
+        fprintf(out, "; %" PRId64 " tokens computed\n", c->n_computed_tokens);
+    else
+        fprintf(out, ", requests against metrics %.3f %%; %" PRId64 " tokens computed of %" PRId64 " expected\n",
+                100 * c->latency_unexplained, c->n_computed_tokens, c->n_expected_tokens);
     if (ledger->n_dropped > 0)
         fprintf(out, "  %" PRIu64 " steps were dropped from the ledger: no room for their rows\n",
                 ledger->n_dropped);
 }
 
-void qd_run_ledger_print(const struct qd_run_result *run, FILE *out)
+/* Inside the kernels' and the host's lines above. */
+static void print_timing_cost(FILE *out, const struct qd_ledger_view *view)
 {
-    const struct qd_ledger *ledger = &run->ledger;
+    char text[QD_ERR_LEN];
+    qd_device_use_describe_cost(&view->replicas[0].device.timing_cost, view->device, text, sizeof text);
+    if (text[0] != '\0') fprintf(out, "  device timing, in all of the above: %s\n", text);
+}
+
+void qd_run_ledger_print(const struct qd_ledger_view *view, FILE *out)
+{
+    const struct qd_ledger *ledger = view->ledger;
     fprintf(out, "ledger: %" PRIu64 " steps\n", ledger->n_steps);
     if (ledger->n_steps == 0) return;
     fprintf(out, "  %-22s %12s %7s\n", "", "ms a step", "of wall");
-    print_waterfall(out, ledger, run);
-    print_host(out, ledger, run);
-    print_floor(out, ledger, run);
+    print_waterfall(out, view);
+    print_host(out, view);
+    print_floor(out, view);
+    print_timing_cost(out, view);
     print_checks(out, ledger);
 }

@@ -1,4 +1,4 @@
-/* run --record FILE: the steps of one replica, as they were launched, with what they sampled.
+/* run --record FILE: the steps of all replicas, as they were launched, with what they sampled.
  */
 #ifndef QD_HARNESS_CLI_RUN_RECORD_H
 #define QD_HARNESS_CLI_RUN_RECORD_H

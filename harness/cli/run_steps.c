@@ -13,14 +13,35 @@ const struct qd_ledger_rows *qd_run_steps_rows(const struct qd_run_steps *steps)
 }
 
 static qd_status open_files(struct qd_run_steps *steps, const struct qd_options *options,
-                            const struct qd_instance_plan *plan, const char *steps_path, char *err,
-                            size_t errlen)
+                            const struct qd_instance_plan *plan, const char *steps_path, int64_t virtual_ns,
+                            char *err, size_t errlen)
 {
     int64_t origin_ns = qd_clock_now_ns();
-    if (options->save_steps) QD_TRY(qd_steps_file_open(&steps->steps, steps_path, origin_ns, err, errlen));
+    if (options->save_steps)
+        QD_TRY(qd_steps_file_open(&steps->steps, steps_path, origin_ns, virtual_ns, err, errlen));
     if (options->trace == NULL) return QD_OK;
     return qd_trace_file_open(&steps->trace, options->trace, origin_ns, plan->dp,
                               plan->ops->executes ? plan->tp : 0, err, errlen);
+}
+
+qd_status qd_run_steps_open(struct qd_run_steps *steps, const struct qd_options *options,
+                            const struct qd_instance_plan *plan, const struct qd_ledger_limits *limits,
+                            const char *steps_path, int64_t virtual_ns, char *err, size_t errlen)
+{
+    if (!qd_run_steps_wanted(options)) return QD_OK;
+    QD_TRY(open_files(steps, options, plan, steps_path, virtual_ns, err, errlen));
+    QD_TRY(qd_shard_make(&plan->config, plan->tp, 0, &steps->rows.shard, err, errlen));
+    steps->rows.config = &plan->config;
+    steps->rows.limits = *limits;
+    return QD_OK;
+}
+
+void qd_run_steps_take(void *arg, const struct qd_step_row *row)
+{
+    struct qd_run_steps *steps = arg;
+    qd_ledger_rows_take(&steps->rows, row);
+    if (steps->steps.file.stream != NULL) qd_steps_file_take(&steps->steps, row);
+    if (steps->trace.file.stream != NULL) qd_trace_file_take(&steps->trace, row);
 }
 
 qd_status qd_run_steps_begin(struct qd_run_steps *steps, const struct qd_options *options,
@@ -29,17 +50,11 @@ qd_status qd_run_steps_begin(struct qd_run_steps *steps, const struct qd_options
 {
     if (!qd_run_steps_wanted(options)) return QD_OK;
     const struct qd_instance_plan *plan = qd_instance_get_plan(instance);
-    QD_TRY(open_files(steps, options, plan, steps_path, err, errlen));
-    QD_TRY(qd_shard_make(&plan->config, plan->tp, 0, &steps->rows.shard, err, errlen));
-    steps->rows.config = &plan->config;
-    steps->rows.limits = *limits;
-    struct qd_step_sink sinks[] = {{.take = qd_ledger_rows_take, .arg = &steps->rows}, {0}, {0}};
-    int n = 1;
-    if (options->save_steps)
-        sinks[n++] = (struct qd_step_sink){.take = qd_steps_file_take, .arg = &steps->steps};
-    if (options->trace != NULL)
-        sinks[n++] = (struct qd_step_sink){.take = qd_trace_file_take, .arg = &steps->trace};
-    return qd_step_log_start(qd_instance_engine(instance), plan->dp, sinks, n, &steps->log, err, errlen);
+    qd_engine_t *engine = qd_instance_engine(instance);
+    const struct qd_step_sink sink = {.take = qd_run_steps_take, .arg = steps};
+    int64_t virtual_ns = qd_options_are_virtual(options) ? qd_engine_now_ns(engine) : 0;
+    QD_TRY(qd_run_steps_open(steps, options, plan, limits, steps_path, virtual_ns, err, errlen));
+    return qd_step_log_start(engine, plan->dp, &sink, 1, &steps->log, err, errlen);
 }
 
 void qd_run_steps_end(struct qd_run_steps *steps, qd_instance_t *instance)

@@ -22,9 +22,16 @@ struct qd_run_steps {
 /* Whether the engine is to keep step rows. */
 bool qd_run_steps_wanted(const struct qd_options *options);
 
-/* Opens the files and starts reading rows; right after the engine's counters were reset. `steps_path` is that
- * of
- * --save-steps. Does nothing when no row is wanted. */
+/* Opens the files. `steps_path` is that of --save-steps; virtual_ns: now, where time is virtual, else 0. Does
+ * nothing when no row is wanted. */
+qd_status qd_run_steps_open(struct qd_run_steps *steps, const struct qd_options *options,
+                            const struct qd_instance_plan *plan, const struct qd_ledger_limits *limits,
+                            const char *steps_path, int64_t virtual_ns, char *err, size_t errlen);
+
+/* A row for the sums and the open files: a sink (step_log.h). */
+void qd_run_steps_take(void *steps, const struct qd_step_row *row);
+
+/* The same for an engine, and starts reading its rows; right after the engine's counters were reset. */
 qd_status qd_run_steps_begin(struct qd_run_steps *steps, const struct qd_options *options,
                              qd_instance_t *instance, const struct qd_ledger_limits *limits,
                              const char *steps_path, char *err, size_t errlen);

@@ -1,6 +1,7 @@
 #include "harness/cli/run_table.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 #include "harness/result/device_use.h"
 #include "harness/result/marks.h"
@@ -17,7 +18,8 @@ static void print_latency(FILE *out, const char *name, const struct qd_distribut
 static void print_marks(FILE *out, uint32_t marks)
 {
     for (uint32_t mark = 1; mark != 0; mark <<= 1)
-        if ((marks & mark) != 0 && qd_mark_text(mark) != NULL) fprintf(out, "  mark: %s\n", qd_mark_text(mark));
+        if ((marks & mark) != 0 && qd_mark_text(mark) != NULL)
+            fprintf(out, "  mark: %s\n", qd_mark_text(mark));
 }
 
 static void print_latencies(FILE *out, const struct qd_latencies *l)
@@ -75,6 +77,21 @@ static void print_engine(FILE *out, const struct qd_run_result *run)
                 sum.n_query_tokens);
 }
 
+/* How replicas shared the work, and waited for each other. */
+static void print_replicas(FILE *out, const struct qd_run_result *run)
+{
+    if (run->dp > 1)
+        fprintf(out, "  imbalance      %.3f (most over mean of the replicas' tokens)\n",
+                qd_replica_imbalance(run->replicas, run->dp));
+    if (strcmp(run->dp_coupling, "none") == 0) return;
+    fprintf(out, "  coupling wait  %.3f s of all replicas, %.1f %%; by replica",
+            qd_coupling_wait_s(run->replicas, run->dp),
+            100 * qd_coupling_wait_share(run->replicas, run->dp, run->metrics.duration_s));
+    for (int r = 0; r < run->dp; r++)
+        fprintf(out, " %.1f", 100 * qd_coupling_wait_share(&run->replicas[r], 1, run->metrics.duration_s));
+    fputs(" %\n", out);
+}
+
 /* Nothing for a device that has no graphs and measures no time. */
 static void print_device(FILE *out, const struct qd_run_result *run)
 {
@@ -99,17 +116,21 @@ static void print_device(FILE *out, const struct qd_run_result *run)
 void qd_run_table_print(const struct qd_run_result *run, FILE *out)
 {
     const struct qd_metrics *m = &run->metrics;
-    fprintf(out, "%s on %s, TP %d, DP %d, budget %" PRId64 ", %s workload\n", run->model_id, run->device, run->tp,
-            run->dp, run->max_num_batched_tokens, run->workload);
+    fprintf(out, "%s on %s, TP %d, DP %d, budget %" PRId64 ", %s workload\n", run->model_id, run->device,
+            run->tp, run->dp, run->max_num_batched_tokens, run->workload);
+    if (run->is_virtual)
+        fputs("  clock          virtual: times and rates follow from given step times; host is measured\n", out);
     fprintf(out, "  requests       %" PRIu64 " completed, %" PRIu64 " failed in %.3f s\n", m->n_completed,
             m->n_failed, m->duration_s);
     fprintf(out, "  tokens         %" PRIu64 " in, %" PRIu64 " out\n", m->n_input_tokens, m->n_output_tokens);
-    fprintf(out, "  output tok/s   %.2f (wall)\n", m->output_throughput);
+    fprintf(out, "  output tok/s   %.2f (%s)\n", m->output_throughput,
+            run->is_virtual ? "virtual time" : "wall");
     fprintf(out, "  tok/s/GPU      %.2f (output tok/s / (TP x DP))\n", m->per_gpu_throughput);
     fprintf(out, "  tok/s/user     %.2f (mean over requests)\n", m->per_user_throughput);
     print_latencies(out, &m->latency);
     print_goodput(out, m);
     print_engine(out, run);
+    print_replicas(out, run);
     print_device(out, run);
     print_marks(out, run->marks);
 }

@@ -225,8 +225,9 @@ static void print_workload_differences(FILE *out, const struct qd_options *o,
 static void print_missing_options(FILE *out, const struct qd_options *o)
 {
     static const char *const names[] = {
-        "threads",     "router", "numerics", "cpu-isa", "memory-limit", "probe", "kv-cache-memory-bytes",
-        "null-step-us"};
+        "threads",     "router",      "numerics",      "cpu-isa",     "memory-limit",          "probe",
+        "null-step-us", "null-steps", "dp-coupling",   "collectives", "kv-cache-memory-bytes", "ranks-per-gpu",
+        "device-timing"};
     for (int i = 0; i < o->n_given; i++)
         for (size_t k = 0; k < sizeof names / sizeof names[0]; k++)
             if (strcmp(o->given[i].name, names[k]) == 0)

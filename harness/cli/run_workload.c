@@ -7,7 +7,12 @@
 
 #include "harness/result/files.h"
 
-enum { DEFAULT_RANDOM_PROMPTS = 16, DEFAULT_INPUT_LEN = 1024, DEFAULT_OUTPUT_LEN = 128, DEFAULT_CUSTOM_OUTPUT_LEN = 256 };
+enum {
+    DEFAULT_RANDOM_PROMPTS = 16,
+    DEFAULT_INPUT_LEN = 1024,
+    DEFAULT_OUTPUT_LEN = 128,
+    DEFAULT_CUSTOM_OUTPUT_LEN = 256
+};
 
 /* Added to the seed of warm-up ids; any constant that users do not pick by accident. */
 static const uint64_t WARMUP_SEED = UINT64_C(0x77a4b0d1e5c39f26);
@@ -129,13 +134,16 @@ static bool has_arrival_process(const struct qd_options *options)
     return !isinf(options->request_rate) || options->ramp_up_strategy != NULL;
 }
 
-static qd_status set_arrivals(const struct qd_options *options, struct qd_workload *workload, char *err, size_t errlen)
+static qd_status set_arrivals(const struct qd_options *options, struct qd_workload *workload, char *err,
+                              size_t errlen)
 {
     const char *ramp = options->ramp_up_strategy;
     struct qd_arrivals_spec spec = {
         .rate = options->request_rate,
         .burstiness = options->burstiness,
-        .ramp = ramp == NULL ? QD_RAMP_NONE : strcmp(ramp, "linear") == 0 ? QD_RAMP_LINEAR : QD_RAMP_EXPONENTIAL,
+        .ramp = ramp == NULL                  ? QD_RAMP_NONE
+                : strcmp(ramp, "linear") == 0 ? QD_RAMP_LINEAR
+                                              : QD_RAMP_EXPONENTIAL,
         .start_rate = options->ramp_up_start_rps,
         .end_rate = options->ramp_up_end_rps,
         .seed = (uint64_t)options->seed,
@@ -162,12 +170,15 @@ qd_status qd_run_workload_build(const struct qd_options *options, const struct q
     return status;
 }
 
-struct qd_run_pacing qd_run_workload_pacing(const struct qd_options *options, const struct qd_workload *workload)
+struct qd_run_pacing qd_run_workload_pacing(const struct qd_options *options,
+                                            const struct qd_workload *workload)
 {
     if (options->wave_size > 0) return (struct qd_run_pacing){"waves", QD_PACING_WAVES};
     if (options->ramp_up_strategy != NULL) return (struct qd_run_pacing){"ramp", QD_PACING_OPEN};
     if (has_arrival_process(options)) {
-        const char *kind = isinf(options->burstiness) ? "constant" : options->burstiness == 1 ? "poisson" : "gamma";
+        const char *kind = isinf(options->burstiness) ? "constant"
+                           : options->burstiness == 1 ? "poisson"
+                                                      : "gamma";
         return (struct qd_run_pacing){kind, QD_PACING_OPEN};
     }
     if (workload->has_arrivals) return (struct qd_run_pacing){"trace", QD_PACING_OPEN};

@@ -1,12 +1,14 @@
 #include "harness/cli/session.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "harness/cli/commands.h"
 #include "harness/cli/progress.h"
+#include "harness/result/device_use.h"
 #include "kernels/cpu/host/isa.h"
 
 enum { DEFAULT_WATCHDOG_S = 60 };
@@ -83,7 +85,10 @@ struct qd_instance_options qd_session_instance_options(const struct qd_options *
         .router = router_of(options->router),
         .async_scheduling = options->async_scheduling,
         .long_prefill_token_threshold = options->long_prefill_token_threshold,
-        .null_step_ns = (int64_t)(options->null_step_us * 1e3),
+        .is_stepped = qd_options_are_virtual(options),
+        .is_virtual = qd_options_are_virtual(options),
+        .coupling = strcmp(options->dp_coupling, "none") == 0 ? QD_COUPLING_NONE : QD_COUPLING_VLLM_0_9_1,
+        .null_step_ns = options->null_step_us > 0 ? llround(options->null_step_us * 1e3) : 0,
         .watchdog_ns = watchdog_ns(options),
         .max_requests = 16,
     };
@@ -98,12 +103,12 @@ static void draw_loading(void *arg, uint64_t done_bytes, uint64_t total_bytes)
 
 static void say_plan(const struct qd_instance_plan *plan)
 {
-    qd_session_say("%s on %s, TP %d x DP %d: budget %" PRId32 " tokens, %" PRId32 " sequences%s, max_model_len %" PRId32
-                   "%s, %" PRId32 " KV pages%s per replica",
+    qd_session_say("%s on %s, TP %d x DP %d: budget %" PRId32 " tokens, %" PRId32
+                   " sequences%s, max_model_len %" PRId32 "%s, %" PRId32 " KV pages%s per replica",
                    plan->config.name, plan->ops->name, plan->tp, plan->dp, plan->limits.max_tokens,
                    plan->limits.max_seqs, plan->lowered_seqs ? " (lowered to the budget)" : "",
-                   plan->max_model_len, plan->shrunk_model_len ? " (shrunk to the pool)" : "", plan->n_kv_blocks,
-                   plan->shrunk_pool ? " (shrunk to the memory)" : "");
+                   plan->max_model_len, plan->shrunk_model_len ? " (shrunk to the pool)" : "",
+                   plan->n_kv_blocks, plan->shrunk_pool ? " (shrunk to the memory)" : "");
 }
 
 /* Replicas on like GPUs say the same: once is enough. */
@@ -144,16 +149,38 @@ static void say_load(const struct qd_load_stats *load)
 /* Replicas record one after the other. */
 static void say_graphs(qd_instance_t *instance)
 {
+    const struct qd_instance_plan *plan = qd_instance_get_plan(instance);
     struct qd_device_stats sum = {0};
     double seconds = 0;
-    for (int r = 0; r < qd_instance_get_plan(instance)->dp; r++) {
+    for (int r = 0; r < plan->dp; r++) {
         struct qd_device_stats stats = qd_group_get_stats(qd_instance_group(instance, r));
         qd_device_stats_add(&sum, &stats);
         seconds += (double)stats.capture_ns * 1e-9;
     }
+    char planned[48] = "";
+    if (plan->graph_bytes > 0)
+        snprintf(planned, sizeof planned, " (%.3f planned)",
+                 (double)(plan->graph_bytes / (size_t)plan->n_sharing * (size_t)plan->dp) / 1073741824.0);
     if (sum.n_graphs > 0)
-        qd_session_say("graphs: %" PRId32 " recorded in %.2f s, %.3f GiB of rank 0", sum.n_graphs, seconds,
-                       (double)sum.graph_bytes / 1073741824.0);
+        qd_session_say("graphs: %" PRId32 " recorded in %.2f s, %.3f GiB of rank 0%s", sum.n_graphs, seconds,
+                       (double)sum.graph_bytes / 1073741824.0, planned);
+}
+
+/* A plan is a bound; what it came to shows how good a one. */
+static void say_memory(const struct qd_instance_options *options, const qd_instance_t *instance)
+{
+    char text[QD_ERR_LEN];
+    qd_instance_plan_describe_use(options, qd_instance_get_plan(instance), text, sizeof text);
+    if (text[0] != '\0') qd_session_say("memory: %s", text);
+}
+
+static void say_timing_cost(qd_instance_t *instance)
+{
+    char text[QD_ERR_LEN];
+    struct qd_device_stats stats = qd_group_get_stats(qd_instance_group(instance, 0));
+    const char *device = qd_instance_get_plan(instance)->ops->name;
+    qd_device_use_describe_cost(&stats.timing_cost, device, text, sizeof text);
+    if (text[0] != '\0') qd_session_say("device timing: %s", text);
 }
 
 qd_status qd_session_open(const struct qd_instance_options *options, qd_instance_t **out, char *err,
@@ -172,6 +199,8 @@ qd_status qd_session_open(const struct qd_instance_options *options, qd_instance
     say_notes(*out);
     say_load(&load);
     say_graphs(*out);
+    say_memory(options, *out);
+    say_timing_cost(*out);
     return QD_OK;
 }
 
@@ -188,7 +217,8 @@ int qd_session_close(const struct qd_command *command, qd_instance_t *instance, 
     return exit_code;
 }
 
-qd_status qd_session_tokenizer(const struct qd_options *options, qd_tokenizer_t **out, char *err, size_t errlen)
+qd_status qd_session_tokenizer(const struct qd_options *options, qd_tokenizer_t **out, char *err,
+                               size_t errlen)
 {
     return qd_tokenizer_load(options->model, out, err, errlen);
 }

@@ -10,6 +10,7 @@
 #include "harness/cli/commands.h"
 #include "harness/cli/interrupt.h"
 #include "harness/cli/progress.h"
+#include "harness/cli/run_limits.h"
 #include "harness/cli/run_plan.h"
 #include "harness/cli/run_workload.h"
 #include "harness/cli/session.h"
@@ -235,7 +236,8 @@ static qd_status check_prompts(const struct sweep *sweep, const struct qd_model_
     options.num_prompts = largest_number(sweep, "num-prompts", options.num_prompts);
     options.output_len = largest_number(sweep, "random-output-len", options.output_len);
     qd_tokenizer_t *tokenizer = NULL;
-    if (qd_run_workload_needs_tokenizer(&options)) QD_TRY(qd_session_tokenizer(&options, &tokenizer, err, errlen));
+    if (qd_run_workload_needs_tokenizer(&options))
+        QD_TRY(qd_session_tokenizer(&options, &tokenizer, err, errlen));
     qd_status status = QD_OK;
     if (!is_random) {
         struct qd_workload workload;
@@ -273,10 +275,12 @@ static qd_status check_inputs(const struct sweep *sweep, char *err, size_t errle
     const struct qd_options *options = sweep->options;
     struct qd_instance_options smallest = qd_session_instance_options(options);
     struct qd_instance_plan plan;
+    struct qd_run_limits limits = {0};
     smallest.tp = smallest.dp = 1;
     smallest.max_num_batched_tokens = smallest.max_num_seqs = smallest.max_model_len = smallest.n_kv_blocks =
         0;
     smallest.kv_cache_bytes = 0;
+    QD_TRY(qd_run_limits_choose(&limits, options, err, errlen));
     QD_TRY(qd_instance_plan_check(&smallest, &plan, err, errlen));
     return check_prompts(sweep, &plan.config, err, errlen);
 }

@@ -71,7 +71,8 @@ static bool same_text(const char *a, const char *b)
     return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
 }
 
-/* Whether two command lines describe the same runs: the same options of `run` in any order, of the same cells. */
+/* Whether two command lines describe the same runs: the same options of `run` in any order, of the same
+ * cells. */
 static bool same_runs(const struct qd_options *a, const struct qd_options *b)
 {
     int n_a = 0, n_b = 0;
@@ -152,7 +153,7 @@ bool qd_sweep_has_run(const char *folder, const char *cell_name, int run_number,
 
 void qd_sweep_set_run_aside(const char *folder, const char *cell_name, int run_number)
 {
-    static const char *const ends[] = {"json", "requests.jsonl"};
+    static const char *const ends[] = {"json", "requests.jsonl", "steps.jsonl"};
     for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
         char from_name[64], to_name[80];
         snprintf(from_name, sizeof from_name, "run=%d.%s", run_number, ends[i]);

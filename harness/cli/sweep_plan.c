@@ -124,7 +124,8 @@ void qd_sweep_plan_variant(const struct qd_sweep_plan *plan, size_t cell, char v
     variant[0] = '\0';
     for (size_t i = 0; i < plan->n_axes; i++)
         if (!is_of_matrix(&plan->axes[i]))
-            qd_variant_append(variant, QD_VARIANT_LEN, plan->axes[i].label, qd_sweep_plan_value(plan, cell, i));
+            qd_variant_append(variant, QD_VARIANT_LEN, plan->axes[i].label,
+                              qd_sweep_plan_value(plan, cell, i));
 }
 
 char **qd_sweep_plan_argv(const struct qd_sweep_plan *plan, size_t cell, const char *const *extra)

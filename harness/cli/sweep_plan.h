@@ -1,5 +1,5 @@
-/* The cells of a sweep: the Cartesian product of the options that were given as lists, less what --max-gpus leaves
- * out. */
+/* The cells of a sweep: the Cartesian product of the options that were given as lists, less what --max-gpus
+ * leaves out. */
 #ifndef QD_HARNESS_CLI_SWEEP_PLAN_H
 #define QD_HARNESS_CLI_SWEEP_PLAN_H
 

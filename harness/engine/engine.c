@@ -5,8 +5,7 @@
 #include <string.h>
 
 #include "harness/engine/events.h"
-#include "harness/engine/replica.h"
-#include "kernels/base/clock.h"
+#include "harness/engine/stepper.h"
 
 /* Events that clients may leave unread before replicas wait for them. */
 enum { MIN_EVENTS = 4096, MAX_EVENTS = 1 << 18, STEPS_OF_EVENTS = 64 };
@@ -20,8 +19,11 @@ struct qd_engine {
     struct qd_engine_config config;
     struct qd_request_limits limits;
     int32_t *eos_ids;
+    struct qd_clock clock;
     struct qd_events events;
-    qd_replica_t **replicas; /* [dp] */
+    qd_replica_t **replicas;   /* [dp] */
+    struct qd_stepper stepper; /* of a stepped engine */
+    struct qd_coupling coupling; /* of one whose replicas are coupled */
 
     pthread_mutex_t submit_mutex; /* ids, and the order in which replicas see them */
     struct qd_router router;
@@ -39,6 +41,11 @@ static qd_status check_config(const struct qd_engine_config *config, char *err, 
     for (int i = 0; i < config->dp; i++)
         if (config->groups[i] == NULL)
             return qd_fail(QD_ERR_ARGUMENT, err, errlen, "replica %d has no group", i);
+    if (config->is_virtual && (!config->is_stepped || config->executes))
+        return qd_fail(QD_ERR_ARGUMENT, err, errlen, "virtual time is of stepped engines that execute nothing");
+    if (config->coupling != QD_COUPLING_NONE && (!config->is_virtual || config->async_scheduling))
+        return qd_fail(QD_ERR_ARGUMENT, err, errlen,
+                       "coupled replicas need virtual time and synchronous scheduling");
     if (config->vocab_size < 1 || config->max_requests < 1 || config->n_eos < 0 ||
         (config->n_eos > 0 && config->eos_ids == NULL))
         return qd_fail(QD_ERR_ARGUMENT, err, errlen, "vocabulary of %d, room for %zu requests, %d EOS ids",
@@ -46,8 +53,10 @@ static qd_status check_config(const struct qd_engine_config *config, char *err, 
     return QD_OK;
 }
 
+/* A stepped engine has nobody to wait for: what one round of steps and the ends of all requests take. */
 static size_t event_room(const struct qd_engine_config *config)
 {
+    if (config->is_stepped) return config->max_requests + (size_t)config->dp * (size_t)config->max_num_seqs;
     size_t room = (size_t)config->dp * (size_t)config->max_num_seqs * STEPS_OF_EVENTS;
     if (room < MIN_EVENTS) return MIN_EVENTS;
     return room < MAX_EVENTS ? room : MAX_EVENTS;
@@ -71,6 +80,8 @@ static qd_status open_replicas(struct qd_engine *engine, char *err, size_t errle
         .n_step_rows = config->n_step_rows,
         .recorder = config->recorder,
         .events = &engine->events,
+        .clock = &engine->clock,
+        .is_stepped = config->is_stepped,
     };
     for (int i = 0; i < config->dp; i++) {
         replica.index = i;
@@ -90,6 +101,7 @@ static qd_status allocate(struct qd_engine *engine, char *err, size_t errlen)
     engine->n_in_flight = calloc((size_t)config->dp, sizeof *engine->n_in_flight);
     if (engine->eos_ids == NULL || engine->replicas == NULL || engine->chains == NULL ||
         engine->loads == NULL || engine->n_in_flight == NULL ||
+        qd_coupling_init(&engine->coupling, config->dp) != QD_OK ||
         qd_router_init(&engine->router, config->router, config->dp) != QD_OK)
         return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for an engine of %d replicas", config->dp);
     if (config->n_eos > 0)
@@ -110,8 +122,15 @@ qd_status qd_engine_open(const struct qd_engine_config *config, qd_engine_t **ou
                                                 .vocab_size = config->vocab_size};
     pthread_mutex_init(&engine->submit_mutex, NULL);
     atomic_init(&engine->n_held, 0);
+    qd_clock_init(&engine->clock, config->is_virtual);
     qd_status st = allocate(engine, err, errlen);
     if (st == QD_OK) st = open_replicas(engine, err, errlen);
+    engine->stepper = (struct qd_stepper){.clock = &engine->clock,
+                                          .events = &engine->events,
+                                          .replicas = engine->replicas,
+                                          .dp = config->dp};
+    if (config->coupling != QD_COUPLING_NONE) engine->stepper.coupling = &engine->coupling;
+    pthread_mutex_init(&engine->stepper.mutex, NULL);
     if (st != QD_OK) {
         qd_engine_close(engine);
         return st;
@@ -129,7 +148,9 @@ void qd_engine_close(qd_engine_t *engine)
         for (int i = 0; i < engine->config.dp; i++) qd_replica_close(engine->replicas[i]);
     }
     qd_events_free(&engine->events);
+    pthread_mutex_destroy(&engine->stepper.mutex);
     pthread_mutex_destroy(&engine->submit_mutex);
+    qd_coupling_free(&engine->coupling);
     qd_router_free(&engine->router);
     free(engine->n_in_flight);
     free(engine->loads);
@@ -183,7 +204,7 @@ static int pick_replica(struct qd_engine *engine, int64_t now_ns)
 static void route(struct qd_engine *engine, struct qd_live_request *first, uint64_t *ids)
 {
     int dp = engine->config.dp;
-    int64_t now_ns = qd_clock_now_ns();
+    int64_t now_ns = qd_clock_read(&engine->clock);
     memset(engine->chains, 0, (size_t)dp * sizeof *engine->chains);
     for (struct qd_live_request *request = first, *next; request != NULL; request = next) {
         next = request->next;
@@ -239,7 +260,9 @@ void qd_engine_abort(qd_engine_t *engine, uint64_t id)
 
 size_t qd_engine_poll_events(qd_engine_t *engine, struct qd_event *events, size_t max, int64_t timeout_ns)
 {
-    size_t n = qd_events_poll(&engine->events, events, max, timeout_ns), n_ended = 0;
+    size_t n = engine->config.is_stepped ? qd_stepper_poll(&engine->stepper, events, max, timeout_ns)
+                                         : qd_events_poll(&engine->events, events, max, timeout_ns);
+    size_t n_ended = 0;
     for (size_t i = 0; i < n; i++) {
         if (events[i].finish == QD_FINISH_NONE) continue;
         atomic_fetch_sub(&engine->n_in_flight[events[i].replica], 1);
@@ -247,6 +270,11 @@ size_t qd_engine_poll_events(qd_engine_t *engine, struct qd_event *events, size_
     }
     if (n_ended > 0) atomic_fetch_sub(&engine->n_held, n_ended);
     return n;
+}
+
+int64_t qd_engine_now_ns(const qd_engine_t *engine)
+{
+    return qd_clock_read(&engine->clock);
 }
 
 const char *qd_engine_failure(qd_engine_t *engine)
@@ -260,12 +288,20 @@ const char *qd_engine_failure(qd_engine_t *engine)
 
 void qd_engine_reset_stats(qd_engine_t *engine)
 {
+    pthread_mutex_lock(&engine->stepper.mutex);
     for (int i = 0; i < engine->config.dp; i++) qd_replica_reset_stats(engine->replicas[i]);
+    qd_coupling_reset(&engine->coupling);
+    pthread_mutex_unlock(&engine->stepper.mutex);
 }
 
 struct qd_replica_stats qd_engine_stats(qd_engine_t *engine, int replica)
 {
-    return qd_replica_get_stats(engine->replicas[replica]);
+    pthread_mutex_lock(&engine->stepper.mutex);
+    struct qd_replica_stats stats = qd_replica_get_stats(engine->replicas[replica]);
+    stats.coupling_wait_ns = engine->coupling.replicas[replica].wait_ns;
+    stats.n_dummies = engine->coupling.replicas[replica].n_dummies;
+    pthread_mutex_unlock(&engine->stepper.mutex);
+    return stats;
 }
 
 size_t qd_engine_take_steps(qd_engine_t *engine, int replica, struct qd_step_row *rows, size_t max)

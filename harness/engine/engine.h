@@ -1,8 +1,8 @@
 /* The engine: data-parallel replicas, each with its own scheduler, KV pool and group of ranks.
  *
  * Clients (workloads, generate, tests, later a server) submit token ids, abort, and poll events; the API is
- * thread-safe. A replica runs on its own thread: schedule -> prepare -> launch -> wait -> output. Tokenising
- * and detokenising are outside.
+ * thread-safe. A replica runs on its own thread: schedule -> prepare -> launch -> wait -> output; or, stepped,
+ * on that of whoever polls. Tokenising and detokenising are outside.
  */
 #ifndef QD_HARNESS_ENGINE_ENGINE_H
 #define QD_HARNESS_ENGINE_ENGINE_H
@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "harness/engine/coupling.h"
 #include "harness/engine/router.h"
 #include "harness/engine/step_row.h"
 #include "kernels/group.h"
@@ -19,7 +20,8 @@ typedef struct qd_engine qd_engine_t;
 /* Called by a replica's thread for every step that has ended, between its output and the next schedule: what
  * it takes is in the replica's times. */
 struct qd_step_recorder {
-    void (*take)(void *arg, const struct qd_group_result *result, int64_t span_ns); /* NULL: nobody */
+    void (*take)(void *arg, int replica, const struct qd_group_result *result,
+                 int64_t span_ns); /* NULL: nobody; replicas call it at the same time */
     void *arg;
 };
 
@@ -37,7 +39,10 @@ struct qd_engine_config {
     int32_t n_eos;
     const int32_t *eos_ids; /* [n_eos], copied */
     enum qd_router_policy router;
-    bool executes;       /* false on null: no EOS, virtual arrivals later */
+    bool executes;       /* false on null: no EOS */
+    bool is_stepped;     /* no threads: whoever polls runs the replicas, between his submissions */
+    bool is_virtual;     /* in virtual time (harness/clock.h); only stepped, and where nothing executes */
+    enum qd_dp_coupling coupling; /* of virtual time, not asynchronous */
     size_t max_requests; /* room reserved before timing starts: requests alive or unpolled at once */
     struct qd_step_recorder recorder;
     size_t n_step_rows; /* likewise, per replica: step rows that nobody has taken; 0: none are kept */
@@ -71,7 +76,7 @@ struct qd_event {
     int32_t output_index; /* 0 for the first output token; tokens so far when token is -1 */
     enum qd_finish finish;
     int replica;
-    int64_t time_ns;      /* the engine handed it out (monotonic clock) */
+    int64_t time_ns;      /* the engine handed it out (qd_engine_now_ns) */
     int64_t scheduled_ns; /* with output_index 0: first time the request was scheduled */
     int32_t preemptions;  /* of this request so far */
     int32_t hit_tokens;   /* with output_index 0: prompt tokens found in the prefix cache when it was admitted first */
@@ -90,6 +95,8 @@ struct qd_replica_stats {
     uint64_t n_rehit_tokens;               /* found there after preemptions */
     int32_t peak_running, peak_waiting, peak_kv_blocks;
     int64_t schedule_ns, prepare_ns, launch_ns, wait_ns, output_ns, idle_ns; /* host segments */
+    int64_t coupling_wait_ns; /* it had requests and ran none of them (coupling.h); 0 without coupling */
+    uint64_t n_dummies;       /* rounds without work of its own */
     int64_t wall_ns; /* read apart from the segments */
     int64_t span_ns; /* of the steps, by rank 0; 0 where nothing executes */
     struct qd_device_stats device; /* of rank 0; opening's figures stay at a reset */
@@ -116,8 +123,12 @@ void qd_engine_abort(qd_engine_t *engine, uint64_t id);
 
 /* Takes up to max events, oldest first (a reader that falls far behind makes the replicas wait); waits up to
  * timeout_ns (0: not at all, < 0: until there is one) when there is none. Returns their number. After a
- * replica died its requests end with QD_FINISH_ERROR. */
+ * replica died its requests end with QD_FINISH_ERROR. A stepped engine runs meanwhile (stepper.h): nobody else
+ * wakes it, and when it has nothing to do it returns at the timeout, or at once where there is none. */
 size_t qd_engine_poll_events(qd_engine_t *engine, struct qd_event *events, size_t max, int64_t timeout_ns);
+
+/* The time of the engine's clock: of its events, and for its clients' own stamps. */
+int64_t qd_engine_now_ns(const qd_engine_t *engine);
 
 /* Error text of a dead replica, or NULL when all live. */
 const char *qd_engine_failure(qd_engine_t *engine);

@@ -119,6 +119,14 @@ bool qd_inbox_take(struct qd_inbox *inbox, bool may_wait, struct qd_commands *ou
     return !stop;
 }
 
+bool qd_inbox_has_submitted(struct qd_inbox *inbox)
+{
+    pthread_mutex_lock(&inbox->mutex);
+    bool has = inbox->submitted != NULL;
+    pthread_mutex_unlock(&inbox->mutex);
+    return has;
+}
+
 void qd_inbox_forget(struct qd_inbox *inbox, struct qd_live_request *ended)
 {
     pthread_mutex_lock(&inbox->mutex);

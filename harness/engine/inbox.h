@@ -48,6 +48,8 @@ void qd_inbox_unlock(struct qd_inbox *inbox);
 /* The replica. Takes all commands; with may_wait it sleeps until there is one. False: stop. */
 bool qd_inbox_take(struct qd_inbox *inbox, bool may_wait, struct qd_commands *out);
 
+bool qd_inbox_has_submitted(struct qd_inbox *inbox); /* what it has not taken yet */
+
 /* Takes ended requests (chain through next) out of the table, and out of the queued aborts. */
 void qd_inbox_forget(struct qd_inbox *inbox, struct qd_live_request *ended);
 

@@ -54,6 +54,7 @@ static qd_status open_group(const struct qd_instance_options *o, qd_instance_t *
         .vocab_size = (int32_t)plan->config.vocab_size,
         .program = *program,
         .null_step_ns = o->null_step_ns,
+        .null_steps = o->null_steps != NULL ? o->null_steps[replica] : (struct qd_null_steps){0},
         .watchdog_ns = o->watchdog_ns,
     };
     return qd_group_open(&config, &instance->groups[replica], err, errlen);
@@ -78,6 +79,9 @@ static qd_status open_engine(const struct qd_instance_options *o, qd_instance_t 
         .eos_ids = plan->config.eos_ids,
         .router = o->router,
         .executes = plan->ops->executes,
+        .is_stepped = o->is_stepped,
+        .is_virtual = o->is_virtual,
+        .coupling = o->coupling,
         .max_requests = o->max_requests,
         .n_step_rows = o->n_step_rows,
         .recorder = o->recorder,
@@ -159,6 +163,11 @@ const struct qd_model_config *qd_instance_config(const qd_instance_t *instance)
 const char *qd_instance_note(const qd_instance_t *instance, int replica)
 {
     return qd_group_note(instance->groups[replica]);
+}
+
+const char *qd_instance_collectives(const qd_instance_t *instance, int replica)
+{
+    return qd_group_collectives(instance->groups[replica]);
 }
 
 struct qd_load_stats qd_instance_load_stats(const qd_instance_t *instance)

@@ -1,5 +1,5 @@
-/* An instance: a model on a device with its replicas and the engine over them. The one place that turns options
- * into something that runs, or into the arithmetic of why it cannot.
+/* An instance: a model on a device with its replicas and the engine over them. The one place that turns
+ * options into something that runs, or into the arithmetic of why it cannot.
  */
 #ifndef QD_HARNESS_ENGINE_INSTANCE_H
 #define QD_HARNESS_ENGINE_INSTANCE_H
@@ -32,7 +32,10 @@ struct qd_instance_options {
     bool prefix_caching, async_scheduling; /* as in qd_engine_config, as the next */
     int64_t long_prefill_token_threshold;
     enum qd_router_policy router;
-    int64_t null_step_ns;
+    bool is_stepped, is_virtual; /* as in qd_engine_config, as the next */
+    enum qd_dp_coupling coupling;
+    int64_t null_step_ns;        /* as in qd_group_config */
+    const struct qd_null_steps *null_steps; /* [dp], borrowed; NULL: null_step_ns */
     int64_t watchdog_ns;      /* as in qd_group_config */
     int32_t max_logit_rows;   /* of a step whose logits are wanted (eval); 0: nobody wants logits */
     size_t max_requests;      /* alive or unpolled at once */
@@ -52,9 +55,9 @@ struct qd_instance_plan {
     int32_t max_model_len, n_kv_blocks;
     bool shrunk_model_len, shrunk_pool, lowered_seqs;
     struct qd_memory_need need;     /* of one rank */
-    int n_sharing;                  /* ranks in one memory: all of all replicas on the host, else those of a GPU */
-    size_t weight_bytes;            /* of those ranks: shared by replicas on the host, the embedding by all; where
-                                     * the device has copies, one a rank */
+    int n_sharing;       /* ranks in one memory: all of all replicas on the host, else those of a GPU */
+    size_t weight_bytes; /* of those ranks: shared by replicas on the host, the embedding by all; where
+                          * the device has copies, one a rank */
     size_t activation_bytes;        /* of those ranks, working_bytes among them */
     size_t working_bytes;           /* of the devices themselves (qd_device_working_bytes), those ranks */
     size_t kv_bytes;                /* of those ranks; imagined pages may saturate it */
@@ -62,7 +65,7 @@ struct qd_instance_plan {
     /* Of devices with memory of their own; 0 elsewhere. What follows is of the fullest one. */
     int gpu;                        /* index of the fullest */
     size_t graph_bytes;             /* allowance for recorded steps, those ranks */
-    size_t collective_bytes;        /* for collectives, those ranks */
+    size_t collective_bytes;        /* bound of what NCCL takes, those ranks */
     size_t taken_bytes;             /* not free before anything is opened: CUDA's context, other processes */
     struct qd_memory_limit memory;  /* what there is */
     size_t usable_bytes;            /* memory times utilization */
@@ -83,6 +86,11 @@ qd_status qd_instance_plan_check(const struct qd_instance_options *options, stru
  * nothing pages are imagined; only the lists of them take memory. */
 qd_status qd_instance_plan_make(const struct qd_instance_options *options, struct qd_instance_plan *out,
                                 char *err, size_t errlen);
+
+/* What an opened instance has of the memory of plan->gpu, beside what was planned, in words; "" where the plan
+ * is of no GPU's memory. All that is not free counts: also what other processes have taken meanwhile. */
+void qd_instance_plan_describe_use(const struct qd_instance_options *options,
+                                   const struct qd_instance_plan *plan, char *text, size_t len);
 
 /* What rank 0 of a replica is opened with. `cpu_isa` is that of the options. */
 struct qd_device_config qd_instance_device(const struct qd_instance_options *options,
@@ -105,6 +113,8 @@ const struct qd_instance_plan *qd_instance_get_plan(const qd_instance_t *instanc
 const struct qd_model_config *qd_instance_config(const qd_instance_t *instance);
 /* What the devices of a replica do otherwise than expected, in one line; "" when nothing. */
 const char *qd_instance_note(const qd_instance_t *instance, int replica);
+/* What the collectives of a replica go by (qd_device_collectives), or NULL. */
+const char *qd_instance_collectives(const qd_instance_t *instance, int replica);
 struct qd_load_stats qd_instance_load_stats(const qd_instance_t *instance);
 
 #endif

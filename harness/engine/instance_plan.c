@@ -8,9 +8,9 @@
 #include "kernels/base/size.h"
 
 enum {
-    MIN_MODEL_LEN = 2,      /* a prompt and an answer of one token each */
-    MIN_PAGES = 2,          /* one of them is the null page */
-    /* a page that is only imagined: links and users, entries of three steps' tables; its hash and two buckets */
+    MIN_MODEL_LEN = 2, /* a prompt and an answer of one token each */
+    MIN_PAGES = 2,     /* one of them is the null page */
+    /* a page that is only imagined: links and users, entries of three steps' tables; hash and two buckets */
     LISTED_PAGE_BYTES = 24,
     LABELLED_PAGE_BYTES = LISTED_PAGE_BYTES + 32,
 };
@@ -31,8 +31,8 @@ static qd_status read_config(const struct qd_instance_options *o, const struct q
     if (status != QD_OK)
         return qd_fail(QD_ERR_NOT_FOUND, err, errlen, "%s is no folder, and %s", o->model, reason);
     if (ops->executes && o->load_format != QD_LOAD_DUMMY)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "%s is a preset, not a folder: it needs --load-format dummy",
-                       o->model);
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "%s is a preset, not a folder: it needs --load-format dummy", o->model);
     return QD_OK;
 }
 
@@ -94,7 +94,8 @@ static qd_status plan_limits(const struct qd_instance_options *o, struct qd_inst
     int64_t seqs = or_default(o->max_num_seqs, by_memory ? device_defaults[tier].seqs : QD_DEFAULT_MAX_SEQS);
     if (o->max_num_seqs > budget)
         return qd_fail(QD_ERR_INPUT, err, errlen,
-                       "max_num_batched_tokens %" PRId64 " is smaller than max_num_seqs %" PRId64, budget, seqs);
+                       "max_num_batched_tokens %" PRId64 " is smaller than max_num_seqs %" PRId64, budget,
+                       seqs);
     plan->lowered_seqs = seqs > budget;
     if (plan->lowered_seqs) seqs = budget;
     int64_t rows = o->max_logit_rows > seqs ? o->max_logit_rows : seqs;
@@ -103,8 +104,9 @@ static qd_status plan_limits(const struct qd_instance_options *o, struct qd_inst
 
     int64_t model_len = or_default(o->max_model_len, plan->config.max_context);
     if (model_len > plan->config.max_context)
-        return qd_fail(QD_ERR_INPUT, err, errlen, "max_model_len %" PRId64 " is more than the model's %" PRId64,
-                       model_len, plan->config.max_context);
+        return qd_fail(QD_ERR_INPUT, err, errlen,
+                       "max_model_len %" PRId64 " is more than the model's %" PRId64, model_len,
+                       plan->config.max_context);
     if (model_len < MIN_MODEL_LEN)
         return qd_fail(QD_ERR_INPUT, err, errlen,
                        "max_model_len %" PRId64 " holds no prompt with an answer: %d is the least", model_len,
@@ -225,6 +227,26 @@ static qd_status plan_device_memory(const struct qd_instance_options *o, struct 
     return QD_OK;
 }
 
+void qd_instance_plan_describe_use(const struct qd_instance_options *options,
+                                   const struct qd_instance_plan *plan, char *text, size_t len)
+{
+    struct qd_device_memory device;
+    struct qd_device_config config = qd_instance_device(options, plan, 0);
+    int per_gpu = options->ranks_per_gpu > 1 ? options->ranks_per_gpu : 1;
+    config.first_rank = plan->gpu * per_gpu;
+    text[0] = '\0';
+    if (plan->ops->memory == NULL || plan->memory.source != QD_MEMORY_DEVICE) return;
+    qd_status st = plan->ops->memory(&config, &device, text, len);
+    if (st != QD_OK) return; /* the text says why */
+    size_t used = device.total_bytes - device.free_bytes, needed = qd_instance_plan_needed(plan);
+    size_t rest = plan->graph_bytes + plan->collective_bytes;
+    snprintf(text, len,
+             "GPU %d: %.3f GiB in use, %.3f planned; of it beside weights, activations, KV pages and what was "
+             "taken before %.3f, planned %.3f (graphs %.3f, collectives %.3f)",
+             plan->gpu, gib(used), gib(needed), gib(used) - gib(needed - rest), gib(rest),
+             gib(plan->graph_bytes), gib(plan->collective_bytes));
+}
+
 /* The memory that ranks share: the host's, or a GPU's. *tier: of its defaults, or -1. */
 static qd_status plan_memory(const struct qd_instance_options *o, struct qd_instance_plan *plan, int *tier,
                              char *err, size_t errlen)
@@ -248,7 +270,8 @@ static void plan_reserve(const struct qd_instance_options *o, struct qd_instance
     plan->collective_bytes = reserve.collective_bytes * (size_t)plan->n_sharing;
 }
 
-/* What the devices of the ranks that share a memory take for themselves: ranks may have unequal numbers of threads. */
+/* What the devices of the ranks that share a memory take for themselves: ranks may have unequal numbers of
+ * threads. */
 static qd_status plan_working(const struct qd_instance_options *o, struct qd_instance_plan *plan, char *err,
                               size_t errlen)
 {
@@ -305,8 +328,8 @@ static int64_t pages_for(int64_t len)
     return qd_div_up(len, QD_KV_BLOCK_SIZE) + 1;
 }
 
-/* Entries of all block tables of a step together. Without prefix caching no page is shared, so they name at most all
- * of them. */
+/* Entries of all block tables of a step together. Without prefix caching no page is shared, so they name at
+ * most all of them. */
 static int32_t table_entries(const struct qd_instance_options *o, const struct qd_instance_plan *plan,
                              int32_t n_kv_blocks)
 {
@@ -324,13 +347,14 @@ static qd_status pages_asked(const struct qd_instance_options *o, const struct q
     if (o->kv_cache_bytes > 0) pages = o->kv_cache_bytes / page_of_rank;
     if (given && pages < MIN_PAGES)
         return qd_fail(QD_ERR_INPUT, err, errlen,
-                       "a pool of %zu KV pages of %zu bytes: %d are the least, the first is never used", pages,
-                       page_of_rank, MIN_PAGES);
+                       "a pool of %zu KV pages of %zu bytes: %d are the least, the first is never used",
+                       pages, page_of_rank, MIN_PAGES);
     *out = pages < INT32_MAX ? (int64_t)pages : INT32_MAX;
     return QD_OK;
 }
 
-/* The pages where no number was asked for: what max_num_seqs sequences of the full length could use, cut to what fits. */
+/* The pages where no number was asked for: what max_num_seqs sequences of the full length could use, cut to
+ * what fits. */
 static qd_status choose_pages(const struct qd_instance_options *o, struct qd_instance_plan *plan, int64_t fit,
                               size_t page_bytes, int64_t *out, char *err, size_t errlen)
 {
@@ -382,7 +406,8 @@ qd_status qd_instance_plan_check(const struct qd_instance_options *options, stru
     out->shape = qd_shard_shape(&out->config, &shard);
     char why[QD_ERR_LEN] = "";
     if (!out->ops->supports(&out->shape, options->tp, options->numerics, why, sizeof why))
-        return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "%s on %s: %s", out->config.name, out->ops->name, why);
+        return qd_fail(QD_ERR_UNSUPPORTED, err, errlen, "%s on %s: %s", out->config.name, out->ops->name,
+                       why);
     return QD_OK;
 }
 

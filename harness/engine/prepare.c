@@ -8,7 +8,8 @@
 struct qd_step_limits qd_prepare_limits(const struct qd_scheduler_config *config)
 {
     int64_t max_blocks = (int64_t)config->max_num_seqs * qd_div_up(config->max_model_len, QD_KV_BLOCK_SIZE);
-    int64_t most = config->prefix_caching ? INT32_MAX : config->n_kv_blocks; /* shared pages count for each sharer */
+    int64_t most =
+        config->prefix_caching ? INT32_MAX : config->n_kv_blocks; /* shared pages count for each sharer */
     return (struct qd_step_limits){
         .max_tokens = config->max_num_batched_tokens,
         .max_seqs = config->max_num_seqs,
@@ -23,7 +24,8 @@ static void fill_tokens(const struct qd_sched_entry *entry, int32_t first, struc
     int32_t *position = qd_step_position(step) + first;
     int64_t *slot_mapping = qd_step_slot_mapping(step) + first;
     int32_t *source = qd_step_token_source(step) + first;
-    int32_t n_sampled = qd_sched_n_sampled(&request->sched) - entry->begin; /* what comes after is still to be sampled */
+    int32_t n_sampled =
+        qd_sched_n_sampled(&request->sched) - entry->begin; /* what comes after is still to be sampled */
     if (n_sampled > entry->n_tokens) n_sampled = entry->n_tokens;
     memcpy(source, request->tokens + entry->begin, (size_t)n_sampled * sizeof *source);
     for (int32_t i = n_sampled; i < entry->n_tokens; i++) source[i] = -(request->sched.slot + 1);

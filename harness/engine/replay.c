@@ -1,77 +1,278 @@
 #include "harness/engine/replay.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include "kernels/base/clock.h"
 
 enum { MAX_FLIGHTS = 2 };
 
-struct replay {
-    qd_group_t *group;
-    struct qd_replay_result *out;
-    struct qd_recorded_step flights[MAX_FLIGHTS]; /* launched, the oldest first */
-    int n_flights, max_flights;
-    int64_t begin_ns; /* the first measured step was launched; 0: not yet */
-};
+/* ---- loading ---- */
 
-static qd_status check_all(struct qd_step_file *file, char *err, size_t errlen)
+static qd_status count_steps(struct qd_step_file *file, struct qd_replay *replay, uint64_t *n_all, char *err,
+                             size_t errlen)
 {
     struct qd_recorded_step step;
     uint64_t n_measured = 0;
-    do {
+    *n_all = 0;
+    for (;;) {
         QD_TRY(qd_step_file_next(file, &step, err, errlen));
-        n_measured += step.step != NULL && step.is_measured;
-    } while (step.step != NULL);
+        if (step.step == NULL) break;
+        struct qd_replay_replica *replica = &replay->replicas[step.replica];
+        if (!step.is_measured && replica->n_steps > replica->n_warmup_steps)
+            return qd_fail(QD_ERR_INPUT, err, errlen,
+                           "%s: record %llu: flags: a warm-up behind measured steps", file->path,
+                           (unsigned long long)*n_all);
+        replica->n_warmup_steps += !step.is_measured;
+        replica->n_steps++;
+        n_measured += step.is_measured;
+        (*n_all)++;
+    }
     qd_step_file_rewind(file);
     return n_measured > 0 ? QD_OK
                           : qd_fail(QD_ERR_INPUT, err, errlen, "%s: no step was measured", file->path);
 }
 
-static qd_status end_oldest(struct replay *r, char *err, size_t errlen)
+static struct qd_step_row row_of(const struct qd_recorded_step *recorded, uint64_t index)
 {
-    struct qd_recorded_step step = r->flights[0];
-    struct qd_group_result result;
-    int64_t before_ns = qd_clock_now_ns();
-    QD_TRY(qd_group_wait(r->group, &result, err, errlen));
-    int64_t now_ns = qd_clock_now_ns();
-    r->flights[0] = r->flights[1];
-    r->n_flights--;
-    for (int32_t i = 0; i < step.n_ids; i++) r->out->n_different_ids += result.ids[i] != step.ids[i];
-    r->out->n_ids += (uint64_t)step.n_ids;
-    if (!step.is_measured) {
-        r->out->n_warmup_steps++;
-        return QD_OK;
+    const struct qd_step *step = recorded->step;
+    const int32_t *begin = qd_step_cu_seqlens_q(step), *kv_len = qd_step_kv_len(step);
+    struct qd_step_row row = {.replica = recorded->replica,
+                              .index = index,
+                              .n_seqs = step->n_seqs,
+                              .n_logit_rows = step->n_logit_rows,
+                              .n_running = step->n_seqs,
+                              .n_kv_blocks = qd_step_block_offset(step)[step->n_seqs]};
+    for (int32_t s = 0; s < step->n_seqs; s++) {
+        int32_t n = begin[s + 1] - begin[s], before = kv_len[s] - n;
+        bool is_decode = n == 1 && before > 0;
+        row.n_decode_tokens += is_decode;
+        row.n_prefill_tokens += is_decode ? 0 : n;
+        row.n_prefill_seqs += !is_decode;
+        row.n_kv += kv_len[s];
+        row.n_visible += (int64_t)n * (before + kv_len[s] + 1) / 2;
     }
-    r->out->n_steps++;
-    r->out->wait_ns += now_ns - before_ns;
-    r->out->wall_ns = now_ns - r->begin_ns;
-    r->out->recorded_span_ns += step.span_ns;
-    if (result.n_ranks > 0) r->out->span_ns += result.spans[0].end_ns - result.spans[0].begin_ns;
+    return row;
+}
+
+static void add_to_stats(const struct qd_step_row *row, struct qd_replica_stats *stats)
+{
+    stats->n_steps++;
+    stats->n_decode_tokens += (uint64_t)row->n_decode_tokens;
+    stats->n_prefill_tokens += (uint64_t)row->n_prefill_tokens;
+    stats->n_prefill_steps += row->n_prefill_seqs > 0;
+    stats->n_prefill_requests += (uint64_t)row->n_prefill_seqs;
+    if (row->n_running > stats->peak_running) stats->peak_running = row->n_running;
+    if (row->n_kv_blocks > stats->peak_kv_blocks) stats->peak_kv_blocks = row->n_kv_blocks;
+}
+
+/* Room for all, in the order of the replicas; n_steps of each was counted. */
+static qd_status share_room(struct qd_replay *replay, uint64_t n_all, char *err, size_t errlen)
+{
+    replay->steps = calloc((size_t)n_all, sizeof *replay->steps);
+    replay->rows = calloc((size_t)n_all, sizeof *replay->rows);
+    if (replay->steps == NULL || replay->rows == NULL)
+        return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for %llu recorded steps",
+                       (unsigned long long)n_all);
+    uint64_t at = 0;
+    for (int r = 0; r < replay->dp; r++) {
+        replay->replicas[r].steps = replay->steps + at;
+        replay->replicas[r].rows = replay->rows + at;
+        at += replay->replicas[r].n_steps;
+    }
     return QD_OK;
 }
 
-static qd_status launch(struct replay *r, const struct qd_recorded_step *step, char *err, size_t errlen)
+static qd_status sort_steps(struct qd_step_file *file, struct qd_replay *replay, char *err, size_t errlen)
 {
-    int64_t before_ns = qd_clock_now_ns();
-    QD_TRY(qd_group_launch(r->group, step->step, err, errlen));
-    r->flights[r->n_flights++] = *step;
-    if (!step->is_measured) return QD_OK;
-    if (r->begin_ns == 0) r->begin_ns = before_ns;
-    r->out->launch_ns += qd_clock_now_ns() - before_ns;
-    return QD_OK;
-}
-
-qd_status qd_replay_run(qd_group_t *group, struct qd_step_file *file, bool async,
-                        struct qd_replay_result *out, char *err, size_t errlen)
-{
-    struct replay r = {.group = group, .out = out, .max_flights = async ? MAX_FLIGHTS : 1};
-    *out = (struct qd_replay_result){0};
-    QD_TRY(check_all(file, err, errlen));
+    uint64_t at[QD_STEP_FILE_MAX_REPLICAS] = {0};
     for (;;) {
         struct qd_recorded_step step;
         QD_TRY(qd_step_file_next(file, &step, err, errlen));
-        if (step.step == NULL) break;
-        QD_TRY(launch(&r, &step, err, errlen));
-        if (r.n_flights == r.max_flights) QD_TRY(end_oldest(&r, err, errlen));
+        if (step.step == NULL) return QD_OK;
+        struct qd_replay_replica *replica = &replay->replicas[step.replica];
+        uint64_t i = at[step.replica]++;
+        replay->steps[(size_t)(replica->steps - replay->steps) + i] = step;
+        replica->rows[i] = row_of(&step, step.is_measured ? i - replica->n_warmup_steps : i);
+        if (!step.is_measured) continue;
+        add_to_stats(&replica->rows[i], &replica->stats);
+        replica->recorded_span_ns += step.span_ns;
     }
-    while (r.n_flights > 0) QD_TRY(end_oldest(&r, err, errlen));
+}
+
+qd_status qd_replay_load(struct qd_step_file *file, struct qd_replay *out, char *err, size_t errlen)
+{
+    uint64_t n_all;
+    *out = (struct qd_replay){.dp = file->header.n_replicas};
+    out->replicas = calloc((size_t)out->dp, sizeof *out->replicas);
+    if (out->replicas == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for a replay");
+    QD_TRY(count_steps(file, out, &n_all, err, errlen));
+    QD_TRY(share_room(out, n_all, err, errlen));
+    return sort_steps(file, out, err, errlen);
+}
+
+void qd_replay_free(struct qd_replay *replay)
+{
+    free(replay->rows);
+    free(replay->steps);
+    free(replay->replicas);
+    *replay = (struct qd_replay){0};
+}
+
+/* ---- running ---- */
+
+/* Where replicas wait for each other between the warm-up and what is measured. */
+struct meeting {
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    int n_expected, n_here;
+    atomic_bool stop; /* a replica failed, or could not start */
+};
+
+struct worker {
+    struct qd_replay_replica *replica;
+    qd_group_t *group;
+    struct meeting *meeting;
+    pthread_t thread;
+    int max_flights;
+    int64_t stamp_ns;              /* end of the last segment, where the next begins */
+    int64_t begin_ns, end_ns;      /* of the measured steps, read apart from the segments */
+    struct qd_device_stats device; /* after the step that ended last */
+    qd_status status;
+    char err[QD_ERR_LEN];
+};
+
+static void meet(struct meeting *meeting)
+{
+    pthread_mutex_lock(&meeting->mutex);
+    meeting->n_here++;
+    pthread_cond_broadcast(&meeting->changed);
+    while (meeting->n_here < meeting->n_expected) pthread_cond_wait(&meeting->changed, &meeting->mutex);
+    pthread_mutex_unlock(&meeting->mutex);
+}
+
+static int64_t end_segment(struct worker *w)
+{
+    int64_t before_ns = w->stamp_ns;
+    w->stamp_ns = qd_clock_now_ns();
+    return w->stamp_ns - before_ns;
+}
+
+static qd_status launch(struct worker *w, uint64_t i)
+{
+    struct qd_step_row *row = &w->replica->rows[i];
+    row->begin_ns = w->stamp_ns;
+    QD_TRY(qd_group_launch(w->group, w->replica->steps[i].step, w->err, sizeof w->err));
+    row->launch_ns = end_segment(w);
     return QD_OK;
+}
+
+static qd_status finish(struct worker *w, uint64_t i)
+{
+    struct qd_replay_replica *replica = w->replica;
+    const struct qd_recorded_step *step = &replica->steps[i];
+    struct qd_step_row *row = &replica->rows[i];
+    struct qd_group_result result;
+    row->wait_begin_ns = w->stamp_ns;
+    QD_TRY(qd_group_wait(w->group, &result, w->err, sizeof w->err));
+    row->wait_ns = end_segment(w);
+    qd_step_row_note_device(row, &result, &w->device);
+    for (int32_t k = 0; k < step->n_ids; k++) replica->n_different_ids += result.ids[k] != step->ids[k];
+    replica->n_ids += (uint64_t)step->n_ids;
+    row->output_ns = end_segment(w);
+    return QD_OK;
+}
+
+/* Steps [begin, end), none in flight before and after. */
+static qd_status run_steps(struct worker *w, uint64_t begin, uint64_t end)
+{
+    uint64_t next = begin, n_ended = begin;
+    w->stamp_ns = qd_clock_now_ns();
+    while (next < end && !atomic_load_explicit(&w->meeting->stop, memory_order_relaxed)) {
+        QD_TRY(launch(w, next++));
+        if (next - n_ended == (uint64_t)w->max_flights) QD_TRY(finish(w, n_ended++));
+    }
+    while (n_ended < next) QD_TRY(finish(w, n_ended++));
+    return QD_OK;
+}
+
+static void *worker_main(void *arg)
+{
+    struct worker *w = arg;
+    struct qd_replay_replica *replica = w->replica;
+    w->status = run_steps(w, 0, replica->n_warmup_steps);
+    if (w->status != QD_OK) atomic_store(&w->meeting->stop, true);
+    meet(w->meeting);
+    struct qd_device_stats before = w->device = qd_group_get_stats(w->group);
+    w->begin_ns = qd_clock_now_ns();
+    if (w->status == QD_OK) w->status = run_steps(w, replica->n_warmup_steps, replica->n_steps);
+    if (w->status != QD_OK) atomic_store(&w->meeting->stop, true);
+    w->end_ns = qd_clock_now_ns();
+    struct qd_device_stats after = qd_group_get_stats(w->group);
+    replica->stats.device = qd_device_stats_since(&after, &before);
+    return NULL;
+}
+
+/* Starts all, or what it can, and waits for their ends. */
+static qd_status run_workers(struct worker *workers, int dp, struct meeting *meeting, char *err,
+                             size_t errlen)
+{
+    int n_started = 0, error = 0;
+    while (n_started < dp && error == 0) {
+        error = pthread_create(&workers[n_started].thread, NULL, worker_main, &workers[n_started]);
+        if (error == 0) n_started++;
+    }
+    if (error != 0) {
+        pthread_mutex_lock(&meeting->mutex);
+        atomic_store(&meeting->stop, true);
+        meeting->n_expected = n_started;
+        pthread_cond_broadcast(&meeting->changed);
+        pthread_mutex_unlock(&meeting->mutex);
+    }
+    for (int r = 0; r < n_started; r++) pthread_join(workers[r].thread, NULL);
+    if (error != 0)
+        return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "cannot start the thread of replica %d: %s",
+                       n_started, strerror(error));
+    for (int r = 0; r < dp; r++)
+        if (workers[r].status != QD_OK) return qd_fail(workers[r].status, err, errlen, "%s", workers[r].err);
+    return QD_OK;
+}
+
+/* What the rows of the measured steps add up to, and the wait for the last replica. */
+static void add_up(const struct worker *w, int64_t last_end_ns)
+{
+    struct qd_replica_stats *stats = &w->replica->stats;
+    for (uint64_t i = w->replica->n_warmup_steps; i < w->replica->n_steps; i++) {
+        const struct qd_step_row *row = &w->replica->rows[i];
+        stats->launch_ns += row->launch_ns;
+        stats->wait_ns += row->wait_ns;
+        stats->output_ns += row->output_ns;
+        stats->span_ns += qd_step_row_span_ns(row);
+    }
+    stats->idle_ns = last_end_ns - w->end_ns;
+    stats->wall_ns = last_end_ns - w->begin_ns;
+}
+
+qd_status qd_replay_run(struct qd_replay *replay, qd_group_t *const *groups, bool async, char *err,
+                        size_t errlen)
+{
+    struct meeting meeting = {
+        .mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .n_expected = replay->dp};
+    struct worker *workers = calloc((size_t)replay->dp, sizeof *workers);
+    if (workers == NULL) return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for a replay");
+    atomic_init(&meeting.stop, false);
+    for (int r = 0; r < replay->dp; r++)
+        workers[r] = (struct worker){.replica = &replay->replicas[r],
+                                     .group = groups[r],
+                                     .meeting = &meeting,
+                                     .max_flights = async ? MAX_FLIGHTS : 1};
+    qd_status st = run_workers(workers, replay->dp, &meeting, err, errlen);
+    int64_t last_end_ns = 0;
+    for (int r = 0; r < replay->dp; r++)
+        if (workers[r].end_ns > last_end_ns) last_end_ns = workers[r].end_ns;
+    for (int r = 0; r < replay->dp; r++) add_up(&workers[r], last_end_ns);
+    free(workers);
+    return st;
 }

@@ -7,15 +7,17 @@
 
 #include "harness/engine/inbox.h"
 #include "harness/engine/prepare.h"
+#include "harness/engine/step_count.h"
 #include "harness/engine/step_ring.h"
-#include "kernels/base/clock.h"
 
 enum { MIN_OUTBOX = 64, MAX_FLIGHTS = 2 };
 
 /* A launched step. */
 struct flight {
     struct qd_schedule schedule;
-    struct qd_step_row row; /* what is known of it so far */
+    struct qd_step_row row;        /* what is known of it so far */
+    struct qd_group_result result; /* once it was waited for */
+    bool has_begun;                /* on the device; its row's virtual times are set */
 };
 
 struct qd_replica {
@@ -25,7 +27,7 @@ struct qd_replica {
     pthread_t thread;
     bool started;
 
-    /* of the replica's thread */
+    /* of the replica's thread, or of whoever steps it */
     qd_scheduler_t *scheduler;
     struct qd_step *step;    /* qd_step_capacity(limits) bytes */
     struct qd_event *outbox; /* [outbox_room] events of this step */
@@ -34,6 +36,7 @@ struct qd_replica {
     struct qd_live_request *landed; /* chain of those that had ended before, now out of every step */
     struct flight flights[MAX_FLIGHTS]; /* launched steps, the oldest first */
     int n_flights, max_flights;
+    bool is_blocked; /* stepped: a step must end before another is scheduled */
 
     atomic_int n_waiting, n_running, n_used_blocks; /* for routers */
 
@@ -71,7 +74,7 @@ static void flush_outbox(struct qd_replica *replica)
 {
     if (replica->n_outbox == 0 && replica->landed == NULL) return;
     if (replica->ended != NULL) qd_inbox_forget(&replica->inbox, replica->ended);
-    int64_t now_ns = qd_clock_now_ns();
+    int64_t now_ns = qd_clock_read(replica->config.clock);
     for (size_t i = 0; i < replica->n_outbox; i++) replica->outbox[i].time_ns = now_ns;
     qd_events_push(replica->config.events, replica->outbox, replica->n_outbox, take_retired(replica));
     replica->n_outbox = 0;
@@ -148,63 +151,17 @@ static int32_t used_blocks(const struct qd_replica *replica)
     return qd_kv_pool_capacity(pool->n_blocks) - pool->n_free;
 }
 
-/* Tokens of one request: computed for the first time or again, prompt or output. */
-static void count_entry(const struct qd_sched_entry *entry, int64_t now_ns, struct qd_step_row *row)
-{
-    struct qd_live_request *request = qd_live_request_of(entry->request);
-    int32_t end = entry->begin + entry->n_tokens, known_before = request->n_computed_once;
-    int32_t again =
-        known_before <= entry->begin ? 0 : (end < known_before ? end : known_before) - entry->begin;
-    int32_t first_output = known_before > request->sched.n_prompt ? known_before : request->sched.n_prompt;
-    if (entry->begin > first_output) first_output = entry->begin;
-    int32_t decode = end > first_output ? end - first_output : 0;
-    row->n_recomputed_tokens += again;
-    row->n_decode_tokens += decode;
-    row->n_prefill_tokens += entry->n_tokens - decode;
-    row->n_prefill_seqs += entry->n_tokens > decode;
-    row->n_logit_rows += entry->samples;
-    row->n_kv += end;
-    row->n_visible += (int64_t)entry->n_tokens * (entry->begin + end + 1) / 2;
-    if (end > known_before) request->n_computed_once = end;
-    if (request->scheduled_ns == 0) {
-        request->scheduled_ns = now_ns;
-        request->n_hit_tokens = entry->begin;
-    }
-}
-
 /* What the schedule says, into the step's row. */
 static void count_schedule(const struct qd_replica *replica, const struct qd_schedule *schedule,
                            struct qd_step_row *row)
 {
-    for (int32_t i = 0; i < schedule->n_entries; i++)
-        count_entry(&schedule->entries[i], replica->stamp_ns, row);
+    const struct qd_clock *clock = replica->config.clock;
+    qd_step_count(schedule, clock->is_virtual ? qd_clock_read(clock) : replica->stamp_ns, row);
     row->replica = replica->config.index;
     row->index = replica->stats.n_steps;
-    row->n_seqs = schedule->n_entries;
     row->n_running = qd_scheduler_n_running(replica->scheduler);
     row->n_waiting = qd_scheduler_n_waiting(replica->scheduler);
     row->n_kv_blocks = used_blocks(replica);
-    row->n_admitted = schedule->n_admitted;
-    row->n_preempted += schedule->n_preempted;
-    row->n_hit_tokens = schedule->n_hit_tokens + schedule->n_rehit_tokens;
-}
-
-static void add_to_stats(const struct qd_step_row *row, const struct qd_schedule *schedule,
-                         struct qd_replica_stats *stats)
-{
-    stats->n_steps++;
-    stats->n_recomputed_tokens += (uint64_t)row->n_recomputed_tokens;
-    stats->n_decode_tokens += (uint64_t)row->n_decode_tokens;
-    stats->n_prefill_tokens += (uint64_t)row->n_prefill_tokens;
-    stats->n_prefill_steps += row->n_prefill_seqs > 0;
-    stats->n_prefill_requests += (uint64_t)row->n_prefill_seqs;
-    stats->n_preemptions += (uint64_t)schedule->n_preempted;
-    stats->n_query_tokens += (uint64_t)schedule->n_query_tokens;
-    stats->n_hit_tokens += (uint64_t)schedule->n_hit_tokens;
-    stats->n_rehit_tokens += (uint64_t)schedule->n_rehit_tokens;
-    if (row->n_running > stats->peak_running) stats->peak_running = row->n_running;
-    if (row->n_waiting > stats->peak_waiting) stats->peak_waiting = row->n_waiting;
-    if (row->n_kv_blocks > stats->peak_kv_blocks) stats->peak_kv_blocks = row->n_kv_blocks;
 }
 
 static bool contains(const int32_t *ids, int32_t n, int32_t id)
@@ -295,6 +252,7 @@ static qd_status launch_step(struct qd_replica *replica, const struct qd_schedul
     char err[QD_ERR_LEN] = "";
     struct flight *flight = &replica->flights[replica->n_flights];
     flight->schedule = *schedule;
+    flight->has_begun = false;
     flight->row = (struct qd_step_row){.begin_ns = replica->stamp_ns - schedule_ns,
                                        .schedule_ns = schedule_ns,
                                        .idle_ns = replica->idle_ns,
@@ -303,7 +261,7 @@ static qd_status launch_step(struct qd_replica *replica, const struct qd_schedul
     replica->idle_ns = replica->spare_ns = 0;
     replica->n_spare_preempted = 0;
     count_schedule(replica, schedule, &flight->row);
-    add_to_stats(&flight->row, schedule, &replica->stats);
+    qd_step_count_add(&flight->row, schedule, &replica->stats);
     qd_status st = qd_prepare_step(schedule, &replica->limits, replica->step);
     if (st != QD_OK) return die(replica, st, "the schedule exceeds the step buffer");
     flight->row.prepare_ns = end_segment(replica, &replica->stats.prepare_ns);
@@ -320,54 +278,55 @@ static qd_status launch_step(struct qd_replica *replica, const struct qd_schedul
 static void note_device(struct qd_replica *replica, const struct qd_group_result *result,
                         struct qd_step_row *row)
 {
-    row->n_ranks = result->n_ranks < QD_MAX_TP ? result->n_ranks : QD_MAX_TP;
-    if (row->n_ranks == 0) return;
-    memcpy(row->ranks, result->spans, (size_t)row->n_ranks * sizeof *row->ranks);
+    qd_step_row_note_device(row, result, &replica->device_at_step);
     replica->stats.span_ns += qd_step_row_span_ns(row);
-    struct qd_device_stats since = qd_device_stats_since(result->device, &replica->device_at_step);
-    replica->device_at_step = *result->device;
-    row->is_timed = since.n_timed_steps == 1;
-    if (row->is_timed) memcpy(row->segment_ns, since.segment_ns, sizeof row->segment_ns);
+}
+
+/* Waits for the step, the oldest that nobody has waited for. */
+static qd_status collect(struct qd_replica *replica, struct flight *flight)
+{
+    char err[QD_ERR_LEN] = "";
+    flight->row.wait_begin_ns = replica->stamp_ns;
+    qd_status st = qd_group_wait(replica->config.group, &flight->result, err, sizeof err);
+    if (st == QD_OK) st = check_result(replica, &flight->schedule, &flight->result, err, sizeof err);
+    if (st != QD_OK) return die(replica, st, err);
+    flight->row.wait_ns = end_segment(replica, &replica->stats.wait_ns);
+    note_device(replica, &flight->result, &flight->row);
+    return QD_OK;
 }
 
 static qd_status finish_step(struct qd_replica *replica)
 {
-    struct qd_group_result result;
-    struct qd_step_row *row = &replica->flights[0].row;
-    char err[QD_ERR_LEN] = "";
-    row->wait_begin_ns = replica->stamp_ns;
-    qd_status st = qd_group_wait(replica->config.group, &result, err, sizeof err);
-    if (st == QD_OK) st = check_result(replica, &replica->flights[0].schedule, &result, err, sizeof err);
-    if (st != QD_OK) return die(replica, st, err);
-    row->wait_ns = end_segment(replica, &replica->stats.wait_ns);
-    note_device(replica, &result, row);
+    if (!replica->config.clock->is_virtual) QD_TRY(collect(replica, &replica->flights[0]));
     struct flight flight = take_flight(replica);
-    deliver(replica, &flight.schedule, result.ids);
+    deliver(replica, &flight.schedule, flight.result.ids);
     flight.row.output_ns = end_segment(replica, &replica->stats.output_ns);
     qd_step_ring_push(&replica->ring, &flight.row);
     if (replica->config.recorder.take != NULL)
-        replica->config.recorder.take(replica->config.recorder.arg, &result,
+        replica->config.recorder.take(replica->config.recorder.arg, replica->config.index, &flight.result,
                                       qd_step_row_span_ns(&flight.row));
     return QD_OK;
 }
 
-/* Launches a step, if there is something to run. Then waits for the oldest, unless another may be launched before. */
-static qd_status run_step(struct qd_replica *replica)
+/* Launches a step, if one can be scheduled. In virtual time the result tells how long it takes, so it is waited
+ * for at once. */
+static qd_status begin_step(struct qd_replica *replica, bool *launched)
 {
     struct qd_schedule schedule;
     qd_scheduler_step(replica->scheduler, &schedule);
     int64_t schedule_ns = end_segment(replica, &replica->stats.schedule_ns);
-    if (schedule.n_entries > 0) {
-        QD_TRY(launch_step(replica, &schedule, schedule_ns));
-        if (replica->n_flights < replica->max_flights) return QD_OK;
-    } else {
+    *launched = schedule.n_entries > 0;
+    if (!*launched) {
         replica->spare_ns += schedule_ns;
         /* With the last token of everybody before it on its way, a request may preempt itself. */
         replica->n_spare_preempted += schedule.n_preempted;
         replica->stats.n_preemptions += (uint64_t)schedule.n_preempted;
+        QD_ASSERT(replica->n_flights > 0); /* submission refuses what could never run */
+        return QD_OK;
     }
-    QD_ASSERT(replica->n_flights > 0); /* submission refuses what could never run */
-    return finish_step(replica);
+    QD_TRY(launch_step(replica, &schedule, schedule_ns));
+    if (!replica->config.clock->is_virtual) return QD_OK;
+    return collect(replica, &replica->flights[replica->n_flights - 1]);
 }
 
 static void publish_load(struct qd_replica *replica)
@@ -382,30 +341,105 @@ static bool has_work(const struct qd_replica *replica)
     return replica->n_flights > 0 || qd_scheduler_oldest(replica->scheduler) != NULL;
 }
 
+/* Nothing that a dead replica has or gets will run. */
+static void bury(struct qd_replica *replica)
+{
+    drop_flights(replica);
+    end_all_with_error(replica);
+}
+
+/* First half of a turn: what the clients ask for, then a step, if there is something to run. False: no step
+ * was launched. */
+static bool begin_turn(struct qd_replica *replica, const struct qd_commands *commands)
+{
+    bool launched = false, is_dead = atomic_load(&replica->dead);
+    apply_commands(replica, commands);
+    if (!is_dead && has_work(replica))
+        is_dead = begin_step(replica, &launched) != QD_OK;
+    else
+        replica->spare_ns += end_segment(replica, &replica->stats.schedule_ns);
+    if (is_dead) bury(replica);
+    return launched && !is_dead;
+}
+
+/* Second half: the oldest launched step ends. */
+static void end_turn(struct qd_replica *replica)
+{
+    if (finish_step(replica) != QD_OK) bury(replica);
+}
+
 static void *replica_main(void *arg)
 {
     struct qd_replica *replica = arg;
     struct qd_commands commands;
     replica->stamp_ns = qd_clock_now_ns();
-    for (;;) {
-        if (!qd_inbox_take(&replica->inbox, !has_work(replica), &commands)) break;
+    while (qd_inbox_take(&replica->inbox, !has_work(replica), &commands)) {
         if (commands.idle_ns > 0) replica->stamp_ns = qd_clock_now_ns();
         replica->stats.idle_ns += commands.idle_ns;
         replica->idle_ns += commands.idle_ns;
-        apply_commands(replica, &commands);
-        bool dead = atomic_load(&replica->dead);
-        if (!dead && has_work(replica))
-            dead = run_step(replica) != QD_OK;
-        else
-            replica->spare_ns += end_segment(replica, &replica->stats.schedule_ns);
-        if (dead) {
-            drop_flights(replica);
-            end_all_with_error(replica);
-        }
+        bool launched = begin_turn(replica, &commands);
+        if (replica->n_flights > 0 && (!launched || replica->n_flights == replica->max_flights))
+            end_turn(replica);
         publish_load(replica);
     }
     drop_flights(replica);
     return NULL;
+}
+
+/* ---- stepped: the turns are run from outside ---- */
+
+/* The thread was elsewhere until now. */
+static void come_back(struct qd_replica *replica)
+{
+    int64_t away_ns = end_segment(replica, &replica->stats.idle_ns);
+    replica->idle_ns += away_ns;
+}
+
+bool qd_replica_begin(qd_replica_t *replica)
+{
+    struct qd_commands commands;
+    if (replica->is_blocked) return true;
+    come_back(replica);
+    do {
+        qd_inbox_take(&replica->inbox, false, &commands);
+    } while (begin_turn(replica, &commands) && replica->n_flights < replica->max_flights);
+    replica->is_blocked = replica->n_flights > 0;
+    if (replica->n_flights < replica->max_flights) publish_load(replica); /* else when a step has ended */
+    return replica->is_blocked;
+}
+
+bool qd_replica_has_requests(qd_replica_t *replica)
+{
+    return has_work(replica) || qd_inbox_has_submitted(&replica->inbox);
+}
+
+void qd_replica_start(qd_replica_t *replica, int64_t ns)
+{
+    for (int i = 0; i < replica->n_flights; i++) {
+        struct flight *flight = &replica->flights[i];
+        if (!flight->has_begun) {
+            flight->row.virtual_begin_ns = ns;
+            flight->row.virtual_end_ns = ns + flight->result.step_end_ns - flight->result.step_begin_ns;
+            flight->has_begun = true;
+        }
+        ns = flight->row.virtual_end_ns;
+    }
+}
+
+int64_t qd_replica_next_end_ns(const qd_replica_t *replica)
+{
+    const struct flight *oldest = &replica->flights[0];
+    if (replica->n_flights == 0) return INT64_MAX;
+    if (!replica->config.clock->is_virtual) return 0;
+    return oldest->has_begun ? oldest->row.virtual_end_ns : INT64_MAX;
+}
+
+void qd_replica_end(qd_replica_t *replica)
+{
+    come_back(replica);
+    end_turn(replica);
+    publish_load(replica);
+    replica->is_blocked = false;
 }
 
 static qd_status allocate(struct qd_replica *replica, char *err, size_t errlen)
@@ -425,6 +459,19 @@ static qd_status allocate(struct qd_replica *replica, char *err, size_t errlen)
     return QD_OK;
 }
 
+static qd_status start_thread(struct qd_replica *replica, char *err, size_t errlen)
+{
+    char name[16];
+    int error = pthread_create(&replica->thread, NULL, replica_main, replica);
+    if (error != 0)
+        return qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "replica %d: cannot start its thread: %s",
+                       replica->config.index, strerror(error));
+    replica->started = true;
+    snprintf(name, sizeof name, "replica%d", replica->config.index & 0xffff);
+    pthread_setname_np(replica->thread, name);
+    return QD_OK;
+}
+
 qd_status qd_replica_open(const struct qd_replica_config *config, qd_replica_t **out, char *err,
                           size_t errlen)
 {
@@ -437,22 +484,13 @@ qd_status qd_replica_open(const struct qd_replica_config *config, qd_replica_t *
     replica->max_flights = config->async_scheduling ? MAX_FLIGHTS : 1;
     replica->device_at_step = qd_group_get_stats(config->group);
     atomic_init(&replica->dead, false);
-    replica->wall_begin_ns = qd_clock_now_ns();
+    replica->wall_begin_ns = replica->stamp_ns = qd_clock_now_ns();
     qd_status st = allocate(replica, err, errlen);
-    if (st == QD_OK) {
-        int error = pthread_create(&replica->thread, NULL, replica_main, replica);
-        replica->started = error == 0;
-        if (error != 0)
-            st = qd_fail(QD_ERR_ENVIRONMENT, err, errlen, "replica %d: cannot start its thread: %s",
-                         config->index, strerror(error));
-    }
+    if (st == QD_OK && !config->is_stepped) st = start_thread(replica, err, errlen);
     if (st != QD_OK) {
         qd_replica_close(replica);
         return st;
     }
-    char name[16];
-    snprintf(name, sizeof name, "replica%d", config->index & 0xffff);
-    pthread_setname_np(replica->thread, name);
     *out = replica;
     return QD_OK;
 }
@@ -469,6 +507,7 @@ void qd_replica_close(qd_replica_t *replica)
         qd_replica_stop(replica);
         pthread_join(replica->thread, NULL);
     }
+    if (replica->config.is_stepped && replica->n_flights > 0) drop_flights(replica);
     qd_inbox_free(&replica->inbox);
     qd_scheduler_destroy(replica->scheduler);
     qd_step_ring_free(&replica->ring);
@@ -503,28 +542,47 @@ const char *qd_replica_failure(const qd_replica_t *replica)
     return atomic_load(&replica->dead) ? replica->failure : NULL;
 }
 
+/* A replica on its own thread is done when it waits for commands; one that is stepped, when its last steps,
+ * which are nobody's any more, have ended. */
+static void lock_done(struct qd_replica *replica)
+{
+    if (!replica->config.is_stepped) {
+        qd_inbox_lock_parked(&replica->inbox);
+        return;
+    }
+    while (replica->n_flights > 0) qd_replica_end(replica);
+    come_back(replica);
+    replica->inbox.idle_begin_ns = replica->stamp_ns;
+}
+
+static void unlock_done(struct qd_replica *replica)
+{
+    if (!replica->config.is_stepped) qd_inbox_unlock(&replica->inbox);
+}
+
 struct qd_replica_stats qd_replica_get_stats(qd_replica_t *replica)
 {
-    qd_inbox_lock_parked(&replica->inbox);
+    lock_done(replica);
     struct qd_replica_stats stats = replica->stats;
     stats.idle_ns += qd_clock_now_ns() - replica->inbox.idle_begin_ns;
     stats.wall_ns = qd_clock_now_ns() - replica->wall_begin_ns;
     struct qd_device_stats device = qd_group_get_stats(replica->config.group);
     stats.device = qd_device_stats_since(&device, &replica->device_before);
-    qd_inbox_unlock(&replica->inbox);
+    unlock_done(replica);
     return stats;
 }
 
 void qd_replica_reset_stats(qd_replica_t *replica)
 {
-    qd_inbox_lock_parked(&replica->inbox);
+    lock_done(replica);
     replica->stats = (struct qd_replica_stats){0};
     replica->device_before = qd_group_get_stats(replica->config.group);
     replica->wall_begin_ns = replica->inbox.idle_begin_ns = qd_clock_now_ns();
+    if (replica->config.is_stepped) replica->stamp_ns = replica->wall_begin_ns;
     replica->idle_ns = replica->spare_ns = 0;
     replica->n_spare_preempted = 0;
     qd_step_ring_clear(&replica->ring);
-    qd_inbox_unlock(&replica->inbox);
+    unlock_done(replica);
 }
 
 size_t qd_replica_take_steps(qd_replica_t *replica, struct qd_step_row *rows, size_t max)

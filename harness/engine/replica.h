@@ -1,9 +1,10 @@
-/* A replica: one data-parallel engine on a thread of its own, looping
- * schedule -> prepare -> launch -> wait -> output over its scheduler, its KV pool and its group of ranks.
+/* A replica: one data-parallel engine, looping schedule -> prepare -> launch -> wait -> output over its
+ * scheduler, its KV pool and its group of ranks; on a thread of its own, or stepped from outside (stepper.h).
  */
 #ifndef QD_HARNESS_ENGINE_REPLICA_H
 #define QD_HARNESS_ENGINE_REPLICA_H
 
+#include "harness/clock.h"
 #include "harness/engine/events.h"
 #include "harness/engine/router.h"
 #include "harness/engine/scheduler.h"
@@ -23,9 +24,11 @@ struct qd_replica_config {
     struct qd_step_recorder recorder;
     size_t n_step_rows;       /* room for rows that nobody has taken yet; 0: none are kept */
     struct qd_events *events; /* borrowed */
+    const struct qd_clock *clock; /* borrowed; virtual only when stepped */
+    bool is_stepped;              /* without a thread */
 };
 
-/* Starts the thread. */
+/* Starts the thread, unless stepped. */
 qd_status qd_replica_open(const struct qd_replica_config *config, qd_replica_t **out, char *err,
                           size_t errlen);
 
@@ -53,8 +56,27 @@ struct qd_replica_load qd_replica_get_load(const qd_replica_t *replica);
 size_t qd_replica_take_steps(qd_replica_t *replica, struct qd_step_row *rows, size_t max);
 uint64_t qd_replica_n_dropped_steps(const qd_replica_t *replica);
 
-/* Both wait until the replica has nothing to do. A reset also drops the rows that nobody has taken. */
+/* Both wait until the replica has nothing to do; stepped, until launched steps have ended. A reset also drops
+ * the rows that nobody has taken. */
 struct qd_replica_stats qd_replica_get_stats(qd_replica_t *replica);
 void qd_replica_reset_stats(qd_replica_t *replica);
+
+/* Stepped, by one thread at a time. A turn has two halves: */
+
+/* Takes what the clients asked for and launches what may be in flight; nothing while a step must end before.
+ * Whether steps are in flight now. */
+bool qd_replica_begin(qd_replica_t *replica);
+/* Ends the oldest launched step; in real time it waits for it. */
+void qd_replica_end(qd_replica_t *replica);
+
+/* Whether any request is alive here, submissions that it has not seen yet among them. */
+bool qd_replica_has_requests(qd_replica_t *replica);
+
+/* In virtual time: the device takes up, at `ns`, what was launched and not begun, one after another. */
+void qd_replica_start(qd_replica_t *replica, int64_t ns);
+
+/* When the oldest launched step ends; INT64_MAX: none is launched, or none begun; 0: unknown, it has to be
+ * waited for. */
+int64_t qd_replica_next_end_ns(const qd_replica_t *replica);
 
 #endif

@@ -91,7 +91,7 @@ static void measure(struct bench *bench, struct bench_request **ended, struct qd
 {
     double n = bench->load.n_steps, sum = 0;
     for (int i = 0; i < bench->load.n_steps; i++) run_step(bench, ended);
-    bench->n_rows = bench->n_preempted = 0;
+    bench->n_rows = bench->n_preempted = bench->n_query = bench->n_hit = 0;
     for (int i = 0; i < bench->load.n_steps; i++) sum += bench->step_ns[i] = run_step(bench, ended);
     qsort(bench->step_ns, (size_t)bench->load.n_steps, sizeof *bench->step_ns, compare_doubles);
     *out = (struct qd_sched_cost){
@@ -100,7 +100,7 @@ static void measure(struct bench *bench, struct bench_request **ended, struct qd
         .row_ns = sum / (double)bench->n_rows,
         .rows = (double)bench->n_rows / n,
         .preemptions = (double)bench->n_preempted / n,
-        .hit_share = bench->load.prefix_caching ? (double)bench->n_hit / (double)bench->n_query : 0,
+        .hit_share = bench->n_query > 0 ? (double)bench->n_hit / (double)bench->n_query : 0,
     };
 }
 

@@ -163,8 +163,9 @@ static int32_t wanted(const struct qd_scheduler *scheduler, const struct qd_sche
     return min_i32(n, scheduler->config.max_model_len - request->n_computed - 1);
 }
 
-/* Pages count as cached from the moment their last token is scheduled: within a layer every key and value of a step
- * is written before any is read, so a request of the same step may share them. Here those of its first n_tokens. */
+/* Pages count as cached from the moment their last token is scheduled: within a layer every key and value of
+ * a step is written before any is read, so a request of the same step may share them. Here those of its first
+ * n_tokens. */
 static void label_full_pages(struct qd_scheduler *scheduler, struct qd_sched_request *request,
                              int32_t n_tokens)
 {
@@ -218,10 +219,11 @@ static void schedule_running(struct qd_scheduler *scheduler, struct qd_schedule 
     }
 }
 
-/* Writes the pages that hold the beginning of the request's known tokens into request->blocks, without sharing them
- * yet, and returns their number; *n_idle of them have no user. At least one token is left to compute, whose logits are
- * needed. */
-static int32_t find_prefix(const struct qd_scheduler *scheduler, struct qd_sched_request *request, int32_t *n_idle)
+/* Writes the pages that hold the beginning of the request's known tokens into request->blocks, without
+ * sharing them yet, and returns their number; *n_idle of them have no user. At least one token is left to
+ * compute, whose logits are needed. */
+static int32_t find_prefix(const struct qd_scheduler *scheduler, struct qd_sched_request *request,
+                           int32_t *n_idle)
 {
     *n_idle = 0;
     if (!scheduler->config.prefix_caching) return 0;

@@ -62,8 +62,8 @@ struct qd_scheduler_config {
 
 typedef struct qd_scheduler qd_scheduler_t;
 
-/* QD_ERR_ARGUMENT when a limit is below 1 (pages: 2, threshold: 0), QD_ERR_NO_MEMORY. A budget below max_num_seqs is the
- * caller's rule to refuse; the scheduler works with any. */
+/* QD_ERR_ARGUMENT when a limit is below 1 (pages: 2, threshold: 0), QD_ERR_NO_MEMORY. A budget below
+ * max_num_seqs is the caller's rule to refuse; the scheduler works with any. */
 qd_status qd_scheduler_create(const struct qd_scheduler_config *config, qd_scheduler_t **out, char *err,
                               size_t errlen);
 void qd_scheduler_destroy(qd_scheduler_t *scheduler);
@@ -75,11 +75,11 @@ void qd_scheduler_add(qd_scheduler_t *scheduler, struct qd_sched_request *reques
 /* Takes a request out, wherever it is, and frees its pages. */
 void qd_scheduler_remove(qd_scheduler_t *scheduler, struct qd_sched_request *request);
 
-/* Fills the next step; n_computed of every scheduled request advances at once, and n_known of those that are sampled, so
- * that the step after may be scheduled before their tokens are there. Running requests come first,
- * in admission order, then those admitted now. An empty schedule means that nothing can run. The entries are
- * valid until the next call but one. Costs O(1) per request touched and per page taken or given back; never
- * allocates. */
+/* Fills the next step; n_computed of every scheduled request advances at once, and n_known of those that are
+ * sampled, so that the step after may be scheduled before their tokens are there. Running requests come
+ * first, in admission order, then those admitted now. An empty schedule means that nothing can run. The
+ * entries are valid until the next call but one. Costs O(1) per request touched and per page taken or given
+ * back; never allocates. */
 void qd_scheduler_step(qd_scheduler_t *scheduler, struct qd_schedule *out);
 
 /* Tokens of the request whose ids are there. */
@@ -88,11 +88,12 @@ static inline int32_t qd_sched_n_sampled(const struct qd_sched_request *request)
     return request->n_known - request->n_pending;
 }
 
-/* Hashes the full pages of known tokens that have no hash yet: once before add where there is a prompt, so that the
- * scheduler's thread need not. */
+/* Hashes the full pages of known tokens that have no hash yet: once before add where there is a prompt, so
+ * that the scheduler's thread need not. */
 void qd_sched_request_hash(struct qd_sched_request *request);
 
-/* The oldest pending token of the request was sampled; it is in `tokens` already. The request may wait again by now. */
+/* The oldest pending token of the request was sampled; it is in `tokens` already. The request may wait again
+ * by now. */
 void qd_scheduler_token(qd_scheduler_t *scheduler, struct qd_sched_request *request);
 
 /* The first running request, else the first waiting one, else NULL. */

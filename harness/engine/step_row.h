@@ -18,6 +18,7 @@ struct qd_step_row {
     int64_t schedule_ns, prepare_ns, launch_ns;
     int64_t wait_begin_ns; /* monotonic clock; output follows at once */
     int64_t wait_ns, output_ns;
+    int64_t virtual_begin_ns, virtual_end_ns; /* on the device, in virtual time; both 0: real time */
     struct qd_rank_span ranks[QD_MAX_TP];
     bool is_timed;                     /* its device segments were measured */
     int64_t segment_ns[QD_N_SEGMENTS]; /* of rank 0; their sum is its span but for what is unexplained */
@@ -31,6 +32,11 @@ struct qd_step_row {
     int32_t n_hit_tokens;            /* found in the prefix cache, at first admissions and later */
     int64_t n_visible, n_kv;         /* as in struct qd_attention_load */
 };
+
+/* What the device says of the step that has ended: spans, and segments where it was timed. `device` is its
+ * reading after the step before, and becomes that after this one. */
+void qd_step_row_note_device(struct qd_step_row *row, const struct qd_group_result *result,
+                             struct qd_device_stats *device);
 
 /* From first to last of rank 0; 0 where nothing executes. */
 static inline int64_t qd_step_row_span_ns(const struct qd_step_row *row)

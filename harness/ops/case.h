@@ -31,6 +31,16 @@ enum qd_op {
     QD_N_OPS,
 };
 
+/* How an op of several ranks goes (way.h). */
+enum qd_op_way {
+    QD_OP_WAY_AUTO = 0, /* as the device likes */
+    QD_OP_WAY_ONE_SHOT, /* own collectives */
+    QD_OP_WAY_TWO_SHOT,
+    QD_OP_WAY_OWN, /* where there is one own way */
+    QD_OP_WAY_NCCL,
+    QD_OP_N_WAYS,
+};
+
 struct qd_op_case {
     enum qd_op op;
     struct qd_model_shape shape; /* of one rank; vocab_size of all */
@@ -39,6 +49,7 @@ struct qd_op_case {
     int32_t context;             /* attention: keys of a sequence before this step */
     int32_t n_slices;            /* reduce_add_rmsnorm with one rank: fp32 slices of its partial; 0: bf16 */
     enum qd_numerics numerics;
+    enum qd_op_way way;
 };
 
 /* The matrix of a projection, and how the forward pass calls it. */

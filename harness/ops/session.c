@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "harness/ops/check.h"
+#include "harness/ops/way.h"
 #include "kernels/group.h"
 
 struct qd_op_session {
@@ -57,7 +58,7 @@ static struct qd_group_config group_config(const struct qd_op_options *options, 
 {
     const struct qd_op_case *c = &session->c;
     struct qd_op_chunk longest = qd_op_chunk(c, 0);
-    return (struct qd_group_config){
+    struct qd_group_config config = {
         .ops = options->ops,
         .tp = qd_op_ranks(c),
         .vocab_size = (int32_t)c->shape.vocab_size,
@@ -74,6 +75,8 @@ static struct qd_group_config group_config(const struct qd_op_options *options, 
                     .rank_step = rank_step,
                     .rank_close = rank_close},
     };
+    qd_op_way_configure(c->way, &config.device);
+    return config;
 }
 
 static bool has_member(const struct qd_device_ops *ops, enum qd_op op)

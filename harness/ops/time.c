@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "harness/result/result.h"
 #include "kernels/base/clock.h"
 
 enum {
@@ -119,6 +120,8 @@ static void summarise(double *samples, int n, struct qd_op_timing *out)
     out->median_us = middle * 1e-3;
     out->min_us = samples[0] * 1e-3;
     out->max_us = samples[n - 1] * 1e-3;
+    out->p10_us = qd_percentile(samples, (uint64_t)n, 10) * 1e-3;
+    out->p90_us = qd_percentile(samples, (uint64_t)n, 90) * 1e-3;
     for (int i = 0; i < n; i++) samples[i] = fabs(samples[i] - middle);
     out->mad_us = qd_op_median(samples, n) * 1e-3;
 }

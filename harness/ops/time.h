@@ -15,6 +15,7 @@ struct qd_op_timing {
     int n_copies;                     /* of the operands, taken in turn */
     bool is_cold;                     /* together they exceed three times the last cache */
     double median_us, min_us, max_us; /* a call; of ranks that meet, the slowest's */
+    double p10_us, p90_us;            /* likewise, interpolated between samples */
     double mad_us;                    /* median distance from the median */
 };
 

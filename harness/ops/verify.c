@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "harness/ops/session.h"
+#include "harness/ops/way.h"
 
 const char *qd_op_outcome_name(enum qd_op_outcome outcome)
 {
@@ -95,6 +96,17 @@ static qd_status verify_sizes(const struct listing *l, struct qd_op_case c)
     return QD_OK;
 }
 
+/* On several ranks, every way that the op may go: small cases would never take some of them by themselves. */
+static qd_status verify_ways(const struct listing *l, struct qd_op_case c)
+{
+    if (qd_op_ranks(&c) == 1) return QD_OK;
+    for (int way = 0; way < QD_OP_N_WAYS; way++) {
+        c.way = (enum qd_op_way)way;
+        if (qd_op_has_way(l->options->ops, &c, c.way)) QD_TRY(verify_sizes(l, c));
+    }
+    return QD_OK;
+}
+
 qd_status qd_op_verify_all(const struct qd_op_options *options, int max_tp, qd_op_verify_fn fn, void *user,
                            char *err, size_t errlen)
 {
@@ -107,8 +119,7 @@ qd_status qd_op_verify_all(const struct qd_op_options *options, int max_tp, qd_o
                                        .tp = 1,
                                        .numerics = (enum qd_numerics)numerics};
                 QD_TRY(verify_sizes(&l, c));
-                for (c.tp = 2; c.tp <= max_tp && c.tp <= 4; c.tp *= 2)
-                    if (qd_op_ranks(&c) > 1) QD_TRY(verify_sizes(&l, c));
+                for (c.tp = 2; c.tp <= max_tp && c.tp <= 4; c.tp *= 2) QD_TRY(verify_ways(&l, c));
             }
         }
     }

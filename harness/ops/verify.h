@@ -48,7 +48,7 @@ qd_status qd_op_verify(const struct qd_op_options *options, const struct qd_op_c
 typedef void (*qd_op_verify_fn)(void *user, const struct qd_op_case *c, const struct qd_op_result *result);
 
 /* Verifies small cases of every op, in both numerics, at TP 1 and, for collectives, at 2 and 4 ranks up to
- * max_tp; each result goes to `fn`. Ends early as qd_op_verify does. */
+ * max_tp, every way that they may go there (way.h); each result goes to `fn`. Ends early as qd_op_verify does. */
 qd_status qd_op_verify_all(const struct qd_op_options *options, int max_tp, qd_op_verify_fn fn, void *user,
                            char *err, size_t errlen);
 

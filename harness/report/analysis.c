@@ -15,7 +15,8 @@ bool qd_is_better(enum qd_metric metric, const struct qd_cell *a, const struct q
 
 bool qd_is_candidate(const struct qd_cell *cell, enum qd_metric metric)
 {
-    return cell->status == QD_CELL_OK && cell->values[metric].n > 0 && !(cell->marks & QD_MARKS_SHARED);
+    return cell->status == QD_CELL_OK && cell->values[metric].n > 0 &&
+           !(cell->marks & (QD_MARKS_SHARED | QD_MARK_VIRTUAL_TIME));
 }
 
 bool qd_has_metric(const struct qd_report_data *data, enum qd_metric metric)

@@ -18,7 +18,7 @@ bool qd_is_better(enum qd_metric metric, const struct qd_cell *a, const struct q
 /* Ranks took turns on a core or a GPU. */
 enum { QD_MARKS_SHARED = QD_MARK_MORE_RANKS_THAN_CORES | QD_MARK_SHARED_GPUS };
 
-/* Measured, and allowed to carry a TP or DP conclusion (no shared cores or GPUs). */
+/* Measured, and allowed to carry a TP or DP conclusion (no shared cores or GPUs, no virtual time). */
 bool qd_is_candidate(const struct qd_cell *cell, enum qd_metric metric);
 
 /* Whether any cell measured the metric. */

@@ -155,6 +155,12 @@ static void print_certainty(const struct qd_report_data *data, enum qd_metric me
 static void print_marked_note(const struct qd_report_data *data, FILE *out)
 {
     size_t n = qd_count_marked(data, QD_MARKS_SHARED);
+    size_t n_virtual = qd_count_marked(data, QD_MARK_VIRTUAL_TIME);
+    if (n_virtual > 0)
+        fprintf(out,
+                "%zu %s of virtual time, in which steps take what they are told to: times and rates are "
+                "computed, not measured, and left out of every conclusion.\n\n",
+                n_virtual, n_virtual == 1 ? "cell is" : "cells are");
     if (n == 0) return;
     fprintf(out,
             "%zu measured %s more ranks than cores or GPUs: shown in the results, but left out of the best "

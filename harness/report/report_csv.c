@@ -138,7 +138,8 @@ static qd_status read_own_columns(const struct place *at, const struct columns *
     return QD_OK;
 }
 
-static qd_status read_variant(const struct place *at, int column, struct qd_cell *cell, char *err, size_t errlen)
+static qd_status read_variant(const struct place *at, int column, struct qd_cell *cell, char *err,
+                              size_t errlen)
 {
     char reason[QD_ERR_LEN];
     const char *text = qd_csv_field(at->csv, at->row, (size_t)column);
@@ -183,8 +184,8 @@ static qd_status fail_duplicate(const struct qd_csv *csv, const struct columns *
     for (size_t row = 0; row < csv->n_rows && n < 2; row++)
         if (is_row_of(csv, c, row, cell)) lines[n++] = csv->lines[row + 1];
     return qd_fail(QD_ERR_INPUT, err, errlen,
-                   "%s:%zu: TP %lld DP %lld max_num_batched_tokens %lld%s%s is already in line %zu", csv->name,
-                   lines[1], (long long)cell->tp, (long long)cell->dp, (long long)cell->budget,
+                   "%s:%zu: TP %lld DP %lld max_num_batched_tokens %lld%s%s is already in line %zu",
+                   csv->name, lines[1], (long long)cell->tp, (long long)cell->dp, (long long)cell->budget,
                    cell->variant[0] != '\0' ? " " : "", cell->variant, lines[0]);
 }
 

@@ -1,5 +1,5 @@
-/* The sections of the Markdown report; shared by the files that write them. But for qd_section_variants they take
- * the data of one variant. */
+/* The sections of the Markdown report; shared by the files that write them. But for qd_section_variants they
+ * take the data of one variant. */
 #ifndef QD_HARNESS_REPORT_SECTIONS_H
 #define QD_HARNESS_REPORT_SECTIONS_H
 

@@ -27,9 +27,10 @@ qd_status qd_section_variants(const struct qd_report_data *data, FILE *out)
 {
     enum qd_metric headline = qd_report_headline(data);
     struct qd_table table;
-    fputs("## Variants\n\nThese cells differ in more options than TP, DP and the token budget. Each variant is "
-          "reported by itself below; cells of different variants are never compared.\n\n",
-          out);
+    fputs(
+        "## Variants\n\nThese cells differ in more options than TP, DP and the token budget. Each variant is "
+        "reported by itself below; cells of different variants are never compared.\n\n",
+        out);
     qd_table_init(&table, "lrlrr");
     qd_table_add(&table, "Variant");
     qd_table_add(&table, "Measured");

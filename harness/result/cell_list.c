@@ -92,8 +92,8 @@ void qd_cell_list_sort(struct qd_cell_list *list)
     if (list->n > 1) qsort(list->cells, list->n, sizeof *list->cells, compare_cells);
 }
 
-struct qd_cell *qd_cell_list_find(const struct qd_cell_list *list, const char *variant, int64_t tp, int64_t dp,
-                                  int64_t budget)
+struct qd_cell *qd_cell_list_find(const struct qd_cell_list *list, const char *variant, int64_t tp,
+                                  int64_t dp, int64_t budget)
 {
     struct qd_cell key = {.tp = tp, .dp = dp, .budget = budget};
     snprintf(key.variant, sizeof key.variant, "%s", variant);

@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "models/json.h"
-
 /* Where the parser stands. Fields are terminated in place: unquoting only ever shortens. */
 struct cursor {
     char *read, *write, *end;
@@ -180,17 +178,6 @@ qd_status qd_csv_parse(const char *name, const char *text, size_t len, struct qd
         qd_fail(st, err, errlen, "%s: out of memory", name);
     }
     if (st != QD_OK) qd_csv_free(out);
-    return st;
-}
-
-qd_status qd_csv_read_file(const char *path, struct qd_csv *out, char *err, size_t errlen)
-{
-    char *text = NULL;
-    size_t len = 0;
-    *out = (struct qd_csv){0};
-    QD_TRY(qd_file_read(path, QD_CSV_MAX_BYTES, &text, &len, err, errlen));
-    qd_status st = qd_csv_parse(path, text, len, out, err, errlen);
-    free(text);
     return st;
 }
 

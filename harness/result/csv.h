@@ -22,7 +22,6 @@ struct qd_csv {
 /* Parses text[0..len). QD_ERR_INPUT (err: name, line, reason), QD_ERR_TOO_LARGE, QD_ERR_NO_MEMORY. */
 qd_status qd_csv_parse(const char *name, const char *text, size_t len, struct qd_csv *out, char *err,
                        size_t errlen);
-qd_status qd_csv_read_file(const char *path, struct qd_csv *out, char *err, size_t errlen);
 /* Harmless on an empty (zeroed) one. */
 void qd_csv_free(struct qd_csv *csv);
 

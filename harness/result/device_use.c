@@ -1,6 +1,8 @@
 #include "harness/result/device_use.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "harness/result/json_put.h"
 
@@ -40,6 +42,46 @@ static void put_counts(cJSON *o, const struct qd_device_stats *s, bool *ok)
     qd_json_put_int(o, "n_padded_tokens", (int64_t)s->n_padded_tokens, ok);
 }
 
+static void put_timing_cost(cJSON *o, const struct qd_timing_cost *cost, bool *ok)
+{
+    if (cost->n_steps == 0) {
+        qd_json_put_null(o, "timing_cost", ok);
+        return;
+    }
+    cJSON *object = qd_json_put_object(o, "timing_cost", ok);
+    qd_json_put_int(object, "n_steps", cost->n_steps, ok);
+    qd_json_put_int(object, "n_events", cost->n_events, ok);
+    qd_json_put_int(object, "span_ns_without", cost->span_ns[QD_WITHOUT_TIMING], ok);
+    qd_json_put_int(object, "span_ns_with", cost->span_ns[QD_WITH_TIMING], ok);
+    qd_json_put_int(object, "wall_ns_without", cost->wall_ns[QD_WITHOUT_TIMING], ok);
+    qd_json_put_int(object, "wall_ns_with", cost->wall_ns[QD_WITH_TIMING], ok);
+}
+
+static double more_pct(const int64_t ns[QD_N_TIMING_KINDS])
+{
+    return 100 * share((double)(ns[QD_WITH_TIMING] - ns[QD_WITHOUT_TIMING]), (double)ns[QD_WITHOUT_TIMING]);
+}
+
+void qd_device_use_describe_cost(const struct qd_timing_cost *cost, const char *device, char *text,
+                                 size_t len)
+{
+    text[0] = '\0';
+    if (cost->n_steps == 0) return;
+    int n = snprintf(text, len, "%d events a step", cost->n_events);
+    if (n < 0 || (size_t)n >= len) return;
+    text += n;
+    len -= (size_t)n;
+    if (strcmp(device, "emu") == 0)
+        snprintf(text, len, "; what they cost a GPU is not emulated");
+    else
+        snprintf(text, len,
+                 "; a decode of one sequence takes %.3f ms with them and %.3f without (%+.1f %%), on the "
+                 "device alone %.3f and %.3f (%+.1f %%)",
+                 (double)cost->wall_ns[QD_WITH_TIMING] / 1e6, (double)cost->wall_ns[QD_WITHOUT_TIMING] / 1e6,
+                 more_pct(cost->wall_ns), (double)cost->span_ns[QD_WITH_TIMING] / 1e6,
+                 (double)cost->span_ns[QD_WITHOUT_TIMING] / 1e6, more_pct(cost->span_ns));
+}
+
 static void put_segments(cJSON *o, const struct qd_device_stats *s, bool *ok)
 {
     if (s->n_timed_steps == 0) {
@@ -75,6 +117,7 @@ void qd_device_use_put(cJSON *object, const struct qd_device_use *use, bool *ok)
     qd_json_put_int(time, "n_timed_steps", (int64_t)total->n_timed_steps, ok);
     qd_json_put_int(time, "timed_span_ns", total->timed_span_ns, ok);
     put_segments(time, total, ok);
+    put_timing_cost(time, &total->timing_cost, ok);
     if (total->n_timed_steps > 0)
         qd_json_put_number(time, "unexplained_share", use->unexplained_share, ok);
     else

@@ -6,6 +6,7 @@
 
 #include <cjson/cJSON.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "harness/engine/engine.h"
 
@@ -22,6 +23,11 @@ struct qd_device_use qd_device_use_of(const struct qd_replica_stats *replicas, i
 
 /* `graphs` and `device_time` of result.json, null where the device has no graphs or measures no time. */
 void qd_device_use_put(cJSON *object, const struct qd_device_use *use, bool *ok);
+
+/* What timing the ops costs a step, in words; of the device "emu" only how many events there are, for its
+ * clock says nothing of a GPU's. "" where it was not measured. */
+void qd_device_use_describe_cost(const struct qd_timing_cost *cost, const char *device, char *text,
+                                 size_t len);
 
 /* The counts and times of one replica, into its own object. */
 void qd_device_stats_put(cJSON *object, const struct qd_device_stats *stats, bool *ok);

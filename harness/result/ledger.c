@@ -126,17 +126,21 @@ static struct qd_ledger_checks make_checks(const struct qd_replica_stats *replic
     struct qd_ledger_checks checks = {
         .host_unexplained = host_unexplained(replicas, dp),
         .device_unexplained = use.total.n_timed_steps > 0 ? use.unexplained_share : NAN,
+        .latency_unexplained = NAN,
+        .n_expected_tokens = -1,
     };
+    for (int r = 0; r < dp; r++)
+        checks.n_computed_tokens += (int64_t)(replicas[r].n_prefill_tokens + replicas[r].n_decode_tokens -
+                                              replicas[r].n_recomputed_tokens + replicas[r].n_hit_tokens);
+    if (metrics == NULL) return checks;
     int64_t latency_ns = 0;
+    checks.n_expected_tokens = 0;
     for (uint64_t i = 0; i < n_records; i++) {
         const struct qd_request_record *r = &records[i];
         if (!qd_request_completed(r)) continue;
         latency_ns += r->token_ns[r->output_len - 1] - r->submit_ns;
         checks.n_expected_tokens += r->prompt_len + r->output_len - 1; /* the last token is never computed */
     }
-    for (int r = 0; r < dp; r++)
-        checks.n_computed_tokens += (int64_t)(replicas[r].n_prefill_tokens + replicas[r].n_decode_tokens -
-                                              replicas[r].n_recomputed_tokens + replicas[r].n_hit_tokens);
     double measured_ns = metrics->latency.e2el.mean * 1e6 * (double)metrics->latency.e2el.n;
     checks.latency_unexplained = share((double)latency_ns - measured_ns, measured_ns);
     return checks;

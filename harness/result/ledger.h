@@ -52,9 +52,10 @@ struct qd_waterfall {
 struct qd_ledger_checks {
     double host_unexplained;    /* largest over replicas of abs(wall - segments) / wall */
     double device_unexplained;  /* abs(timed spans - segments) / timed spans; NAN: not timed */
-    double latency_unexplained; /* abs(sum over requests - metrics) / metrics of E2EL; 0 without requests */
-    int64_t
-        n_expected_tokens; /* that completed requests must have had computed or found in the prefix cache */
+    double latency_unexplained; /* abs(sum over requests - metrics) / metrics of E2EL; 0 where none completed,
+                                 * NAN without metrics */
+    int64_t n_expected_tokens;  /* that completed requests must have had computed or found in the prefix
+                                 * cache; -1 without metrics */
     int64_t n_computed_tokens; /* computed for the first time or found there, by the replicas' counts */
 };
 
@@ -66,7 +67,7 @@ struct qd_ledger {
     struct qd_ledger_checks checks;
 };
 
-/* rows may be NULL. The floor is only known when no row was dropped, the kernels when every step was timed.
+/* rows may be NULL; so may records and metrics, of a replay. The floor is only known when no row was dropped, the kernels when every step was timed.
  */
 struct qd_ledger qd_ledger_make(const struct qd_replica_stats *replicas, int dp,
                                 const struct qd_request_record *records, uint64_t n_records,

@@ -24,7 +24,10 @@ static void put_checks(cJSON *object, const struct qd_ledger_checks *checks, boo
     qd_json_put_number(o, "host_unexplained_share", checks->host_unexplained, ok);
     qd_json_put_number(o, "device_unexplained_share", checks->device_unexplained, ok);
     qd_json_put_number(o, "latency_unexplained_share", checks->latency_unexplained, ok);
-    qd_json_put_int(o, "n_expected_tokens", checks->n_expected_tokens, ok);
+    if (checks->n_expected_tokens >= 0)
+        qd_json_put_int(o, "n_expected_tokens", checks->n_expected_tokens, ok);
+    else
+        qd_json_put_null(o, "n_expected_tokens", ok);
     qd_json_put_int(o, "n_computed_tokens", checks->n_computed_tokens, ok);
 }
 

@@ -12,9 +12,10 @@
     X(QD_MARK_SHARED_MACHINE, 2, "shared machine: other processes took more than 5 % of the cores")          \
     X(QD_MARK_STEAL_TIME, 3, "steal time: the hypervisor took more than 2 % of the cores")                   \
     X(QD_MARK_SHARED_GPUS, 4, "ranks shared a GPU: not comparable")                                          \
-    X(QD_MARK_THROTTLED_GPU, 5, "throttled GPU: power, heat or hardware held it down at the end of the run")      \
+    X(QD_MARK_THROTTLED_GPU, 5, "throttled GPU: power, heat or hardware held it down at the end of the run") \
     X(QD_MARK_FOREIGN_GPU, 6, "foreign processes on a GPU of the run")                                       \
-    X(QD_MARK_UNKNOWN, 7, "a mark this version does not know: see the run's file")
+    X(QD_MARK_VIRTUAL_TIME, 7, "virtual time: steps took what they were told to, nothing was measured")      \
+    X(QD_MARK_UNKNOWN, 8, "a mark this version does not know: see the run's file")
 
 enum {
 #define QD_MARK_ENUM(name, bit, text) name = 1 << bit,

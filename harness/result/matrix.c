@@ -6,13 +6,6 @@
 
 #include "harness/result/range.h"
 
-bool qd_int_list_contains(const struct qd_int_list *list, int64_t value)
-{
-    for (int i = 0; i < list->n; i++)
-        if (list->value[i] == value) return true;
-    return false;
-}
-
 /* A value of an expanded list as a whole number within [min, max]. */
 static bool whole_number(const char *text, int64_t min, int64_t max, int64_t *out)
 {

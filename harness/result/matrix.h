@@ -14,12 +14,10 @@ struct qd_int_list {
     int64_t value[QD_INT_LIST_MAX]; /* in the order written; no value twice */
 };
 
-/* Whole numbers of a list or range (range.h), each within [min, max]. QD_ERR_INPUT names `name`, the value and
- * the reason; more than QD_INT_LIST_MAX values are one. */
+/* Whole numbers of a list or range (range.h), each within [min, max]. QD_ERR_INPUT names `name`, the value
+ * and the reason; more than QD_INT_LIST_MAX values are one. */
 qd_status qd_int_list_parse(const char *name, const char *text, int64_t min, int64_t max,
                             struct qd_int_list *out, char *err, size_t errlen);
-
-bool qd_int_list_contains(const struct qd_int_list *list, int64_t value);
 
 /* Limits of the three axes. */
 enum { QD_MAX_PARALLEL = 65536, QD_MAX_BUDGET = 1 << 30 };

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #include "harness/result/device_use.h"
@@ -18,9 +19,11 @@ void qd_date_now(char out[QD_DATE_LEN])
 
 uint32_t qd_run_result_find_marks(const struct qd_run_result *run)
 {
-    uint32_t marks = qd_machine_marks(&run->machine, &run->load_before, &run->load_after, run->tp * run->dp);
-    if (run->gpus != NULL) marks |= qd_gpu_records_marks(run->gpus);
+    uint32_t marks = 0;
     if (run->metrics.n_failed > 0) marks |= QD_MARK_FAILED_REQUESTS;
+    if (run->is_virtual) return marks | QD_MARK_VIRTUAL_TIME; /* which machine it was makes no difference */
+    marks |= qd_machine_marks(&run->machine, &run->load_before, &run->load_after, run->tp * run->dp);
+    if (run->gpus != NULL) marks |= qd_gpu_records_marks(run->gpus);
     if (run->ranks_per_gpu > 1 && run->tp * run->dp > 1) marks |= QD_MARK_SHARED_GPUS;
     return marks;
 }
@@ -34,6 +37,18 @@ double qd_replica_imbalance(const struct qd_replica_stats *replicas, int dp)
         if (tokens > max) max = tokens;
     }
     return sum > 0 ? max * dp / sum : 0;
+}
+
+double qd_coupling_wait_s(const struct qd_replica_stats *replicas, int dp)
+{
+    double sum = 0;
+    for (int i = 0; i < dp; i++) sum += (double)replicas[i].coupling_wait_ns / 1e9;
+    return sum;
+}
+
+double qd_coupling_wait_share(const struct qd_replica_stats *replicas, int dp, double duration_s)
+{
+    return duration_s > 0 ? qd_coupling_wait_s(replicas, dp) / (duration_s * dp) : 0;
 }
 
 static double gbps(uint64_t bytes, int64_t ns)
@@ -148,6 +163,7 @@ static void put_origin(cJSON *o, const struct qd_run_result *run, bool *ok)
     cJSON *marks = qd_json_put_array(o, "marks", ok);
     for (uint32_t mark = 1; qd_mark_text(mark) != NULL; mark <<= 1)
         if (run->marks & mark) qd_json_append_text(marks, qd_mark_text(mark), ok);
+    qd_json_put_text(o, "clock", run->is_virtual ? "virtual" : "real", ok);
     cJSON *device = qd_json_put_object(o, "device", ok);
     qd_json_put_text(device, "name", run->device, ok);
     qd_json_put_text(device, "isa", run->device_isa, ok);
@@ -160,7 +176,8 @@ static void put_origin(cJSON *o, const struct qd_run_result *run, bool *ok)
         qd_json_put_null(device, "probed_read_gbps", ok);
     qd_json_put_item(o, "machine", qd_machine_to_json(&run->machine), ok);
     qd_json_put_item(o, "machine_load", qd_machine_load_to_json(&run->load_before, &run->load_after), ok);
-    qd_json_put_item(o, "gpus", run->gpus != NULL ? qd_gpu_records_to_json(run->gpus) : cJSON_CreateNull(), ok);
+    qd_json_put_item(o, "gpus", run->gpus != NULL ? qd_gpu_records_to_json(run->gpus) : cJSON_CreateNull(),
+                     ok);
 }
 
 static void put_configuration(cJSON *o, const struct qd_run_result *run, bool *ok)
@@ -170,6 +187,7 @@ static void put_configuration(cJSON *o, const struct qd_run_result *run, bool *o
     qd_json_put_text(workload, "hash", run->workload_hash, ok);
     cJSON *engine = qd_json_put_object(o, "engine", ok);
     qd_json_put_text(engine, "router", run->router, ok);
+    qd_json_put_text(engine, "dp_coupling", run->dp_coupling, ok);
     qd_json_put_int(engine, "max_num_seqs", run->max_num_seqs, ok);
     qd_json_put_int(engine, "max_model_len", run->max_model_len, ok);
     qd_json_put_int(engine, "n_kv_blocks", run->n_kv_blocks, ok);
@@ -236,10 +254,14 @@ static void put_metrics(cJSON *o, const struct qd_metrics *m, bool *ok)
     put_steady_state(o, &m->steady, ok);
 }
 
-static void put_replica(cJSON *array, const struct qd_replica_stats *s, int64_t n_kv_blocks, bool *ok)
+static void put_replica(cJSON *array, const struct qd_run_result *run, int replica, bool *ok)
 {
+    const struct qd_replica_stats *s = &run->replicas[replica];
+    struct qd_run_device device = run->devices != NULL ? run->devices[replica] : (struct qd_run_device){0};
     cJSON *o = cJSON_CreateObject();
     qd_json_append_item(array, o, ok);
+    qd_json_put_text(o, "collectives", device.collectives, ok);
+    qd_json_put_text(o, "device_note", device.note, ok);
     qd_json_put_int(o, "n_steps", (int64_t)s->n_steps, ok);
     qd_json_put_int(o, "n_prefill_tokens", (int64_t)s->n_prefill_tokens, ok);
     qd_json_put_int(o, "n_decode_tokens", (int64_t)s->n_decode_tokens, ok);
@@ -254,7 +276,7 @@ static void put_replica(cJSON *array, const struct qd_replica_stats *s, int64_t 
     qd_json_put_int(o, "peak_running", s->peak_running, ok);
     qd_json_put_int(o, "peak_waiting", s->peak_waiting, ok);
     qd_json_put_int(o, "peak_kv_blocks", s->peak_kv_blocks, ok);
-    qd_json_put_number(o, "peak_kv_share", (double)s->peak_kv_blocks / (double)n_kv_blocks, ok);
+    qd_json_put_number(o, "peak_kv_share", (double)s->peak_kv_blocks / (double)run->n_kv_blocks, ok);
     qd_json_put_int(o, "schedule_ns", s->schedule_ns, ok);
     qd_json_put_int(o, "prepare_ns", s->prepare_ns, ok);
     qd_json_put_int(o, "launch_ns", s->launch_ns, ok);
@@ -263,6 +285,26 @@ static void put_replica(cJSON *array, const struct qd_replica_stats *s, int64_t 
     qd_json_put_int(o, "idle_ns", s->idle_ns, ok);
     qd_json_put_int(o, "wall_ns", s->wall_ns, ok);
     qd_device_stats_put(o, &s->device, ok);
+}
+
+static void put_coupling(cJSON *parent, const struct qd_run_result *run, bool *ok)
+{
+    if (strcmp(run->dp_coupling, "none") == 0) {
+        qd_json_put_null(parent, "coupling", ok);
+        return;
+    }
+    double duration_s = run->metrics.duration_s;
+    cJSON *o = qd_json_put_object(parent, "coupling", ok);
+    qd_json_put_number(o, "wait_s", qd_coupling_wait_s(run->replicas, run->dp), ok);
+    qd_json_put_number(o, "wait_share", qd_coupling_wait_share(run->replicas, run->dp, duration_s), ok);
+    cJSON *replicas = qd_json_put_array(o, "replicas", ok);
+    for (int i = 0; i < run->dp; i++) {
+        cJSON *r = cJSON_CreateObject();
+        qd_json_append_item(replicas, r, ok);
+        qd_json_put_int(r, "wait_ns", run->replicas[i].coupling_wait_ns, ok);
+        qd_json_put_number(r, "wait_share", qd_coupling_wait_share(&run->replicas[i], 1, duration_s), ok);
+        qd_json_put_int(r, "n_dummies", (int64_t)run->replicas[i].n_dummies, ok);
+    }
 }
 
 cJSON *qd_run_result_to_json(const struct qd_run_result *run)
@@ -287,12 +329,13 @@ cJSON *qd_run_result_to_json(const struct qd_run_result *run)
                 n_prefill_steps > 0, &ok);
     double imbalance = qd_replica_imbalance(run->replicas, run->dp);
     qd_json_put_number(own, "imbalance", imbalance, &ok);
+    put_coupling(own, run, &ok);
     struct qd_device_use use = qd_device_use_of(run->replicas, run->dp);
     qd_device_use_put(own, &use, &ok);
     qd_ledger_put(own, &run->ledger, run->replicas, run->dp, &ok);
     cJSON *replicas = qd_json_put_array(own, "replicas", &ok);
     for (int i = 0; i < run->dp; i++)
-        put_replica(replicas, &run->replicas[i], run->n_kv_blocks, &ok);
+        put_replica(replicas, run, i, &ok);
     if (ok) return root;
     cJSON_Delete(root);
     return NULL;

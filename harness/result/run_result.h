@@ -13,6 +13,12 @@
 #include "harness/result/result.h"
 #include "harness/result/schema.h"
 
+/* How a replica's device was opened, where there was a choice. Strings are borrowed. */
+struct qd_run_device {
+    const char *collectives; /* "own", "nccl", "auto", or NULL (qd_device_collectives) */
+    const char *note;        /* what it does otherwise than asked for, and why; NULL: nothing */
+};
+
 /* Strings are borrowed; NULL becomes null. */
 struct qd_run_result {
     /* what ran */
@@ -39,8 +45,10 @@ struct qd_run_result {
 
     /* the configuration, after every default and shrinking */
     int tp, dp, n_threads;
+    bool is_virtual;   /* the clock of everything but host segments */
     int ranks_per_gpu; /* 1 also where there are no GPUs */
     const char *router;
+    const char *dp_coupling; /* as in --dp-coupling */
     int64_t max_num_batched_tokens, max_num_seqs, max_model_len, n_kv_blocks;
     bool prefix_caching, async_scheduling;
     int64_t long_prefill_token_threshold; /* 0: none */
@@ -50,6 +58,7 @@ struct qd_run_result {
     const struct qd_request_record *records; /* [n_records] */
     uint64_t n_records;
     const struct qd_replica_stats *replicas; /* [dp] */
+    const struct qd_run_device *devices;     /* [dp], of them; NULL: nothing is known */
     struct qd_ledger ledger;                 /* of them */
 
     /* apart from it */
@@ -74,6 +83,11 @@ uint32_t qd_run_result_find_marks(const struct qd_run_result *run);
 /* Largest over mean of the tokens (prefill and decode) that each replica computed; 1 is perfect balance, 0
  * when nothing ran. */
 double qd_replica_imbalance(const struct qd_replica_stats *replicas, int dp);
+
+/* Time in which replicas had requests and ran none of them, because they were coupled: over all replicas, s,
+ * and as a share of their time in the run; 0 in a run without duration. */
+double qd_coupling_wait_s(const struct qd_replica_stats *replicas, int dp);
+double qd_coupling_wait_share(const struct qd_replica_stats *replicas, int dp, double duration_s);
 
 /* result.json as a tree, owned by the caller; NULL when out of memory. */
 cJSON *qd_run_result_to_json(const struct qd_run_result *run);

@@ -2,10 +2,11 @@
 
 #include <inttypes.h>
 
-qd_status qd_steps_file_open(struct qd_steps_file *steps, const char *path, int64_t origin_ns, char *err,
-                             size_t errlen)
+qd_status qd_steps_file_open(struct qd_steps_file *steps, const char *path, int64_t origin_ns,
+                             int64_t virtual_origin_ns, char *err, size_t errlen)
 {
     steps->origin_ns = origin_ns;
+    steps->virtual_origin_ns = virtual_origin_ns;
     return qd_atomic_file_open(&steps->file, path, err, errlen);
 }
 
@@ -40,12 +41,22 @@ static void print_device(FILE *out, const struct qd_step_row *row, int64_t origi
     fprintf(out, "}");
 }
 
+static void print_virtual(FILE *out, const struct qd_step_row *row, int64_t origin_ns)
+{
+    if (origin_ns == 0)
+        fputs(",\"virtual_begin_ns\":null,\"virtual_end_ns\":null", out);
+    else
+        fprintf(out, ",\"virtual_begin_ns\":%" PRId64 ",\"virtual_end_ns\":%" PRId64,
+                row->virtual_begin_ns - origin_ns, row->virtual_end_ns - origin_ns);
+}
+
 void qd_steps_file_take(void *arg, const struct qd_step_row *row)
 {
     struct qd_steps_file *steps = arg;
     FILE *out = steps->file.stream;
     fprintf(out, "{\"replica\":%d,\"index\":%" PRIu64, row->replica, row->index);
     print_host(out, row, steps->origin_ns);
+    print_virtual(out, row, steps->virtual_origin_ns);
     print_device(out, row, steps->origin_ns);
     fprintf(out,
             ",\"n_prefill_tokens\":%d,\"n_decode_tokens\":%d,\"n_recomputed_tokens\":%d,\"n_seqs\":%d,\"n_"

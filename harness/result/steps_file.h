@@ -10,12 +10,13 @@
 /* One JSON line a step. */
 struct qd_steps_file {
     struct qd_atomic_file file;
-    int64_t origin_ns; /* times are written since then */
+    int64_t origin_ns;         /* times are written since then */
+    int64_t virtual_origin_ns; /* likewise of virtual times; 0: the run is one in real time */
 };
 
 /* Errors of qd_atomic_file_open and _commit. */
-qd_status qd_steps_file_open(struct qd_steps_file *steps, const char *path, int64_t origin_ns, char *err,
-                             size_t errlen);
+qd_status qd_steps_file_open(struct qd_steps_file *steps, const char *path, int64_t origin_ns,
+                             int64_t virtual_origin_ns, char *err, size_t errlen);
 void qd_steps_file_take(void *steps, const struct qd_step_row *row); /* a sink */
 qd_status qd_steps_file_commit(struct qd_steps_file *steps, char *err, size_t errlen);
 

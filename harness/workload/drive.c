@@ -2,7 +2,6 @@
 #include <string.h>
 
 #include "harness/workload/workload.h"
-#include "kernels/base/clock.h"
 
 enum { EVENTS_PER_POLL = 256 };
 static const int64_t POLL_TIMEOUT_NS = 100000000; /* how soon an interrupt is noticed */
@@ -68,6 +67,13 @@ static void refuse(struct drive *drive, size_t i, const char *reason)
     drive->n_done++;
 }
 
+/* What was not handed over will not be. */
+static void refuse_rest(struct drive *drive, const char *reason)
+{
+    for (size_t i = drive->n_submitted; i < drive->workload->n; i++) refuse(drive, i, reason);
+    drive->n_submitted = drive->workload->n;
+}
+
 /* The next request; intended_ns is when it was to be handed over, 0: now. */
 static void submit_one(struct drive *drive, int64_t intended_ns)
 {
@@ -75,12 +81,14 @@ static void submit_one(struct drive *drive, int64_t intended_ns)
     uint64_t id;
     size_t i = drive->n_submitted++;
     struct qd_request request = make_request(drive, i);
-    int64_t now = qd_clock_now_ns();
+    int64_t now = qd_engine_now_ns(drive->engine);
     note_times(drive, i, intended_ns != 0 ? intended_ns : now, now);
-    if (qd_engine_submit(drive->engine, &request, &id, reason, sizeof reason) == QD_OK)
+    qd_status status = qd_engine_submit(drive->engine, &request, &id, reason, sizeof reason);
+    if (status == QD_OK)
         accept_id(drive, i, id);
     else
         refuse(drive, i, reason);
+    if (status == QD_ERR_RANK) refuse_rest(drive, reason); /* no replica is left: arrivals are not waited for */
 }
 
 /* The next n requests enter the scheduler in the same step. When one is refused the rest is handed over singly, so
@@ -94,7 +102,7 @@ static void submit_together(struct drive *drive, size_t n)
     bool together = requests != NULL && ids != NULL;
     if (together) {
         for (size_t i = 0; i < n; i++) requests[i] = make_request(drive, begin + i);
-        int64_t now = qd_clock_now_ns();
+        int64_t now = qd_engine_now_ns(drive->engine);
         together = qd_engine_submit_batch(drive->engine, requests, n, ids, reason, sizeof reason) == QD_OK;
         for (size_t i = 0; together && i < n; i++) {
             note_times(drive, begin + i, now, now);
@@ -118,7 +126,7 @@ static int64_t submit_open(struct drive *drive)
 {
     while (drive->n_submitted < drive->workload->n && has_place(drive)) {
         int64_t due_ns = drive->start_ns + drive->workload->requests[drive->n_submitted].arrival_ns;
-        if (due_ns > qd_clock_now_ns()) return due_ns;
+        if (due_ns > qd_engine_now_ns(drive->engine)) return due_ns;
         submit_one(drive, due_ns);
     }
     return INT64_MAX;
@@ -131,14 +139,14 @@ static int64_t submit_wave(struct drive *drive)
     if (drive->n_in_flight == 0 && drive->n_submitted < n &&
         (drive->n_submitted == 0 || drive->n_submitted == drive->wave_begin + size)) {
         drive->wave_begin = drive->n_submitted;
-        drive->wave_ns = qd_clock_now_ns();
+        drive->wave_ns = qd_engine_now_ns(drive->engine);
     }
     size_t end = n - drive->wave_begin < size ? n : drive->wave_begin + size;
     if (delay_ns == 0 && drive->n_submitted == drive->wave_begin && drive->n_submitted < end)
         submit_together(drive, end - drive->n_submitted);
     while (drive->n_submitted < end) {
         int64_t due_ns = drive->wave_ns + (int64_t)(drive->n_submitted - drive->wave_begin) * delay_ns;
-        if (due_ns > qd_clock_now_ns()) return due_ns;
+        if (due_ns > qd_engine_now_ns(drive->engine)) return due_ns;
         submit_one(drive, due_ns);
     }
     return INT64_MAX;
@@ -213,15 +221,14 @@ static void abort_all(struct drive *drive)
     for (size_t i = 0; i < drive->n_submitted; i++)
         if (drive->records[i].submit_ns != 0 && strcmp(drive->records[i].finish, "none") == 0)
             qd_engine_abort(drive->engine, drive->id_of[i]);
-    for (size_t i = drive->n_submitted; i < drive->workload->n; i++)
-        refuse(drive, i, "interrupted before it ran");
-    drive->n_submitted = drive->workload->n;
+    refuse_rest(drive, "interrupted before it ran");
 }
 
 /* Events, waiting for one at most until there is something to hand over. */
 static size_t poll(struct drive *drive, int64_t due_ns, struct qd_event *events)
 {
-    int64_t left_ns = due_ns - qd_clock_now_ns(), timeout_ns = left_ns < POLL_TIMEOUT_NS ? left_ns : POLL_TIMEOUT_NS;
+    int64_t left_ns = due_ns - qd_engine_now_ns(drive->engine);
+    int64_t timeout_ns = left_ns < POLL_TIMEOUT_NS ? left_ns : POLL_TIMEOUT_NS;
     if (timeout_ns < 0) timeout_ns = 0;
     if (drive->n_in_flight > 0 || due_ns != INT64_MAX)
         return qd_engine_poll_events(drive->engine, events, EVENTS_PER_POLL, timeout_ns);
@@ -263,7 +270,7 @@ qd_status qd_workload_drive(qd_engine_t *engine, const struct qd_workload *workl
         status = qd_fail(QD_ERR_NO_MEMORY, err, errlen, "workload of %zu requests", workload->n);
         goto cleanup;
     }
-    drive.start_ns = drive.last_event_ns = qd_clock_now_ns();
+    drive.start_ns = drive.last_event_ns = qd_engine_now_ns(engine);
     drive_loop(&drive);
     *duration_s = (double)(drive.last_event_ns - drive.start_ns) * 1e-9;
     const char *failure = qd_engine_failure(engine);

@@ -287,7 +287,8 @@ qd_status qd_workload_trace_parse(const struct qd_trace_spec *spec, const char *
 {
     *out = (struct qd_workload){.ignore_eos = true}; /* the trace says how long outputs are */
     if (!(spec->speedup > 0) || spec->ids.n < 1)
-        return qd_fail(QD_ERR_ARGUMENT, err, errlen, "a speedup of %g over %d ids", spec->speedup, spec->ids.n);
+        return qd_fail(QD_ERR_ARGUMENT, err, errlen, "a speedup of %g over %d ids", spec->speedup,
+                       spec->ids.n);
     struct reader reader = {.spec = spec, .out = out};
     size_t begin = 0;
     while (begin < len && strchr(" \t\r\n", text[begin]) != NULL) begin++;
@@ -297,7 +298,8 @@ qd_status qd_workload_trace_parse(const struct qd_trace_spec *spec, const char *
     return qd_workload_finish(spec->path, spec->n, status, out, err, errlen);
 }
 
-qd_status qd_workload_trace(const struct qd_trace_spec *spec, struct qd_workload *out, char *err, size_t errlen)
+qd_status qd_workload_trace(const struct qd_trace_spec *spec, struct qd_workload *out, char *err,
+                            size_t errlen)
 {
     *out = (struct qd_workload){0};
     char *text;

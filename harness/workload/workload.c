@@ -39,8 +39,8 @@ struct qd_workload_request *qd_workload_append(struct qd_workload *workload)
     return request;
 }
 
-qd_status qd_workload_each_line(const char *path, const char *text, size_t len, qd_workload_line read, void *arg,
-                                char *err, size_t errlen)
+qd_status qd_workload_each_line(const char *path, const char *text, size_t len, qd_workload_line read,
+                                void *arg, char *err, size_t errlen)
 {
     size_t number = 0;
     bool stop = false;
@@ -50,14 +50,16 @@ qd_status qd_workload_each_line(const char *path, const char *text, size_t len, 
         char reason[QD_ERR_LEN] = "";
         number++;
         qd_status status = QD_OK;
-        if (strspn(line, " \t\r") < line_len) status = read(arg, line, line_len, &stop, reason, sizeof reason);
+        if (strspn(line, " \t\r") < line_len)
+            status = read(arg, line, line_len, &stop, reason, sizeof reason);
         if (status != QD_OK) return qd_fail(status, err, errlen, "%s: line %zu: %s", path, number, reason);
         line += line_len + 1;
     }
     return QD_OK;
 }
 
-qd_status qd_workload_each_line_of_file(const char *path, qd_workload_line read, void *arg, char *err, size_t errlen)
+qd_status qd_workload_each_line_of_file(const char *path, qd_workload_line read, void *arg, char *err,
+                                        size_t errlen)
 {
     char *text;
     size_t len;
@@ -72,17 +74,19 @@ qd_status qd_workload_encode(const qd_tokenizer_t *tokenizer, const char *what, 
 {
     size_t n_ids;
     QD_TRY(qd_tokenizer_encode(tokenizer, text, len, &request->prompt, &n_ids, err, errlen));
-    if (n_ids == 0 || n_ids > INT32_MAX) return qd_fail(QD_ERR_INPUT, err, errlen, "%s has %zu tokens", what, n_ids);
+    if (n_ids == 0 || n_ids > INT32_MAX)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "%s has %zu tokens", what, n_ids);
     request->n_prompt = (int32_t)n_ids;
     return QD_OK;
 }
 
-qd_status qd_workload_finish(const char *path, int64_t n, qd_status status, struct qd_workload *out, char *err,
-                             size_t errlen)
+qd_status qd_workload_finish(const char *path, int64_t n, qd_status status, struct qd_workload *out,
+                             char *err, size_t errlen)
 {
     if (status == QD_OK && out->n == 0) status = qd_fail(QD_ERR_INPUT, err, errlen, "%s: no requests", path);
     if (status == QD_OK && out->n < (size_t)n)
-        status = qd_fail(QD_ERR_INPUT, err, errlen, "%s: %zu requests, fewer than --num-prompts %" PRId64, path, out->n, n);
+        status = qd_fail(QD_ERR_INPUT, err, errlen, "%s: %zu requests, fewer than --num-prompts %" PRId64,
+                         path, out->n, n);
     if (status != QD_OK) {
         qd_workload_free(out);
         return status;

@@ -1,7 +1,7 @@
-/* Paged attention on CUDA: the work of a step is planned once on the host, as lists of items in device memory, and
- * every layer runs the same lists. Chunks of a prompt go to the prefill kernel, single tokens to the split-KV decode
- * kernel and its merge; with batch_invariant everything goes to the prefill kernel. Grids are constant for given
- * capacities: blocks beyond the counts in the plan's header return at once.
+/* Paged attention on CUDA: the work of a step is planned once on the host, as lists of items in device
+ * memory, and every layer runs the same lists. Chunks of a prompt go to the prefill kernel, single tokens to
+ * the split-KV decode kernel and its merge; with batch_invariant everything goes to the prefill kernel. Grids
+ * are constant for given capacities: blocks beyond the counts in the plan's header return at once.
  */
 #ifndef QD_KERNELS_CUDA_ATTENTION_H
 #define QD_KERNELS_CUDA_ATTENTION_H
@@ -63,8 +63,8 @@ struct qd_cuda_attention_limits qd_cuda_attention_capacity(const struct qd_cuda_
 size_t qd_cuda_attention_plan_bytes(const struct qd_cuda_attention_limits *limits);
 size_t qd_cuda_attention_parts_bytes(const struct qd_cuda_attention_config *config,
                                      const struct qd_cuda_attention_limits *limits);
-/* Writes the plan of a step into a host buffer of qd_cuda_attention_plan_bytes; a pure function. Longest work first.
- * QD_ERR_FULL when a capacity is exceeded, with its name. */
+/* Writes the plan of a step into a host buffer of qd_cuda_attention_plan_bytes; a pure function. Longest work
+ * first. QD_ERR_FULL when a capacity is exceeded, with its name. */
 qd_status qd_cuda_attention_plan(const struct qd_cuda_attention_config *config,
                                  const struct qd_cuda_attention_limits *limits, const struct qd_step *step,
                                  struct qd_cuda_attention_plan *plan, char *err, size_t errlen);
@@ -80,8 +80,8 @@ struct qd_cuda_attention_args {
     void *parts;  /* qd_cuda_attention_parts_bytes */
     qd_bf16 *out; /* [T][Hq*hd] */
 };
-/* Launches prefill, decode and merge, each only when its limit is above 0. hf: scores are rounded as Hugging Face
- * rounds them, probabilities stay un-normalised until the end. */
+/* Launches prefill, decode and merge, each only when its limit is above 0. hf: scores are rounded as Hugging
+ * Face rounds them, probabilities stay un-normalised until the end. */
 qd_status qd_cuda_attention(const struct qd_cuda_attention_args *args, struct CUstream_st *stream, char *err,
                             size_t errlen);
 

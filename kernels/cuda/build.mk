@@ -9,7 +9,8 @@ ifneq ($(origin CUDA_HOME),command line)
 NVCC        := $(firstword $(NVCC) $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
 endif
 CUDA_ROOT   = $(abspath $(dir $(realpath $(NVCC)))..)
-CUDA_LIBDIR = $(firstword $(dir $(wildcard $(foreach dir,lib64 lib targets/x86_64-linux/lib,$(CUDA_ROOT)/$(dir)/libcudart_static.a))))
+# NVIDIA's own folders, then those of distributions' packages.
+CUDA_LIBDIR = $(firstword $(dir $(wildcard $(foreach dir,lib64 lib targets/x86_64-linux/lib lib/x86_64-linux-gnu,$(CUDA_ROOT)/$(dir)/libcudart_static.a))))
 # The shared object needs no C++ library, and is linked by $(CC).
 NVCC_HOST   := -fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics,-Wall
 CUARCHS     = $(if $(filter all,$(CUARCH)),$(shell $(NVCC) --list-gpu-arch | sed -n 's/^compute_//p' | awk '$$1 >= 80'),$(CUARCH))
@@ -28,7 +29,7 @@ GPU_TEST_OBJECTS := $(filter-out $(CUDA_OBJECTS),$(patsubst %,$(CUDA_BUILD)/%.o,
                     $(filter %.c %.cc,$(GPU_SUPPORT)) $(wildcard tests/gpu/*.cu)))
 GPU_TEST_BINARIES := $(GPU_TESTS:$(BUILD)/%=$(CUDA_BUILD)/%)
 
-.PHONY: cuda portable gpu-test gpu-test-binaries need-nvcc
+.PHONY: cuda portable gpu-test gpu-test-binaries gates need-nvcc
 
 portable: setup ## one archive for a GPU machine without a toolchain (CUDA_HOME=DIR: of that toolkit)
 	$(Q)$(SUBMAKE) $(BINARY)
@@ -48,6 +49,9 @@ gpu-test: ## the kernel tests, then the golden models, on this machine's GPU (RE
 
 gpu-test-binaries: need-nvcc $(GPU_TEST_BINARIES)
 
+gates: ## what is known of the CUDA kernels without running them (UPDATE=1: writes their table anew)
+	$(Q)NVCC="$(NVCC)" BUILD=$(BUILD) tools/run-tests.sh tests/gates/cuda.sh
+
 need-nvcc:
 	$(Q)[ -n "$(NVCC)" ] || { echo "make: the device cuda needs nvcc: it is not in $(if $(filter command line,$(origin CUDA_HOME)),$(CUDA_HOME)/bin,PATH nor in /usr/local/cuda/bin) (CUDA_HOME)" >&2; exit 3; }
 
@@ -56,6 +60,7 @@ build/libqdyno_cuda.so: $(CUDA_LIBRARY) FORCE
 	$(Q)ln -sfn $(CONFIG)/libqdyno_cuda.so $@
 
 $(CUDA_LIBRARY): $(CUDA_OBJECTS)
+	$(Q)[ -n "$(CUDA_LIBDIR)" ] || { echo "make: no libcudart_static.a in $(CUDA_ROOT): the device cuda needs the CUDA runtime's static library" >&2; exit 3; }
 	@$(if $(V),,echo "  LD $@")
 	$(Q)$(CC) -shared -o $@ $^ -L$(CUDA_LIBDIR) -lcudart_static -Wl,--exclude-libs=ALL,-Bsymbolic,-z,defs -ldl -lrt -lm
 
@@ -66,7 +71,7 @@ $(GPU_TEST_BINARIES): $(CUDA_BUILD)/%: $(CUDA_BUILD)/%.c.o $(GPU_TEST_OBJECTS) $
 # The version of nvcc and the GPUs are part of what an object is made of.
 $(CUDA_BUILD)/flags: FORCE
 	$(Q)mkdir -p $(@D)
-	$(Q)echo "$(NVCC) $(NVCCFLAGS)" | cmp -s - $@ || echo "$(NVCC) $(NVCCFLAGS)" >$@
+	$(Q)echo "$(realpath $(NVCC)) $(NVCCFLAGS)" | cmp -s - $@ || echo "$(realpath $(NVCC)) $(NVCCFLAGS)" >$@
 
 $(CUDA_BUILD)/%.cu.o: %.cu $(CUDA_BUILD)/flags
 	@$(if $(V),,echo "  NVCC $@")
@@ -107,11 +112,11 @@ define compile_ptx
 	$(Q)$(NVCC) -ptx -arch=compute_80 -std=c++17 -O3 -I. -MMD -MP -MF $(@:.ptx=.d) -MT $@ -o $@ $<
 endef
 
-$(PTX)/%.ptx: kernels/cuda/%.cu
+$(PTX)/%.ptx: kernels/cuda/%.cu $(CUDA_BUILD)/flags
 	$(compile_ptx)
-$(PTX)/%.ptx: tests/gpu/%.cu
+$(PTX)/%.ptx: tests/gpu/%.cu $(CUDA_BUILD)/flags
 	$(compile_ptx)
-$(PTX)/emu/%.ptx: tests/emu/%.cu
+$(PTX)/emu/%.ptx: tests/emu/%.cu $(CUDA_BUILD)/flags
 	$(compile_ptx)
 
 ifneq ($(NVCC),)

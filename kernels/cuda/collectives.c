@@ -5,25 +5,39 @@
 #include <sched.h>
 #include <stdio.h>
 
-/* How a message goes up to which size: the first row that fits, and NCCL beyond the last. On two GPUs the
- * one-shot kernel moves no more than any other does. Sizes as in vLLM's choice (kernels/README.md); measured
- * nowhere yet. */
+/* Into a rank's links go S * (n - 1) bytes in one shot, 2 * S * (n - 1) / n in two with a meeting more (about
+ * 2 us): with 2 ranks two shots move as much, with 4 half as much, with 8 a quarter. At 300 to 450 GB/s that
+ * pays from some 100 KB on; published figures cross at 0.5 to 1 MB with 4 ranks and between 0.25 and 0.5 MB
+ * with 6 and 8, where vLLM (csrc/custom_all_reduce.cuh) changes as well; NCCL takes over where vLLM has it.
+ * Ranks that share a GPU, and have no links, take the same ways, to try them out. Measured nowhere yet:
+ * `qdyno kernels --op all_reduce,reduce_add_rmsnorm` prints what it finds beside these. */
 static const struct {
     int max_ranks;
-    size_t max_bytes;
-    enum qd_cuda_all_reduce_way way;
-} ways[] = {
-    {2, 8 << 20, QD_CUDA_ALL_REDUCE_ONE_SHOT},
-    {4, 512 << 10, QD_CUDA_ALL_REDUCE_ONE_SHOT},
-    {QD_CUDA_MAX_RANKS, 256 << 10, QD_CUDA_ALL_REDUCE_ONE_SHOT},
+    struct qd_sum_limits limits;
+} LIMITS[] = {
+    {2, {.one_shot_bytes = SIZE_MAX, .own_bytes = 8 << 20}},
+    {4, {.one_shot_bytes = 512 << 10, .own_bytes = 512 << 10}},
+    {QD_CUDA_MAX_RANKS, {.one_shot_bytes = 256 << 10, .own_bytes = 256 << 10}},
 };
 
-enum qd_cuda_all_reduce_way qd_cuda_all_reduce_choose(const struct qd_cuda *cuda, size_t bytes)
+struct qd_sum_limits qd_cuda_sum_limits(int tp)
 {
-    if (cuda->config.collectives == QD_COLLECTIVES_NCCL) return QD_CUDA_ALL_REDUCE_NCCL;
-    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++)
-        if (cuda->bootstrap.world <= ways[i].max_ranks && bytes <= ways[i].max_bytes) return ways[i].way;
-    return cuda->nccl.comm != NULL ? QD_CUDA_ALL_REDUCE_NCCL : QD_CUDA_ALL_REDUCE_ONE_SHOT;
+    int row = 0;
+    QD_ASSERT(tp <= QD_CUDA_MAX_RANKS);
+    while (tp > LIMITS[row].max_ranks) row++;
+    return LIMITS[row].limits;
+}
+
+bool qd_cuda_sums_by_nccl(const struct qd_cuda *cuda, size_t bytes)
+{
+    if (cuda->config.collectives == QD_COLLECTIVES_NCCL) return true;
+    return cuda->nccl.comm != NULL && bytes > qd_cuda_sum_limits(cuda->bootstrap.world).own_bytes;
+}
+
+bool qd_cuda_sums_in_two_shots(const struct qd_cuda *cuda, size_t bytes)
+{
+    if (cuda->config.shots != QD_SHOTS_AUTO) return cuda->config.shots == QD_SHOTS_TWO;
+    return bytes > qd_cuda_sum_limits(cuda->bootstrap.world).one_shot_bytes;
 }
 
 /* ---- choosing ---- */
@@ -39,15 +53,14 @@ static qd_status agree(const struct qd_cuda *cuda, bool mine, bool *all, char *e
     return QD_OK;
 }
 
-/* NCCL takes one rank a GPU, and its sums depend on the size of the message. */
-static bool allows_nccl(const struct qd_device_config *config)
+bool qd_cuda_collectives_allow_nccl(const struct qd_device_config *config)
 {
     return !config->batch_invariant && config->ranks_per_gpu <= 1;
 }
 
 qd_status qd_cuda_collectives_check(const struct qd_device_config *config, char *err, size_t errlen)
 {
-    if (config->collectives != QD_COLLECTIVES_NCCL || allows_nccl(config)) return QD_OK;
+    if (config->collectives != QD_COLLECTIVES_NCCL || qd_cuda_collectives_allow_nccl(config)) return QD_OK;
     return qd_fail(QD_ERR_ARGUMENT, err, errlen, "with %s, collectives are own and not NCCL's",
                    config->batch_invariant ? "batch_invariant" : "several ranks on a GPU");
 }
@@ -78,7 +91,8 @@ qd_status qd_cuda_collectives_open(struct qd_cuda *cuda, bool has_peers, const c
     enum qd_collectives *collectives = &cuda->config.collectives;
     char no_nccl[QD_ERR_LEN] = "NCCL is not here on another rank";
     bool has_nccl = false;
-    if (!allows_nccl(&cuda->config) || cuda->bootstrap.world == 1) *collectives = QD_COLLECTIVES_OWN;
+    if (!qd_cuda_collectives_allow_nccl(&cuda->config) || cuda->bootstrap.world == 1)
+        *collectives = QD_COLLECTIVES_OWN;
     if (cuda->bootstrap.world == 1) return QD_OK;
     QD_TRY(agree(cuda, has_peers, &has_peers, err, errlen));
     if (*collectives != QD_COLLECTIVES_OWN) {
@@ -94,7 +108,8 @@ qd_status qd_cuda_collectives_open(struct qd_cuda *cuda, bool has_peers, const c
 /* Before anything is open: any rank of the process may be one of the replica. */
 qd_status qd_cuda_collectives_expect(struct qd_device_config *config, int n_gpus, char *err, size_t errlen)
 {
-    if (config->n_ranks == 1 || !allows_nccl(config)) config->collectives = QD_COLLECTIVES_OWN;
+    if (config->n_ranks == 1 || !qd_cuda_collectives_allow_nccl(config))
+        config->collectives = QD_COLLECTIVES_OWN;
     if (config->collectives != QD_COLLECTIVES_AUTO) return QD_OK;
     int n_used = config->n_ranks < n_gpus ? config->n_ranks : n_gpus;
     for (int gpu = 0; gpu < n_used; gpu++)
@@ -104,6 +119,14 @@ qd_status qd_cuda_collectives_expect(struct qd_device_config *config, int n_gpus
             if (!can) config->collectives = QD_COLLECTIVES_NCCL;
         }
     return QD_OK;
+}
+
+const char *qd_cuda_collectives_name(void *ctx)
+{
+    static const char *const names[] = {
+        [QD_COLLECTIVES_AUTO] = "auto", [QD_COLLECTIVES_OWN] = "own", [QD_COLLECTIVES_NCCL] = "nccl"};
+    const struct qd_cuda *cuda = ctx;
+    return cuda->bootstrap.world > 1 ? names[cuda->config.collectives] : NULL;
 }
 
 /* ---- by NCCL ---- */

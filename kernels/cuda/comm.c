@@ -39,24 +39,11 @@ static qd_status choose_blocks(struct qd_cuda *cuda, char *err, size_t errlen)
     return QD_OK;
 }
 
-/* Largest message, in bytes a rank, that is summed in one shot. Into a rank's links go S * (n - 1) bytes in
- * one shot, 2 * S * (n - 1) / n in two with a meeting more (about 2 us): with 2 ranks two shots move as much,
- * with 4 half as much, with 8 a quarter. At 300 to 450 GB/s that pays from some 100 KB on; published figures
- * cross at 0.5 to 1 MB with 4 ranks and between 0.25 and 0.5 MB with 6 and 8, where vLLM
- * (csrc/custom_all_reduce.cuh) changes as well. Ranks that share a GPU, and have no links, take the same
- * ways, to try them out. Not measured here. */
-static const struct {
-    int max_ranks;
-    int64_t one_shot_bytes;
-} SHOTS[] = {{2, INT64_MAX}, {4, 512 << 10}, {QD_CUDA_MAX_RANKS, 256 << 10}};
-
 qd_status qd_cuda_comm_choose_pieces(struct qd_cuda *cuda, int64_t bytes, struct qd_cuda_pieces *out)
 {
     const void *all[QD_CUDA_MAX_RANKS];
-    int row = 0;
     *out = (struct qd_cuda_pieces){{NULL}};
-    while (cuda->bootstrap.world > SHOTS[row].max_ranks) row++;
-    if (bytes <= SHOTS[row].one_shot_bytes) return QD_OK;
+    if (!qd_cuda_sums_in_two_shots(cuda, (size_t)bytes)) return QD_OK;
     QD_TRY(qd_cuda_memory_of_ranks(cuda, cuda->pieces, all, cuda->text, sizeof cuda->text));
     for (int rank = 0; rank < cuda->bootstrap.world; rank++)
         out->of_rank[rank] = (qd_bf16 *)(uintptr_t)all[rank];
@@ -122,7 +109,7 @@ qd_status qd_cuda_all_reduce_in_place(void *ctx, const struct qd_all_reduce_args
     char *err = cuda->text;
     const size_t errlen = sizeof cuda->text;
     if (cuda->bootstrap.world == 1) return QD_OK;
-    if (qd_cuda_all_reduce_choose(cuda, (size_t)args->n * sizeof *args->data) == QD_CUDA_ALL_REDUCE_NCCL)
+    if (qd_cuda_sums_by_nccl(cuda, (size_t)args->n * sizeof *args->data))
         return qd_nccl_all_reduce(&cuda->nccl, args->data, args->data, args->n, cuda->stream, err, errlen);
     for (int64_t begin = 0; begin < args->n; begin += QD_CUDA_REDUCE_VALUES) {
         int64_t left = args->n - begin, n = left < QD_CUDA_REDUCE_VALUES ? left : QD_CUDA_REDUCE_VALUES;

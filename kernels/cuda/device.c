@@ -78,17 +78,6 @@ static qd_status cuda_memory(const struct qd_device_config *config, struct qd_de
     return QD_CUDA(cudaMemGetInfo(&out->free_bytes, &out->total_bytes));
 }
 
-/* How much the driver takes for a recorded step and NCCL for its channels is known from hearsay only (vLLM's
- * logs tell of hundreds of MiB for 67 graphs, NCCL's buffers are 4 MiB a channel): to be measured. */
-static void cuda_reserve(const struct qd_device_config *config, int tp, struct qd_device_reserve *out)
-{
-    const size_t graph_bytes = (size_t)4 << 20, collective_bytes = (size_t)256 << 20;
-    *out = (struct qd_device_reserve){.collective_bytes = tp > 1 ? collective_bytes : 0};
-    out->graph_bytes = (size_t)qd_cuda_graph_count(config) * graph_bytes;
-}
-#endif
-
-#ifndef QD_EMU
 /* The rank's thread, and with it the page-locked memory that it touches first, go beside the GPU. */
 static qd_status go_near(int gpu, char *err, size_t errlen)
 {
@@ -363,7 +352,7 @@ static const struct qd_device_ops cuda_ops = {
     .name = "cuda",
     .build = &cuda_build,
     .memory = cuda_memory,
-    .reserve = cuda_reserve,
+    .reserve = qd_cuda_reserve,
     .step_ended = qd_cuda_step_ended, /* asking emulated GPUs keeps them from running */
     .pci_bus_id = cuda_pci_bus_id,
     .rival = &qd_cuda_rival,
@@ -377,6 +366,7 @@ static const struct qd_device_ops cuda_ops = {
     .abandon = cuda_abandon,
     .waits_for = cuda_waits_for,
     .note = cuda_note,
+    .collectives = qd_cuda_collectives_name,
     .working_bytes = cuda_working_bytes,
     .alloc = cuda_alloc,
     .alloc_host = cuda_alloc_host,
@@ -404,6 +394,7 @@ static const struct qd_device_ops cuda_ops = {
     .sample = timed_sample,
     .all_gather = timed_all_gather,
     .all_reduce = timed_all_reduce,
+    .sum_limits = qd_cuda_sum_limits,
 };
 
 #ifndef QD_EMU

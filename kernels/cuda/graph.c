@@ -80,7 +80,8 @@ void qd_cuda_graph_choose(struct qd_cuda *cuda, const struct qd_step *step, int3
     graphs->planned = QD_CUDA_EAGER;
     if (graphs->current < 0) return;
     *n_padded = graphs->of[graphs->current].size;
-    if (graphs->of[graphs->current].exec != NULL) graphs->mode = QD_CUDA_REPLAY;
+    bool is_recorded = graphs->of[graphs->current].exec != NULL;
+    if (graphs->mode == QD_CUDA_EAGER && is_recorded) graphs->mode = QD_CUDA_REPLAY;
 }
 
 /* ---- warm-up ---- */
@@ -119,21 +120,33 @@ static uint64_t free_bytes(void)
 }
 
 /* How long recording took, and what it left of the GPU's memory; other processes may have taken some too. */
+static void end_recordings(struct qd_cuda_graphs *graphs)
+{
+    if (graphs->n == 0) return;
+    uint64_t left = free_bytes();
+    graphs->capture_ns = qd_clock_now_ns() - graphs->capture_begin_ns;
+    if (left < graphs->bytes_before) graphs->bytes = graphs->bytes_before - left;
+}
+
+static void destroy(cudaGraphExec_t *exec)
+{
+    if (*exec != NULL) cudaGraphExecDestroy(*exec);
+    *exec = NULL;
+}
+
 static void end_warm_up(struct qd_cuda *cuda)
 {
     struct qd_cuda_graphs *graphs = &cuda->graphs;
-    int32_t n = graphs->n;
-    uint64_t left = free_bytes();
-    cuda->stats = (struct qd_device_stats){.n_graphs = n};
-    if (n == 0) return;
-    cuda->stats.capture_ns = qd_clock_now_ns() - graphs->capture_begin_ns;
-    if (left < graphs->bytes_before) cuda->stats.graph_bytes = graphs->bytes_before - left;
+    cuda->stats = (struct qd_device_stats){
+        .n_graphs = graphs->n, .capture_ns = graphs->capture_ns, .graph_bytes = graphs->bytes};
+    qd_cuda_overhead_end(cuda, &cuda->stats.timing_cost);
+    destroy(&graphs->plain);
 }
 
 /* Loads every kernel that will be recorded: CUDA loads one when it is first launched, which may neither
  * happen in a recording nor while ranks wait for each other. Then a chunk and a batch of decodes run, and the
  * graphs are recorded, the largest first; nothing runs meanwhile, so no rank can wait for one that is busy
- * recording. */
+ * recording. Last come the steps that show what timing costs, if it is on. */
 bool qd_cuda_graph_warm_up_step(void *ctx, int index, struct qd_step *step)
 {
     struct qd_cuda *cuda = ctx;
@@ -159,8 +172,13 @@ bool qd_cuda_graph_warm_up_step(void *ctx, int index, struct qd_step *step)
             graphs->bytes_before = free_bytes();
         }
     } else {
-        end_warm_up(cuda);
-        return false;
+        int more = index - n - N_RUNS - n;
+        if (more == 0) end_recordings(graphs);
+        batch = 1;
+        if (!qd_cuda_overhead_step(cuda, more)) {
+            end_warm_up(cuda);
+            return false;
+        }
     }
     make_idle_step(limits, batch, q_len, step);
     return true;
@@ -192,6 +210,12 @@ static qd_status end_recording(struct qd_cuda *cuda, cudaGraphExec_t *exec)
     return st == QD_OK ? QD_CUDA(cudaGraphUpload(*exec, cuda->stream)) : st;
 }
 
+/* Of a step that is recorded or replayed. */
+static cudaGraphExec_t *current_graph(struct qd_cuda *cuda)
+{
+    return cuda->timing.is_off ? &cuda->graphs.plain : &cuda->graphs.of[cuda->graphs.current].exec;
+}
+
 qd_status qd_cuda_graph_end(struct qd_cuda *cuda)
 {
     char *err = cuda->text;
@@ -200,8 +224,8 @@ qd_status qd_cuda_graph_end(struct qd_cuda *cuda)
     switch (graphs->mode) {
     case QD_CUDA_EAGER:
     case QD_CUDA_LOAD: return QD_OK;
-    case QD_CUDA_RECORD: return end_recording(cuda, &graphs->of[graphs->current].exec);
-    case QD_CUDA_REPLAY: return QD_CUDA(cudaGraphLaunch(graphs->of[graphs->current].exec, cuda->stream));
+    case QD_CUDA_RECORD: return end_recording(cuda, current_graph(cuda));
+    case QD_CUDA_REPLAY: return QD_CUDA(cudaGraphLaunch(*current_graph(cuda), cuda->stream));
     }
     return qd_fail(QD_ERR_INTERNAL, err, errlen, "mode %d of a step", (int)graphs->mode);
 }
@@ -211,7 +235,7 @@ void qd_cuda_graph_free(struct qd_cuda *cuda)
     cudaGraph_t graph = NULL;
     if (cuda->graphs.recording && cudaStreamEndCapture(cuda->stream, &graph) == cudaSuccess && graph != NULL)
         cudaGraphDestroy(graph);
-    for (int i = 0; i < cuda->graphs.n; i++)
-        if (cuda->graphs.of[i].exec != NULL) cudaGraphExecDestroy(cuda->graphs.of[i].exec);
+    for (int i = 0; i < cuda->graphs.n; i++) destroy(&cuda->graphs.of[i].exec);
+    destroy(&cuda->graphs.plain);
     cuda->graphs = (struct qd_cuda_graphs){.current = -1};
 }

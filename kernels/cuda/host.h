@@ -7,8 +7,10 @@
  *     step.c     a step on its way to fixed device addresses, and its ids on the way back
  *     graph.c    decode steps recorded for each padded batch when the device is opened, and replayed
  *     timing.c   what a step takes on the device, and its ops
+ *     overhead.c what timing the ops costs
  *     measure.c  how long single ops take, and cuBLASLt beside them
  *     ceilings.c what a GPU reaches, to set them beside
+ *     reserve.c  what drivers and NCCL take of a GPU's memory
  *     comm.c     how ranks meet, and the collectives that are no part of another op
  *     collectives.c   own kernels or NCCL: which, and what goes by NCCL
  *     ops.c      the ops of the table over the launchers of kernels.h and attention.h
@@ -36,6 +38,11 @@ enum {
     QD_CUDA_N_SLICE_BUFFERS = 3,
     QD_CUDA_STEPS_IN_FLIGHT = 2,
     QD_CUDA_REDUCE_VALUES = 1 << 19, /* an all-reduce goes in pieces of this many bf16: 1 MiB */
+#ifdef QD_EMU /* enough to run every line: the figures say nothing */
+    QD_CUDA_OVERHEAD_STEPS = 2,
+#else
+    QD_CUDA_OVERHEAD_STEPS = 16, /* of each kind, to see what timing costs */
+#endif
 };
 
 /* ---- memory.c ---- */
@@ -109,6 +116,9 @@ struct qd_cuda_graphs {
     bool recording;            /* the stream captures */
     int64_t capture_begin_ns;
     uint64_t bytes_before; /* free on the GPU before the first recording */
+    int64_t capture_ns;    /* of all recordings */
+    uint64_t bytes;        /* that they left less */
+    cudaGraphExec_t plain; /* of the first batch, without events, to see what those cost; or NULL */
 };
 
 /* ---- timing.c ---- */
@@ -121,6 +131,17 @@ struct qd_cuda_timing {
     } * ops;                              /* [max_ops] of the step, with device_timing */
     int n_ops, max_ops;                   /* max_ops 0: ops are not timed */
     int n_recorded_ops;
+    bool is_off; /* not in this step, to see what timing costs */
+};
+
+/* ---- overhead.c ---- */
+
+struct qd_cuda_overhead {
+    int64_t begin_ns; /* of the step that runs */
+    int n[QD_N_TIMING_KINDS];
+    int64_t span_ns[QD_N_TIMING_KINDS][QD_CUDA_OVERHEAD_STEPS];
+    int64_t wall_ns[QD_N_TIMING_KINDS][QD_CUDA_OVERHEAD_STEPS];
+    int n_events;
 };
 
 /* ---- the context ---- */
@@ -151,6 +172,7 @@ struct qd_cuda {
     struct qd_cuda_step step;
     struct qd_cuda_graphs graphs;
     struct qd_cuda_timing timing;
+    struct qd_cuda_overhead overhead;
     struct qd_device_stats stats;
     cudaEvent_t time_begin, time_end; /* NULL until somebody measures */
     qd_cublaslt_t *cublaslt;          /* likewise */
@@ -216,9 +238,19 @@ qd_status qd_cuda_graph_begin(struct qd_cuda *cuda);
 qd_status qd_cuda_graph_end(struct qd_cuda *cuda);
 void qd_cuda_graph_free(struct qd_cuda *cuda);
 
+/* Prepares step 0, 1, ... of one decode that shows what timing costs; false when there is none or no more.
+ * The step before has been waited for. */
+bool qd_cuda_overhead_step(struct qd_cuda *cuda, int index);
+/* What they have shown; all zeros when there were none. */
+void qd_cuda_overhead_end(struct qd_cuda *cuda, struct qd_timing_cost *out);
+
 /* With device_timing: events of ops. */
 qd_status qd_cuda_timing_init(struct qd_cuda *cuda, char *err, size_t errlen);
 void qd_cuda_timing_free(struct qd_cuda *cuda);
+/* More ops than a step of the model has. */
+int qd_cuda_timing_max_ops(const struct qd_device_config *config);
+/* Whether the ops of this step are timed. */
+bool qd_cuda_timing_is_on(const struct qd_cuda *cuda);
 /* Around every op of a step, after a first call of begin_step. */
 void qd_cuda_timing_begin_step(struct qd_cuda *cuda);
 qd_status qd_cuda_timing_begin_op(struct qd_cuda *cuda, enum qd_segment segment);
@@ -234,6 +266,9 @@ qd_status qd_cuda_timing_add_step(struct qd_cuda *cuda, struct qd_cuda_step_slot
 qd_status qd_cuda_time_begin(void *ctx);
 qd_status qd_cuda_time_end(void *ctx, int64_t *ns);
 void qd_cuda_time_free(struct qd_cuda *cuda); /* cuBLASLt too */
+
+/* reserve.c, as in the table. */
+void qd_cuda_reserve(const struct qd_device_config *config, int tp, struct qd_device_reserve *out);
 
 /* ceilings.c: on the calling thread's GPU. */
 qd_status qd_cuda_ceilings(struct qd_cuda_gpu_size gpu, struct qd_device_ceilings *out, char *err, size_t errlen);
@@ -251,10 +286,13 @@ qd_status qd_cuda_all_reduce_in_place(void *ctx, const struct qd_all_reduce_args
 
 /* ---- collectives.c ---- */
 
-enum qd_cuda_all_reduce_way { QD_CUDA_ALL_REDUCE_ONE_SHOT, QD_CUDA_ALL_REDUCE_NCCL };
-
-/* How all ranks sum a message of so many bytes a rank. */
-enum qd_cuda_all_reduce_way qd_cuda_all_reduce_choose(const struct qd_cuda *cuda, size_t bytes);
+/* As in the table. */
+struct qd_sum_limits qd_cuda_sum_limits(int tp);
+/* How all ranks sum a message of so many bytes a rank; if not by NCCL, in how many shots. */
+bool qd_cuda_sums_by_nccl(const struct qd_cuda *cuda, size_t bytes);
+bool qd_cuda_sums_in_two_shots(const struct qd_cuda *cuda, size_t bytes);
+/* NCCL takes one rank a GPU, and its sums depend on the size of the message. */
+bool qd_cuda_collectives_allow_nccl(const struct qd_device_config *config);
 /* QD_ERR_ARGUMENT for a configuration that contradicts itself. */
 qd_status qd_cuda_collectives_check(const struct qd_device_config *config, char *err, size_t errlen);
 /* Settles config.collectives for this replica: OWN, NCCL, or AUTO when both are there; opens NCCL if it is used.
@@ -271,6 +309,8 @@ qd_status qd_cuda_gather_rows(struct qd_cuda *cuda, const void *in, int64_t n_ro
  * NCCL has. */
 qd_status qd_cuda_collectives_wait(struct qd_cuda *cuda, cudaEvent_t event);
 void qd_cuda_collectives_close(struct qd_cuda *cuda);
+/* As in the table. */
+const char *qd_cuda_collectives_name(void *ctx);
 
 /* ops.c, as in the table. */
 qd_status qd_cuda_op_embed(void *ctx, const struct qd_embed_args *args);

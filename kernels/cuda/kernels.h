@@ -1,11 +1,12 @@
 /* The launchers of the CUDA kernels: what the CUDA host code (the .c files here) and the kernel tests call.
  *
  * Every launcher checks its shape (QD_ERR_UNSUPPORTED with the reason, before anything runs), launches on the
- * stream and returns the launch's error; it neither allocates nor synchronises nor reads device memory. Everything
- * that changes from step to step is read from device memory by the kernels, so that a captured launch can be
- * replayed; counts in the argument structs are those of the launch (for a captured step: the padded counts).
- * All pointers are device pointers, 16-byte aligned, row-major. Arithmetic as in kernels/ops.h; the twin of each
- * kernel is kernels/ref/. H hidden, hd head_dim, Hq and Hkv heads of this rank, T tokens, R logit rows.
+ * stream and returns the launch's error; it neither allocates nor synchronises nor reads device memory.
+ * Everything that changes from step to step is read from device memory by the kernels, so that a captured
+ * launch can be replayed; counts in the argument structs are those of the launch (for a captured step: the
+ * padded counts). All pointers are device pointers, 16-byte aligned, row-major. Arithmetic as in
+ * kernels/ops.h; the twin of each kernel is kernels/ref/. H hidden, hd head_dim, Hq and Hkv heads of this
+ * rank, T tokens, R logit rows.
  */
 #ifndef QD_KERNELS_CUDA_KERNELS_H
 #define QD_KERNELS_CUDA_KERNELS_H
@@ -33,10 +34,11 @@ struct qd_cuda_peers {
     int rank, n_ranks;                      /* n_ranks 1: the rest is unused */
     int n_blocks; /* 1 .. QD_CUDA_PEER_BLOCKS: most blocks of a launch, all resident at once; the same on all
                      ranks */
-    uint32_t *flags[QD_CUDA_MAX_RANKS];     /* [QD_CUDA_PEER_BLOCKS][QD_CUDA_MAX_RANKS] of each rank, zero at first */
-    uint32_t *epoch;                        /* [QD_CUDA_PEER_BLOCKS] this rank's count of meetings, zero at first */
-    const uint32_t
-        *abandoned; /* not 0: a rank has failed, so that nobody waits; in page-locked host memory; or NULL */
+    /* of each rank, zero at first */
+    uint32_t *flags[QD_CUDA_MAX_RANKS]; /* [QD_CUDA_PEER_BLOCKS][QD_CUDA_MAX_RANKS] */
+    uint32_t *epoch;               /* [QD_CUDA_PEER_BLOCKS] this rank's count of meetings, zero at first */
+    /* not 0: a rank has failed, so that nobody waits; in page-locked host memory; or NULL */
+    const uint32_t *abandoned;
 };
 
 /* embed.cu: out[t] = table[id(t)], ids as in qd_embed_args. An id outside the table gives a row of zeros. */
@@ -48,7 +50,8 @@ struct qd_cuda_embed_args {
     int64_t n_tokens;            /* T */
     qd_bf16 *out;                /* [T][H] */
 };
-qd_status qd_cuda_embed(const struct qd_cuda_embed_args *args, struct CUstream_st *stream, char *err, size_t errlen);
+qd_status qd_cuda_embed(const struct qd_cuda_embed_args *args, struct CUstream_st *stream, char *err,
+                        size_t errlen);
 
 /* rmsnorm.cu: as qd_rmsnorm_args; dim a multiple of 8, at most 8192. */
 struct qd_cuda_rmsnorm_args {
@@ -89,8 +92,8 @@ struct qd_cuda_reduce_add_rmsnorm_args {
     enum qd_numerics numerics;
     qd_bf16 *out; /* [n_rows][dim] */
 };
-qd_status qd_cuda_reduce_add_rmsnorm(const struct qd_cuda_reduce_add_rmsnorm_args *args, struct CUstream_st *stream,
-                                     char *err, size_t errlen);
+qd_status qd_cuda_reduce_add_rmsnorm(const struct qd_cuda_reduce_add_rmsnorm_args *args,
+                                     struct CUstream_st *stream, char *err, size_t errlen);
 
 size_t qd_cuda_reduce_add_rmsnorm_piece_bytes(int64_t n_rows, int64_t dim, int n_ranks);
 
@@ -106,15 +109,15 @@ struct qd_cuda_all_reduce_args {
     qd_bf16 *out; /* [n] */
 };
 size_t qd_cuda_all_reduce_piece_bytes(int64_t n, int n_ranks);
-qd_status qd_cuda_all_reduce(const struct qd_cuda_all_reduce_args *args, struct CUstream_st *stream, char *err,
-                             size_t errlen);
+qd_status qd_cuda_all_reduce(const struct qd_cuda_all_reduce_args *args, struct CUstream_st *stream,
+                             char *err, size_t errlen);
 
 /* gemm_tile.cu and gemm_skinny.cu: out = a * w^T.
- * QD_EPILOGUE_STORE and QD_EPILOGUE_SILU_MUL write bf16, QD_EPILOGUE_STORE_F32 fp32 logits. With n_slices > 1 (store
- * only) K is split into n_slices parts of equal length, a multiple of 64, and slice s of the fp32 sums goes to
- * out + s * slice_stride. K a multiple of 64; N of 8 (16 for silu_mul): the last group of 8 gate and 8 up rows is
- * always whole; lda, ldo and slice_stride of 8. Rows of w: gate and up interleaved for silu_mul. The bits of an
- * output element depend on the plan and K, never on M or on the row's place. */
+ * QD_EPILOGUE_STORE and QD_EPILOGUE_SILU_MUL write bf16, QD_EPILOGUE_STORE_F32 fp32 logits. With n_slices > 1
+ * (store only) K is split into n_slices parts of equal length, a multiple of 64, and slice s of the fp32 sums
+ * goes to out + s * slice_stride. K a multiple of 64; N of 8 (16 for silu_mul): the last group of 8 gate and
+ * 8 up rows is always whole; lda, ldo and slice_stride of 8. Rows of w: gate and up interleaved for silu_mul.
+ * The bits of an output element depend on the plan and K, never on M or on the row's place. */
 enum qd_cuda_gemm_kernel {
     QD_CUDA_GEMM_TILE_128X256, /* 128 tokens x 256 columns, 3 stages of 64 */
     QD_CUDA_GEMM_TILE_128X128, /* 4 stages */
@@ -133,10 +136,10 @@ struct qd_cuda_gpu_size {
     int n_sms;
     int shared_bytes; /* that a block may ask for: cudaDevAttrMaxSharedMemoryPerBlockOptin */
 };
-/* The kernel and split for a shape: a function of its arguments alone; with batch_invariant the split is of n, k and
- * may_slice alone, and the kernel one for all shapes, of which GPUs with less shared memory run a twin that gives the
- * same bits. Every kernel chosen fits gpu.shared_bytes, given the 99 KiB that every GPU since sm_80 has.
- * may_slice: the consumer can sum fp32 slices. */
+/* The kernel and split for a shape: a function of its arguments alone; with batch_invariant the split is of
+ * n, k and may_slice alone, and the kernel one for all shapes, of which GPUs with less shared memory run a
+ * twin that gives the same bits. Every kernel chosen fits gpu.shared_bytes, given the 99 KiB that every GPU
+ * since sm_80 has. may_slice: the consumer can sum fp32 slices. */
 struct qd_cuda_gemm_plan qd_cuda_gemm_choose(int64_t m, int64_t n, int64_t k, bool may_slice,
                                              struct qd_cuda_gpu_size gpu, bool batch_invariant);
 struct qd_cuda_gemm_args {
@@ -149,10 +152,11 @@ struct qd_cuda_gemm_args {
     void *out; /* row stride ldo elements; silu_mul: [M][N/2] */
     int64_t ldo, slice_stride;
 };
-qd_status qd_cuda_gemm(const struct qd_cuda_gemm_args *args, struct CUstream_st *stream, char *err, size_t errlen);
+qd_status qd_cuda_gemm(const struct qd_cuda_gemm_args *args, struct CUstream_st *stream, char *err,
+                       size_t errlen);
 
-/* silu_mul.cu: the epilogue on its own, over columns interleaved in groups of 8: out = silu(gate) * up. fp32 slices
- * are summed in index order first (and rounded to bf16 in hf). */
+/* silu_mul.cu: the epilogue on its own, over columns interleaved in groups of 8: out = silu(gate) * up. fp32
+ * slices are summed in index order first (and rounded to bf16 in hf). */
 struct qd_cuda_silu_mul_args {
     struct qd_partial gate_up; /* [n_slices][M][2*I], bf16 or fp32 */
     int64_t m, n;              /* M, I (a multiple of 8) */
@@ -162,8 +166,8 @@ struct qd_cuda_silu_mul_args {
 qd_status qd_cuda_silu_mul(const struct qd_cuda_silu_mul_args *args, struct CUstream_st *stream, char *err,
                            size_t errlen);
 
-/* qk_norm_rope_kv.cu: as qd_qk_norm_rope_kv_args; head_dim 64 or 128; a slot below 0 writes no K and V. fp32 slices
- * of qkv are summed in index order and rounded to bf16 first, as if the GEMM had stored bf16. */
+/* qk_norm_rope_kv.cu: as qd_qk_norm_rope_kv_args; head_dim 64 or 128; a slot below 0 writes no K and V. fp32
+ * slices of qkv are summed in index order and rounded to bf16 first, as if the GEMM had stored bf16. */
 struct qd_cuda_qk_norm_rope_kv_args {
     struct qd_partial qkv;       /* [n_slices][T][(Hq + 2*Hkv)*hd] */
     int64_t n_tokens;            /* T */
@@ -182,10 +186,10 @@ qd_status qd_cuda_qk_norm_rope_kv(const struct qd_cuda_qk_norm_rope_kv_args *arg
 
 /* attention.h holds the attention kernels: they come with a plan. sample.cu: */
 
-/* Samples one id per logit row as qd_sample_args; every rank computes the same ids. Rank r holds the logits of ids
- * [r*shard_rows, min((r+1)*shard_rows, vocab_size)). With n_ranks > 1 the ranks meet once before and once after
- * they have read each other's logits or keys. Sums of probabilities are 64-bit fixed-point integers, so that a draw
- * depends neither on the schedule nor on the number of ranks. */
+/* Samples one id per logit row as qd_sample_args; every rank computes the same ids. Rank r holds the logits
+ * of ids [r*shard_rows, min((r+1)*shard_rows, vocab_size)). With n_ranks > 1 the ranks meet once before and
+ * once after they have read each other's logits or keys. Sums of probabilities are 64-bit fixed-point
+ * integers, so that a draw depends neither on the schedule nor on the number of ranks. */
 struct qd_cuda_sample_args {
     const float *logits[QD_CUDA_MAX_RANKS]; /* [R][ld] of each rank */
     int64_t ld;         /* a multiple of 4 */

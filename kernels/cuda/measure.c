@@ -20,7 +20,7 @@ qd_status qd_cuda_time_end(void *ctx, int64_t *ns)
     const size_t errlen = sizeof cuda->text;
     float ms;
     QD_TRY(QD_CUDA(cudaEventRecord(cuda->time_end, cuda->stream)));
-    QD_TRY(QD_CUDA(cudaEventSynchronize(cuda->time_end)));
+    QD_TRY(qd_cuda_step_wait(cuda, cuda->time_end)); /* a rank that fails must not leave this one waiting */
     QD_TRY(QD_CUDA(cudaEventElapsedTime(&ms, cuda->time_begin, cuda->time_end)));
     *ns = (int64_t)((double)ms * 1e6);
     return QD_OK;

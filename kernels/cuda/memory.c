@@ -223,11 +223,11 @@ static void place_step(struct layout *l, const struct qd_device_config *config, 
  * shots need the most. */
 static size_t piece_bytes(const struct qd_device_config *config)
 {
-    enum { FEWEST_RANKS = 3 };
-    if (config->n_ranks < FEWEST_RANKS) return 0;
+    const int fewest_ranks = config->shots == QD_SHOTS_TWO ? 2 : 3;
+    if (config->n_ranks < fewest_ranks) return 0;
     size_t of_rows = qd_cuda_reduce_add_rmsnorm_piece_bytes(config->limits.max_tokens,
-                                                            config->shape.hidden_dim, FEWEST_RANKS);
-    size_t of_sums = qd_cuda_all_reduce_piece_bytes(QD_CUDA_REDUCE_VALUES, FEWEST_RANKS);
+                                                            config->shape.hidden_dim, fewest_ranks);
+    size_t of_sums = qd_cuda_all_reduce_piece_bytes(QD_CUDA_REDUCE_VALUES, fewest_ranks);
     return of_rows > of_sums ? of_rows : of_sums;
 }
 

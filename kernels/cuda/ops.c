@@ -185,8 +185,7 @@ static qd_status add_ranks(struct qd_cuda *cuda, const struct qd_reduce_add_rmsn
 {
     const struct qd_partial *partial = &args->partial;
     int64_t n = (args->rows == NULL ? args->n_rows : cuda->step.slot->launched->n_tokens) * args->dim;
-    if (partial->dtype == QD_PARTIAL_BF16 &&
-        qd_cuda_all_reduce_choose(cuda, (size_t)n * sizeof(qd_bf16)) == QD_CUDA_ALL_REDUCE_NCCL) {
+    if (partial->dtype == QD_PARTIAL_BF16 && qd_cuda_sums_by_nccl(cuda, (size_t)n * sizeof(qd_bf16))) {
         qd_bf16 *sum = (qd_bf16 *)(uintptr_t)partial->data;
         return qd_nccl_all_reduce(&cuda->nccl, sum, sum, n, cuda->stream, cuda->text, sizeof cuda->text);
     }

@@ -236,7 +236,7 @@ qd_status qd_cuda_step_submit(struct qd_cuda *cuda)
                 cudaMemcpyAsync(slot->host_ids, step->ids, bytes, cudaMemcpyDeviceToHost, cuda->stream)));
         QD_TRY(QD_CUDA(cudaEventRecord(slot->end, cuda->stream)));
         count_step(cuda, slot);
-        if (cuda->config.device_timing) {
+        if (qd_cuda_timing_is_on(cuda)) {
             QD_TRY(qd_cuda_step_wait(cuda, slot->end));
             QD_TRY(qd_cuda_timing_add_step(cuda, slot, err, errlen));
         }
@@ -272,7 +272,7 @@ qd_status qd_cuda_step_finish(struct qd_cuda *cuda, int32_t *ids)
     if (!slot->runs) return QD_OK;
     QD_TRY(qd_cuda_step_wait(cuda, slot->end));
     memcpy(ids, slot->host_ids, id_bytes(slot));
-    if (!cuda->config.device_timing) QD_TRY(qd_cuda_timing_add_step(cuda, slot, err, errlen));
+    if (!qd_cuda_timing_is_on(cuda)) QD_TRY(qd_cuda_timing_add_step(cuda, slot, err, errlen));
     cuda->stats.last_span_ns = slot->span_ns;
     return QD_OK;
 }

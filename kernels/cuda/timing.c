@@ -5,6 +5,11 @@
 
 enum { OPS_OF_LAYER = 10, OTHER_OPS = 16 }; /* more than the forward pass has */
 
+int qd_cuda_timing_max_ops(const struct qd_device_config *config)
+{
+    return config->shape.n_layers * OPS_OF_LAYER + OTHER_OPS;
+}
+
 /* A step has two events (step.c), read when the host has waited for the second anyway. With device_timing
  * there are two more for each op, in graphs as nodes of their own: every replay records them anew. Where a
  * step runs op by op, the time between an op's events includes what the host takes to launch it when the GPU
@@ -13,7 +18,7 @@ qd_status qd_cuda_timing_init(struct qd_cuda *cuda, char *err, size_t errlen)
 {
     struct qd_cuda_timing *timing = &cuda->timing;
     if (!cuda->config.device_timing) return QD_OK;
-    int n = cuda->config.shape.n_layers * OPS_OF_LAYER + OTHER_OPS;
+    int n = qd_cuda_timing_max_ops(&cuda->config);
     timing->ops = calloc((size_t)n, sizeof *timing->ops);
     if (timing->ops == NULL)
         return qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for the events of %d ops", n);
@@ -41,6 +46,11 @@ void qd_cuda_timing_free(struct qd_cuda *cuda)
     *timing = (struct qd_cuda_timing){0};
 }
 
+bool qd_cuda_timing_is_on(const struct qd_cuda *cuda)
+{
+    return cuda->timing.max_ops > 0 && !cuda->timing.is_off;
+}
+
 void qd_cuda_timing_begin_step(struct qd_cuda *cuda)
 {
     cuda->timing.n_ops = 0;
@@ -59,7 +69,7 @@ qd_status qd_cuda_timing_begin_op(struct qd_cuda *cuda, enum qd_segment segment)
     char *err = cuda->text;
     const size_t errlen = sizeof cuda->text;
     struct qd_cuda_timing *timing = &cuda->timing;
-    if (timing->max_ops == 0 || cuda->graphs.mode == QD_CUDA_LOAD) return QD_OK;
+    if (!qd_cuda_timing_is_on(cuda) || cuda->graphs.mode == QD_CUDA_LOAD) return QD_OK;
     if (timing->n_ops == timing->max_ops)
         return qd_fail(QD_ERR_FULL, err, errlen, "a step of more than the %d ops that can be timed",
                        timing->max_ops);
@@ -70,13 +80,14 @@ qd_status qd_cuda_timing_begin_op(struct qd_cuda *cuda, enum qd_segment segment)
 qd_status qd_cuda_timing_end_op(struct qd_cuda *cuda)
 {
     struct qd_cuda_timing *timing = &cuda->timing;
-    if (timing->max_ops == 0 || cuda->graphs.mode == QD_CUDA_LOAD) return QD_OK;
+    if (!qd_cuda_timing_is_on(cuda) || cuda->graphs.mode == QD_CUDA_LOAD) return QD_OK;
     return record(cuda, timing->ops[timing->n_ops++].end);
 }
 
 void qd_cuda_timing_keep_recorded(struct qd_cuda *cuda)
 {
     struct qd_cuda_timing *timing = &cuda->timing;
+    if (!qd_cuda_timing_is_on(cuda)) return;
     for (int i = 0; i < timing->n_ops; i++) timing->ops[i].recorded_segment = timing->ops[i].segment;
     timing->n_recorded_ops = timing->n_ops;
 }
@@ -113,7 +124,7 @@ qd_status qd_cuda_timing_add_step(struct qd_cuda *cuda, struct qd_cuda_step_slot
 {
     QD_TRY(elapsed(slot->begin, slot->end, &slot->span_ns, err, errlen));
     cuda->stats.span_ns += slot->span_ns;
-    if (cuda->timing.max_ops == 0) return QD_OK;
+    if (!qd_cuda_timing_is_on(cuda)) return QD_OK;
     cuda->stats.n_timed_steps++;
     cuda->stats.timed_span_ns += slot->span_ns;
     return add_ops(cuda, slot, err, errlen);

@@ -39,7 +39,8 @@ static void read_head(const struct qd_qk_norm_rope_kv_args *args, int64_t token,
 {
     const int64_t hd = args->head_dim, n = args->n_heads + 2 * args->n_kv_heads;
     for (int64_t i = 0; i < hd; i++)
-        out[i] = qd_bf16_from_f32(qd_ref_partial_one(&args->qkv, args->qkv.data, (token * n + head) * hd + i));
+        out[i] =
+            qd_bf16_from_f32(qd_ref_partial_one(&args->qkv, args->qkv.data, (token * n + head) * hd + i));
 }
 
 /* One head: norm, then rotation of the pairs (i, i + hd/2). */

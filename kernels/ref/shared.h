@@ -18,7 +18,8 @@ static inline int64_t qd_ref_gate_column(int64_t i, int64_t n, int64_t *group)
     return 2 * begin + (i - begin);
 }
 
-/* Element `at` of a partial whose slices lie at `data`: the slices summed in index order, as if stored in bf16. */
+/* Element `at` of a partial whose slices lie at `data`: the slices summed in index order, as if stored in
+ * bf16. */
 static inline float qd_ref_partial_one(const struct qd_partial *partial, const void *data, int64_t at)
 {
     if (partial->dtype == QD_PARTIAL_BF16) return qd_bf16_to_f32(((const qd_bf16 *)data)[at]);

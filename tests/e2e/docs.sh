@@ -81,15 +81,23 @@ commands_of_the_readme_run() {
     [ -s "$TMP/checkout/results/vllm/vllm-prompts.jsonl" ] || fail "no prompts for vLLM"
 }
 
-# Sweeps for GPUs, as far as they go without: what they would run. The last is the published report's 40 cells.
-sweeps_for_gpus_are_understood() {
-    commands_of_blocks bash | grep ' sweep ' | sed "s|^build/qdyno|$QDYNO|; s/--device cuda/--device null/" >"$TMP/commands"
-    [ "$(wc -l <"$TMP/commands")" -ge 3 ] || fail "README.md shows too few sweeps for GPUs"
-    while read -r line; do
-        exits 0 sh -c "$line --dry-run" </dev/null
-        out_has 'qdyno run --device null --model 8B'
-    done <"$TMP/commands"
-    equal 40 "$(grep -c '^qdyno run ' "$OUT")"
+# The lines of README.md's bash blocks that start the program are for a GPU. Here a sweep's plan is that of a device that
+# needs none, and ops run on emulated GPUs, at a small model's shapes and for few tokens.
+commands_for_a_gpu_are_understood() {
+    commands_of_blocks bash | sed -nE 's#^build/qdyno (sweep|kernels) --device cuda #\1 #p' >"$TMP/gpu-commands"
+    [ "$(wc -l <"$TMP/gpu-commands")" -ge 5 ] || fail "README.md shows too few commands for a GPU"
+    while read -r command arguments; do
+        # shellcheck disable=SC2086 # words of a command
+        case $command in
+        sweep) exits 0 "$QDYNO" sweep --device null $arguments --dry-run </dev/null ;;
+        kernels)
+            small=$(echo "$arguments" | sed -e 's/--model 8B/--model micro/' -e 's/--tokens [^ ]*/--tokens 1,2/')
+            exits 0 "$QDYNO" kernels --device emu $small </dev/null
+            ;;
+        esac
+        [ -s "$OUT" ] || fail "nothing printed by: $command $arguments"
+        case $arguments in *published*) equal 40 "$(grep -c '^qdyno run ' "$OUT")" ;; esac
+    done <"$TMP/gpu-commands"
 }
 
 # Every --option that a document names is one of some command (vLLM's own aside).
@@ -125,7 +133,7 @@ exit_codes_of_the_help_are_the_readmes() {
 check folders_with_sources_have_a_readme
 check paths_exist
 check commands_of_the_readme_run
-check sweeps_for_gpus_are_understood
+check commands_for_a_gpu_are_understood
 check options_exist
 check commands_are_documented
 check make_targets_exist

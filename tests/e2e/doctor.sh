@@ -72,6 +72,16 @@ what_is_to_be_fixed_is_the_last_line() {
     last_line_has 'libqdyno_cuda.so: '
 }
 
+# Whichever of them are on this machine.
+every_library_is_found_or_disables_something() {
+    exits 0 "$QDYNO" doctor --device null
+    grep '^library    ' "$OUT" >"$TMP/libraries"
+    equal 4 "$(wc -l <"$TMP/libraries")"
+    equal 4 "$(grep -cE ': /|; without it, [a-z]' "$TMP/libraries")"
+    for name in 'the CUDA driver' NVML NCCL cuBLASLt; do grep -q "$name" "$TMP/libraries" || fail "no line of $name"; done
+    grep -q '^library    the CUDA driver.*: /' "$TMP/libraries" || out_has '; without it, there is no device cuda'
+}
+
 # On this machine, with or without a GPU: the same judgement as that of a run.
 it_agrees_with_a_run() {
     programs
@@ -95,7 +105,7 @@ json_has_what_the_text_has() {
         equal "2 1" "$("$JSON" "$file" gpus) $("$JSON" "$file" peers)"
         equal "1410 700000 1 3" "$("$JSON" "$file" gpus/0/sm_mhz) $("$JSON" "$file" gpus/0/power_limit_mw) $("$JSON" "$file" gpus/0/ecc) $("$JSON" "$file" gpus/0/numa_node)"
         equal null "$("$JSON" "$file" gpus/1/ecc)"
-        equal 5 "$("$JSON" "$file" libraries)"
+        equal 4 "$("$JSON" "$file" libraries)"
         equal "CUDA 13.0" "$("$JSON" "$file" libraries/0/version)"
         for key in version commit machine usable_memory_bytes memlock_bytes numa_nodes driver driver_cuda self_test; do
             "$JSON" "$file" $key >/dev/null || fail "no $key"
@@ -131,6 +141,7 @@ check the_cpu_is_judged_where_cuda_is_not_built
 check the_null_device_has_no_kernels
 check a_good_gpu_machine_passes
 check what_is_to_be_fixed_is_the_last_line
+check every_library_is_found_or_disables_something
 check it_agrees_with_a_run
 check json_has_what_the_text_has
 check a_model_that_does_not_fit_is_said_in_both

@@ -39,6 +39,10 @@ graphs_are_counted() {
     equal 72 "$("$JSON" "$TMP/graphs.json" qdyno/graphs/n_eager_tokens)"
     equal 5 "$("$JSON" "$TMP/graphs.json" qdyno/graphs/n_padded_tokens)"
     equal 6 "$("$JSON" "$TMP/graphs.json" qdyno/device_time/n_timed_steps)"
+    err_has 'device timing: '
+    err_has ' events a step; what they cost a GPU is not emulated'
+    [ "$("$JSON" "$TMP/graphs.json" qdyno/device_time/timing_cost/n_events)" -gt 20 ]
+    [ "$("$JSON" "$TMP/graphs.json" qdyno/device_time/timing_cost/wall_ns_with)" -gt 0 ]
 }
 
 ranks_share_gpus_when_asked() {
@@ -49,6 +53,19 @@ ranks_share_gpus_when_asked() {
     out_has 'ranks shared a GPU: not comparable'
     equal 4 "$("$JSON" "$TMP/shared/result.json" completed)"
     equal 4 "$("$JSON" "$TMP/shared/result.json" qdyno/device/ranks_per_gpu)"
+    grep -q '"ranks shared a GPU: not comparable"' "$TMP/shared/result.json" || fail "the result has no mark"
+    equal own "$("$JSON" "$TMP/shared/result.json" qdyno/replicas/1/collectives)"
+}
+
+# What ranks settled on is in the result: NCCL beyond a size, or for all; one rank has none.
+results_say_what_summed() {
+    for case in 'auto --tp 2' 'own --tp 2 --batch-invariant' 'nccl --tp 2 --collectives nccl' 'null --tp 1'; do
+        # shellcheck disable=SC2086 # options are words
+        exits 0 "$QDYNO" run --device emu --model micro --load-format dummy ${case#* } --num-prompts 1 --input-len 5 \
+            --output-len 2 --num-warmups 0 --enforce-eager --json "$TMP/summed.json"
+        equal "${case%% *}" "$("$JSON" "$TMP/summed.json" qdyno/replicas/0/collectives)"
+        equal null "$("$JSON" "$TMP/summed.json" qdyno/replicas/0/device_note)"
+    done
 }
 
 # A step of many tokens takes the emulator longer than the watchdog gives it: as a rank that hangs, it still computes when
@@ -93,6 +110,7 @@ check the_text_is_the_cpus
 check replicas_answer
 check graphs_are_counted
 check ranks_share_gpus_when_asked
+check results_say_what_summed
 check a_step_that_does_not_end_ends_the_run
 check collectives_that_cannot_be_are_refused
 check models_are_refused_by_name

@@ -18,7 +18,7 @@ the_cpu_is_verified_and_timed() {
     exits 0 "$QDYNO" kernels $SMALL --tokens 1,5 --context 20 --format csv
     equal 28 "$(column op | wc -l)"
     equal passed "$(column status | sort -u)"
-    for name in median_us min_us max_us gbps memory_pct floor_us floor_pct; do
+    for name in median_us p10_us p90_us min_us max_us gbps memory_pct floor_us floor_pct; do
         column "$name" | awk '!($1 > 0) { exit 1 }' || fail "$name is not above 0"
     done
     equal this "$(column machine | sort -u)"
@@ -29,12 +29,18 @@ the_cpu_is_verified_and_timed() {
 # On emulated GPUs: counters, no times; ranks meet where the op is collective.
 emulated_gpus_are_verified_and_counted() {
     exits 0 "$QDYNO" kernels --device emu --model micro --tp 1,2 --tokens 3 --context 20 --format csv
-    equal 32 "$(column op | wc -l)"
+    equal 37 "$(column op | wc -l)"
     equal passed "$(column status | sort -u)"
     equal "" "$(column median_us | tr -d '\n')"
     equal H100-SXM "$(column machine | sort -u)"
-    [ "$(column launches | awk '$1 > 0' | wc -l)" = 31 ] # all but all_gather, which only copies
+    [ "$(column launches | awk '$1 > 0' | wc -l)" = 36 ] # all but the own all_gather, which only copies
     [ "$(column ranks | sort -u | tr '\n' ' ')" = "1 2 " ]
+    # Ops of two ranks go every way, of which the device would take one; nothing is claimed of their speed.
+    for way in 2,one_shot 2,two_shot 1,own 3,nccl; do
+        equal "${way%,*}" "$(column way | grep -cx "${way#*,}")"
+    done
+    equal 3 "$(column chosen | grep -c 1)"
+    equal "" "$(column busbw_gbps | tr -d '\n')"
 }
 
 operands_rotate_unless_told_otherwise() {
@@ -52,7 +58,10 @@ json_is_json() {
     equal "M 1 N 256 K 1024" "$("$JSON" "$TMP/kernels.json" rows/3/shape)"
     equal 526848 "$("$JSON" "$TMP/kernels.json" rows/3/bytes)" # 2 * 256 * 1024 + 2 * 1024 + 2 * 256
     equal cpu "$("$JSON" "$TMP/kernels.json" device)"
+    equal 2 "$("$JSON" "$TMP/kernels.json" schema)"
+    equal 0 "$("$JSON" "$TMP/kernels.json" switches)"
     "$JSON" "$TMP/kernels.json" rows/5/median_us >/dev/null
+    "$JSON" "$TMP/kernels.json" rows/5/p90_us >/dev/null
 }
 
 a_table_is_for_people() {
@@ -60,6 +69,7 @@ a_table_is_for_people() {
     exits 0 "$QDYNO" kernels $SMALL --op gemm_nt --tokens 1 --machine L40S
     out_has "micro on cpu, "
     out_has "floors of L40S"
+    out_has "| median_us | p10_us | p90_us |"
     equal 5 "$(grep -c '| passed |' "$OUT")"
 }
 
@@ -76,7 +86,7 @@ refused_shapes_are_rows() {
 
 bad_options_say_why() {
     refuses 2 '--op: "softmax" is none of all' "$QDYNO" kernels --op rmsnorm,softmax
-    refuses 2 '--op: "" is none of all' "$QDYNO" kernels --op ""
+    refuses 2 '--op: an empty text' "$QDYNO" kernels --op ""
     refuses 2 '--tokens: 0 is no whole number from 1' "$QDYNO" kernels --tokens 0
     refuses 2 '--tokens: "4-1" is no range' "$QDYNO" kernels --tokens 4-1
     refuses 2 '--context: x is no whole number' "$QDYNO" kernels --context x

@@ -75,6 +75,7 @@ an_emulated_gpu_tells_its_segments() {
     explained --device emu --num-prompts 3 --input-len 24 --output-len 6 --max-num-seqs 4 --device-timing
     adds_up
     below 0.01 "$(value "$TMP/run" checks/device_unexplained_share)"
+    grep -q 'device timing, in all of the above: [1-9][0-9]* events a step' "$OUT" || fail "timing costs nothing"
     for key in kernels gaps span; do value "$TMP/run" waterfall_ns/$key; done |
         awk '{ v[NR] = $1 } END { d = v[1] + v[2] - v[3]; exit !(d * d < 1 && v[1] > 0) }' || fail "kernels and gaps are no span"
     equal 0 "$("$JSON" -l "$TMP/run/steps.jsonl" segments_ns/linear | grep -cv '^[1-9]' || true)"
@@ -120,7 +121,7 @@ records() {
         equal "$steps" "$("$JSON" "$TMP/replay.json" n_steps)"
         equal 0 "$("$JSON" "$TMP/replay.json" n_different_ids)"
         [ "$("$JSON" "$TMP/replay.json" n_ids)" -ge 96 ] || fail "too few ids"
-        below "$("$JSON" "$TMP/replay.json" wall_ns)" "$("$JSON" "$TMP/replay.json" span_ns)"
+        below "$("$JSON" "$TMP/replay.json" ledger/waterfall_ns/wall)" "$("$JSON" "$TMP/replay.json" span_ns)"
     done
 }
 
@@ -131,6 +132,46 @@ a_replay_samples_what_was_recorded() {
     [ "$("$JSON" "$TMP/run.json" qdyno/preemptions)" -gt 0 ] || fail "nothing was preempted"
     records --enable-prefix-caching --random-prefix-len 32
     [ "$("$JSON" "$TMP/run.json" qdyno/hit_tokens)" -gt 0 ] || fail "nothing was hit"
+}
+
+# Every replica's steps on its own group, at the same time; ids and sums as in the run.
+replicas_replay_side_by_side() {
+    for dp in 2 3; do
+        records --dp $dp
+        equal $dp "$("$JSON" "$TMP/replay.json" data_parallel_size)"
+        for replica in 0 1; do
+            equal "$("$JSON" "$TMP/run.json" qdyno/replicas/$replica/n_steps)" \
+                "$("$JSON" "$TMP/replay.json" replicas/$replica/n_steps)"
+        done
+    done
+    records --dp 2 --async-scheduling --num-gpu-blocks-override 10
+}
+
+# The ledger of a replay: what its host does without a scheduler, over the same tokens.
+a_replay_has_a_ledger_and_a_trace() {
+    records --dp 2
+    exits 0 "$QDYNO" run --model "$TINY" --replay "$TMP/steps" --ledger --probe --trace "$TMP/trace.json" --json "$TMP/replay.json"
+    out_has '  = wall '
+    out_has 'bound by '
+    out_has 'schedule 0.00, prepare 0.00'
+    [ "$("$JSON" "$TMP/replay.json" ledger/checks/n_computed_tokens)" -gt 0 ] || fail "no tokens were computed"
+    equal "$("$JSON" "$TMP/run.json" qdyno/ledger/checks/n_computed_tokens)" \
+        "$("$JSON" "$TMP/replay.json" ledger/checks/n_computed_tokens)"
+    equal null "$("$JSON" "$TMP/replay.json" ledger/checks/n_expected_tokens)"
+    below 0.01 "$("$JSON" "$TMP/replay.json" ledger/checks/host_unexplained_share)"
+    equal "$("$JSON" "$TMP/replay.json" span_ns)" "$("$JSON" "$TMP/replay.json" ledger/waterfall_ns/span)"
+    equal "$("$JSON" "$TMP/replay.json" n_steps)" "$(grep -c '"name":"step"' "$TMP/trace.json")"
+    "$JSON" "$TMP/trace.json" traceEvents >/dev/null
+}
+
+# One GEMM family and one attention kernel: the same bits for the same requests, whatever the replica.
+emulated_gpus_replay_bit_for_bit() {
+    exits 0 "$QDYNO" run --model "$TINY" --device emu --batch-invariant --dp 2 --num-prompts 4 --input-len 20 --output-len 4 \
+        --max-num-seqs 2 --budget 32 --num-warmups 1 --record "$TMP/steps"
+    exits 0 "$QDYNO" run --model "$TINY" --device emu --batch-invariant --replay "$TMP/steps" --json "$TMP/replay.json"
+    equal 0 "$("$JSON" "$TMP/replay.json" n_different_ids)"
+    [ "$("$JSON" "$TMP/replay.json" n_ids)" -ge 16 ] || fail "too few ids"
+    out_has 'TP 1 x DP 2'
 }
 
 other_devices_replay_too() {
@@ -146,9 +187,10 @@ replays_that_make_no_sense_are_refused() {
     replays 'excludes --num-prompts' '--num-prompts 3'
     replays 'excludes --max-num-batched-tokens' '--budget 64'
     replays 'the device null executes nothing' '--device null'
-    replays 'is of one replica' '--dp 2'
+    replays 'n_replicas: 1, but --data-parallel-size is 2' '--dp 2'
+    replays 'excludes --save-steps' '--save-steps'
+    replays '--machine needs --ledger' '--machine L40S'
     refuses 2 'vocab_size' "$QDYNO" run --model micro --load-format dummy --replay "$TMP/steps"
-    refuses 2 'is of one replica' "$QDYNO" run --model "$TINY" --device null --dp 2 --record "$TMP/two"
     refuses 2 "$TMP/none: No such file" "$QDYNO" run --model "$TINY" --replay "$TMP/none"
     refuses 2 'LICENSE: magic: ' "$QDYNO" run --model "$TINY" --replay LICENSE
     head -c 3000 "$TMP/steps" >"$TMP/cut"
@@ -164,6 +206,9 @@ check a_trace_has_every_step
 check what_cannot_be_written_is_refused_first
 check steps_of_a_sweep
 check a_replay_samples_what_was_recorded
+check replicas_replay_side_by_side
+check a_replay_has_a_ledger_and_a_trace
+check emulated_gpus_replay_bit_for_bit
 check other_devices_replay_too
 check replays_that_make_no_sense_are_refused
 finish

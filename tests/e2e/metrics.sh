@@ -72,7 +72,11 @@ numpy_computes_the_same() {
 --dataset-name sharegpt --dataset-path $TMP/chats.json --num-prompts 3 --output-len 6 --max-concurrency 2
 --dataset-name prompts --dataset-path LICENSE --num-prompts 6 --output-len 4 --dp 2 --router least-loaded
 --dataset-name custom --dataset-path $TINY/prompts.jsonl --num-prompts 12 --temperature 0.7 --max-concurrency 4
---num-prompts 300 --device null --dp 3 --request-rate 200 --output-len 40 --null-step-us 300
+--num-prompts 300 --device null --dp 3 --request-rate 200 --output-len 40
+--num-prompts 300 --device null --dp 3 --request-rate 200 --output-len 40 --null-step-us 300 --goodput ttft:5 e2el:13
+--num-prompts 40 --device null --dp 2 --max-concurrency 9 --output-len 40 --null-step-us 12500.5
+--num-prompts 40 --device null --dp 3 --wave-size 20 --client-delay-ms 13 --output-len 9 --null-step-us 30000 --dp-coupling vllm-0.9.1
+--num-prompts 40 --device null --dp 2 --output-len 4 --null-step-us 0 --goodput ttft:0
 --num-prompts 8 --num-gpu-blocks-override 24 --max-model-len 368 --input-len 60 --output-len 60 --enable-prefix-caching
 --dataset-name custom --dataset-path $TMP/prompts.jsonl
 --dataset-name custom --dataset-path $TMP/prompts.jsonl --max-concurrency 2

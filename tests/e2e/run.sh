@@ -203,6 +203,16 @@ a_result_that_cannot_be_written_is_printed() {
     same "$OUT" "$TMP/kept.json"
 }
 
+# A trace that outgrows the disk (here: the size that a file may have) takes nothing else with it.
+one_file_that_fails_leaves_the_others() {
+    exits 3 sh -c 'trap "" XFSZ; ulimit -f 24; exec "$@"' sh "$QDYNO" run --model "$TINY" --device null --input-len 8 \
+        --output-len 400 --num-prompts 2 --result-dir "$TMP/full" --trace "$TMP/full/trace.json"
+    err_has "$TMP/full/trace.json: cannot be written"
+    equal 2 "$("$JSON" "$TMP/full/result.json" completed)"
+    equal 2 "$(wc -l <"$TMP/full/requests.jsonl")"
+    [ ! -e "$TMP/full/trace.json" ]
+}
+
 a_request_that_cannot_fit_is_a_record() {
     exits 5 "$QDYNO" run --model "$TINY" --device null --num-prompts 2 --input-len 4096 --result-dir "$TMP/run"
     out_has '0 completed, 2 failed'
@@ -213,6 +223,12 @@ a_request_that_cannot_fit_is_a_record() {
     equal refused "$(sed -n 1p "$TMP/run/requests.jsonl" | "$JSON" - finish)"
     equal 0 "$(sed -n 1p "$TMP/run/requests.jsonl" | "$JSON" - submit_ns)"
     sed -n 2p "$TMP/run/requests.jsonl" | "$JSON" - error | grep -q 'leaves no room' || fail "no reason"
+}
+
+# More at once than the engine has room for: nothing is left out silently.
+a_burst_has_a_largest_size() {
+    refuses 2 'a burst of 1048577 requests: the engine holds 1048576 at once (--max-concurrency hands over fewer)' \
+        "$QDYNO" run --model 8B --device null --input-len 1 --output-len 1 --num-prompts 1048577
 }
 
 pools_shrink_or_are_refused() {
@@ -281,7 +297,9 @@ check json_goes_to_stdout_alone
 check names_of_result_files
 check a_json_file_is_checked_first
 check a_result_that_cannot_be_written_is_printed
+check one_file_that_fails_leaves_the_others
 check a_request_that_cannot_fit_is_a_record
+check a_burst_has_a_largest_size
 check pools_shrink_or_are_refused
 check bad_files_of_prompts_are_refused
 check a_signal_ends_a_burst_in_order

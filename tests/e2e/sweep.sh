@@ -145,6 +145,8 @@ what_is_wrong_for_all_cells_is_no_row() {
     refuses 2 'micro is a preset, not a folder' "$QDYNO" sweep --results "$RESULTS" --model micro --tp 1,2 --experiment wrong
     refuses 2 'nowhere.jsonl: No such file' \
         "$QDYNO" sweep --results "$RESULTS" --model "$TINY" --tp 1,2 --dataset-name custom --dataset-path nowhere.jsonl --experiment wrong
+    refuses 2 '--machine needs --ledger' $QUICK --tp 1,2 --machine L40S --experiment wrong
+    refuses 2 'no machine nosuch' $QUICK --tp 1,2 --machine nosuch --ledger --experiment wrong
     refuses 2 '--max-num-batched-tokens: 0 is outside' $QUICK --budget 64,0 --experiment wrong
     printf '{"prompt": "a"}\n{"prompt": "b"}\n{"prompt": 7}\n' >"$TMP/bad.jsonl"
     bad="$QDYNO sweep --results $RESULTS --model $TINY --device null --dataset-name custom --dataset-path $TMP/bad.jsonl"

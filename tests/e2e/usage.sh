@@ -38,7 +38,7 @@ bad_values_are_refused() {
     refuses 2 '--model is missing' "$QDYNO" run
     refuses 2 '--running: "0" is no number from 1' "$QDYNO" sched --running 4,0
     refuses 2 '--waiting: ' "$QDYNO" sched --waiting 9-1
-    refuses 2 '--max-num-batched-tokens: "12x" is not a number' "$QDYNO" run --model "$TINY" --budget 12x
+    refuses 2 '--max-num-batched-tokens: "12x" is not a whole number' "$QDYNO" run --model "$TINY" --budget 12x
     refuses 2 '--max-num-batched-tokens: 0 is outside' "$QDYNO" run --model "$TINY" --budget 0
     refuses 2 '--temperature: -1 is outside' "$QDYNO" generate --model "$TINY" --temperature -1
     refuses 2 '--tensor-parallel-size: 3 is none of 1, 2, 4, 8' "$QDYNO" doctor --model "$TINY" --tp 3

@@ -218,6 +218,9 @@ static const struct snippet accesses[] = {
     {"st.shared.u32 [object], %r1; mov.u32 %r4, object; atom.shared.add.u32 %r5, [%r4], %r2; "
      "ld.shared.u32 %r0, [object];",
      "r", 5, 7, 0, 12},
+    {"st.shared.u32 [object], %r1; mov.u32 %r4, object; red.shared.add.u32 [%r4], %r2; "
+     "ld.shared.u32 %r0, [object];",
+     "r", 5, 7, 0, 12},
     {"st.release.sys.global.u32 [%rd12], %r2; membar.gl; ld.acquire.sys.global.u32 %r0, [%rd12];", "r", 0, 7,
      0, 7},
     {"ld.volatile.global.u64 %rd0, [%rd12+16];", "rd", 0, 0, 9, 9},
@@ -306,6 +309,7 @@ static const struct {
     {"st.shared.u32 [%r1+-4], %r1;", "lie in no shared object"},
     {"ld.shared.u32 %r1, [%r2];", "lie in no shared object"},
     {"atom.shared.add.u32 %r1, [%r1+24], 1;", "lie in no shared object"},
+    {"red.shared.add.u32 [%r1+24], 1;", "lie in no shared object"},
     {"ld.global.u32 %r1, [%rd1+1];", "is not aligned"},
     {"ld.global.v2.u32 {%r1, %r2}, [%rd1+4];", "access of 8 bytes"},
     {"st.global.v4.u32 [%rd1+8], {%r1, %r1, %r1, %r1};", "access of 16 bytes"},

@@ -121,6 +121,7 @@ static const struct {
     {LANES_APART(144) MATRICES_4, 4, 0},
     {LANES_APART(128) "and.b32 %r4, %r1, 7; shl.b32 %r4, %r4, 4; xor.b32 %r3, %r3, %r4; " MATRICES_4, 4, 0},
     {LANES_APART(128) "atom.shared.add.u32 %r4, [%r3], 1;", 0, 0},
+    {LANES_APART(128) "red.shared.add.u32 [%r3], 1;", 0, 0},
     /* Lanes that do not take part: even ones only, and the last eight only. */
     {LANES_APART(64) "and.b32 %r4, %r1, 1; setp.eq.s32 %p1, %r4, 0;\n@%p1 ld.shared.u32 %r4, [%r3];", 16, 15},
     {LANES_APART(16) "setp.ge.u32 %p1, %r1, 24;\n@%p1 ld.shared.v4.u32 {%r4, %r5, %r6, %r7}, [%r3];", 1, 0},

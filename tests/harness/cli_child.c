@@ -102,6 +102,17 @@ static void a_signal_is_told_from_an_exit(void **state)
     assert_string_equal(line, "about");
 }
 
+/* A parent that was started with SIGCHLD ignored would find no status of any child. */
+static void an_inherited_disposition_changes_nothing(void **state)
+{
+    (void)state;
+    signal(SIGCHLD, SIG_IGN);
+    struct qd_child_result result = run("orderly", 0.3, NULL);
+    assert_true(result.timed_out);
+    assert_int_equal(result.exit_code, 130);
+    assert_int_equal(result.signal, 0);
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 3 && strcmp(argv[1], "behave") == 0) return behave(argv[2]);
@@ -110,6 +121,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_child_that_does_not_listen_is_killed),
         cmocka_unit_test(an_interrupt_is_passed_on),
         cmocka_unit_test(a_signal_is_told_from_an_exit),
+        cmocka_unit_test(an_inherited_disposition_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

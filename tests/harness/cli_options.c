@@ -77,11 +77,11 @@ static void bad_options_are_refused(void **state)
     REFUSE(&command_run, "needs a value", "--model");
     REFUSE(&command_run, "takes no value", "--model", "m", "--ignore-eos=1");
     REFUSE(&command_run, "given twice", "--model", "m", "--tp", "1", "--tp", "2");
-    REFUSE(&command_run, "not a number", "--model", "m", "--budget", "12x");
-    REFUSE(&command_run, "not a number", "--model", "m", "--budget", "0x10");
-    REFUSE(&command_run, "not a number", "--model", "m", "--budget", "nan");
+    REFUSE(&command_run, "not a whole number", "--model", "m", "--budget", "12x");
+    REFUSE(&command_run, "not a whole number", "--model", "m", "--budget", "0x10");
+    REFUSE(&command_run, "not a whole number", "--model", "m", "--budget", "nan");
     REFUSE(&command_run, "not a number", "--model", "m", "--temperature", "inf");
-    REFUSE(&command_run, "not a number", "--model", "m", "--budget", "");
+    REFUSE(&command_run, "not a whole number", "--model", "m", "--budget", "");
     REFUSE(&command_run, "not a whole number", "--model", "m", "--budget", "1.5");
     REFUSE(&command_run, "outside", "--model", "m", "--budget", "0");
     REFUSE(&command_run, "outside", "--model", "m", "--budget", "-5");
@@ -96,7 +96,69 @@ static void bad_options_are_refused(void **state)
     REFUSE(&command_run, "--watchdog-timeout-s", "--model", "m", "--watchdog-timeout-s", "-1");
     REFUSE(&command_run, "--probe is of --device cpu", "--model", "m", "--device", "null", "--probe");
     REFUSE(&command_run, "unexpected argument", "--model", "m", "extra");
-    REFUSE(&command_run, "not a number", "--model", "m", "--budget", "1,2");
+    REFUSE(&command_run, "not a whole number", "--model", "m", "--budget", "1,2");
+    REFUSE(&command_run, "not a whole number", "--model", "m", "--budget", "1e3");
+    REFUSE(&command_run, "outside 0 .. 9007199254740992", "--model", "m", "--seed", "9007199254740993");
+    REFUSE(&command_run, "outside", "--model", "m", "--budget", "99999999999999999999");
+    REFUSE(&command_run, "--model: an empty text", "--model", "");
+    REFUSE(&command_run, "none of", "--model", "m", "--router", "round-robin|least-loaded");
+    REFUSE(&command_run, "none of", "--model", "m", "--load-format", "auto|dummy");
+    REFUSE(&command_run, "--trace-speedup is of --dataset-name trace", "--model", "m", "--trace-speedup", "2");
+    REFUSE(&command_run, "--random-input-len is of --dataset-name random", "--model", "m", "--dataset-name",
+           "trace", "--dataset-path", "t", "--input-len", "8");
+    REFUSE(&command_run, "--burstiness needs --request-rate", "--model", "m", "--request-rate", "inf",
+           "--burstiness", "2");
+}
+
+/* Rules that ask for an option are kept by a list of its values. */
+static void lists_count_as_given(void **state)
+{
+    (void)state;
+    struct qd_options o;
+    char err[QD_ERR_LEN] = "";
+    ASSERT_OK(PARSE(&command_sweep, &o, err, "--model", "m", "--request-rate", "1,2", "--burstiness", "2"), err);
+    ASSERT_OK(PARSE(&command_sweep, &o, err, "--model", "m", "--wave-size", "1,2", "--client-delay-ms", "3"),
+              err);
+    ASSERT_OK(PARSE(&command_sweep, &o, err, "--model", "m", "--ramp-up-strategy", "linear",
+                    "--ramp-up-start-rps", "1,2", "--ramp-up-end-rps", "3"),
+              err);
+    REFUSE(&command_sweep, "--wave-size excludes", "--model", "m", "--wave-size", "1", "--request-rate", "1,2");
+    REFUSE(&command_sweep, "both size the KV pool", "--model", "m", "--num-gpu-blocks-override", "9,10",
+           "--kv-cache-memory-bytes", "1M,2M");
+}
+
+/* Step times make a run one in virtual time, of `null` alone, which has nothing to warm up. */
+static void virtual_time_is_of_null(void **state)
+{
+    (void)state;
+    struct qd_options o;
+    char err[QD_ERR_LEN] = "";
+    ASSERT_OK(PARSE(&command_run, &o, err, "--model", "m", "--device", "null"), err);
+    assert_false(qd_options_are_virtual(&o));
+    assert_int_equal(o.num_warmups, 1);
+    ASSERT_OK(PARSE(&command_run, &o, err, "--model", "m", "--device", "null", "--null-step-us", "0"), err);
+    assert_true(qd_options_are_virtual(&o));
+    assert_int_equal(o.num_warmups, 0);
+    ASSERT_OK(PARSE(&command_run, &o, err, "--model", "m", "--device", "null", "--null-steps", "f"), err);
+    assert_true(qd_options_are_virtual(&o));
+    ASSERT_OK(PARSE(&command_sweep, &o, err, "--model", "m", "--device", "null", "--null-step-us", "0.5,7",
+                    "--num-warmups", "2"),
+              err);
+    assert_true(qd_options_are_virtual(&o));
+    assert_int_equal(o.num_warmups, 2);
+    REFUSE(&command_run, "--null-step-us is of --device null", "--model", "m", "--null-step-us", "1");
+    REFUSE(&command_run, "--null-steps is of --device null", "--model", "m", "--null-steps", "f", "--device", "emu");
+    REFUSE(&command_run, "exclude each other", "--model", "m", "--device", "null", "--null-steps", "f",
+           "--null-step-us", "1");
+    REFUSE(&command_run, "excludes --num-warmups", "--model", "m", "--device", "null", "--null-steps", "f",
+           "--num-warmups", "1");
+    REFUSE(&command_run, "outside", "--model", "m", "--device", "null", "--null-step-us", "-1");
+    REFUSE(&command_run, "not a number", "--model", "m", "--device", "null", "--null-step-us", "inf");
+    REFUSE(&command_run, "--dp-coupling vllm-0.9.1 is of --device null in virtual time", "--model", "m",
+           "--dp-coupling", "vllm-0.9.1", "--device", "null");
+    REFUSE(&command_run, "--dp-coupling vllm-0.9.1 excludes --async-scheduling", "--model", "m", "--dp-coupling",
+           "vllm-0.9.1", "--device", "null", "--null-step-us", "1", "--async-scheduling");
+    REFUSE(&command_run, "none of", "--model", "m", "--dp-coupling", "vllm");
 }
 
 static void positional_words_stop_at_the_limit(void **state)
@@ -171,7 +233,8 @@ static void every_value_of_a_list_is_checked(void **state)
     (void)state;
     REFUSE(&command_sweep, "outside", "--model", "m", "--budget", "64,0");
     REFUSE(&command_sweep, "no range", "--model", "m", "--budget", "64-32");
-    REFUSE(&command_sweep, "not a number", "--model", "m", "--num-runs", "1,2");
+    REFUSE(&command_sweep, "not a whole number", "--model", "m", "--num-runs", "1,2");
+    REFUSE(&command_sweep, "not a whole number", "--model", "m", "--budget", "64,1e3");
     REFUSE(&command_sweep, "none of", "--model", "m", "--device", "cpu,null");
 }
 
@@ -181,6 +244,8 @@ int main(void)
         cmocka_unit_test(values_and_defaults),
         cmocka_unit_test(options_with_several_values),
         cmocka_unit_test(bad_options_are_refused),
+        cmocka_unit_test(lists_count_as_given),
+        cmocka_unit_test(virtual_time_is_of_null),
         cmocka_unit_test(positional_words_stop_at_the_limit),
         cmocka_unit_test(a_sweep_is_the_product_of_its_lists),
         cmocka_unit_test(cells_of_too_many_gpus_are_left_out),

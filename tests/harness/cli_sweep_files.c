@@ -112,12 +112,14 @@ static void only_whole_runs_count(void **state)
     assert_false(qd_sweep_has_run(dir->path, ".", 2, &is_empty));
     assert_false(qd_sweep_has_run(dir->path, "no-such-cell", 0, &is_empty));
     write_text(in_dir(dir, "run=0.requests.jsonl"), "{}\n");
+    write_text(in_dir(dir, "run=0.steps.jsonl"), "{}\n");
     qd_sweep_set_run_aside(dir->path, ".", 0);
     qd_sweep_set_run_aside(dir->path, ".", 2); /* nothing there: nothing happens */
     assert_false(qd_sweep_has_run(dir->path, ".", 0, &is_empty));
     assert_int_equal(access(in_dir(dir, "partial-run=0.json"), F_OK), 0);
     assert_int_equal(access(in_dir(dir, "partial-run=0.requests.jsonl"), F_OK), 0);
     assert_int_not_equal(access(in_dir(dir, "run=0.requests.jsonl"), F_OK), 0);
+    assert_int_equal(access(in_dir(dir, "partial-run=0.steps.jsonl"), F_OK), 0);
 }
 
 static void a_failure_is_written_and_cleared(void **state)

@@ -9,6 +9,10 @@ static const struct qd_device_stats at_reset = {
     .n_graphs = 5,
     .capture_ns = 2000000000,
     .graph_bytes = 4096,
+    .timing_cost = {.n_steps = 16,
+                    .n_events = 88,
+                    .span_ns = {4000000, 4100000},
+                    .wall_ns = {5000000, 5500000}},
     .n_eager_steps = 3,
     .n_replayed_steps = 4,
     .n_eager_tokens = 100,
@@ -45,6 +49,7 @@ static void differences_leave_what_opening_took(void **state)
     assert_int_equal(d.n_graphs, 5);
     assert_int_equal(d.capture_ns, 2000000000);
     assert_int_equal(d.graph_bytes, 4096);
+    assert_int_equal(d.timing_cost.wall_ns[QD_WITH_TIMING], 5500000);
     assert_int_equal(d.n_eager_steps, 2);
     assert_int_equal(d.n_replayed_steps, 6);
     assert_int_equal(d.n_eager_tokens, 82);
@@ -77,6 +82,7 @@ static void shares_are_of_all_replicas(void **state)
     assert_int_equal(use.total.n_graphs, 10);
     assert_int_equal(use.total.capture_ns, 2000000000);
     assert_int_equal(use.total.span_ns, 8500);
+    assert_int_equal(use.total.timing_cost.n_events, 88);
     expect_near(use.hit_rate_steps, 0.8);
     expect_near(use.hit_rate_tokens, 20.0 / 102);
     expect_near(use.padding_share, 6.0 / 26);
@@ -108,7 +114,25 @@ static void results_have_them(void **state)
     expect_near(member(graphs, "hit_rate_steps")->valuedouble, 10.0 / 15);
     assert_int_equal(member(time, "span_ns")->valueint, 9000);
     assert_int_equal(member(member(time, "segments_ns"), "collective")->valueint, 5 + 1666);
+    const cJSON *cost = member(time, "timing_cost");
+    assert_int_equal(member(cost, "n_steps")->valueint, 16);
+    assert_int_equal(member(cost, "span_ns_without")->valueint, 4000000);
+    assert_int_equal(member(cost, "wall_ns_with")->valueint, 5500000);
     cJSON_Delete(object);
+}
+
+/* Emulated events cost what emulation costs: only their number is said. */
+static void the_cost_of_timing_has_words(void **state)
+{
+    (void)state;
+    char text[QD_ERR_LEN];
+    qd_device_use_describe_cost(&at_reset.timing_cost, "cuda", text, sizeof text);
+    assert_string_equal(text, "88 events a step; a decode of one sequence takes 5.500 ms with them and "
+                              "5.000 without (+10.0 %), on the device alone 4.100 and 4.000 (+2.5 %)");
+    qd_device_use_describe_cost(&at_reset.timing_cost, "emu", text, sizeof text);
+    assert_string_equal(text, "88 events a step; what they cost a GPU is not emulated");
+    qd_device_use_describe_cost(&(struct qd_timing_cost){.n_steps = 0}, "cuda", text, sizeof text);
+    assert_string_equal(text, "");
 }
 
 /* A device that counts nothing says nothing, and one that times no ops has no segments. */
@@ -131,6 +155,7 @@ static void what_is_not_measured_is_null(void **state)
     qd_device_use_put(object, &use, &ok);
     assert_true(ok);
     assert_true(cJSON_IsNull(member(member(object, "device_time"), "segments_ns")));
+    assert_true(cJSON_IsNull(member(member(object, "device_time"), "timing_cost")));
     assert_true(cJSON_IsNull(member(member(object, "device_time"), "unexplained_share")));
     cJSON_Delete(object);
 }
@@ -141,6 +166,7 @@ int main(void)
         cmocka_unit_test(differences_leave_what_opening_took),
         cmocka_unit_test(shares_are_of_all_replicas),
         cmocka_unit_test(results_have_them),
+        cmocka_unit_test(the_cost_of_timing_has_words),
         cmocka_unit_test(what_is_not_measured_is_null),
     };
     return cmocka_run_group_tests_name("device_use", tests, NULL, NULL);

@@ -115,6 +115,36 @@ static void pages_are_what_the_named_terms_leave(void **state)
     assert_int_equal(plan_of(&options).graph_bytes, 0);
 }
 
+/* Of the fullest GPU, as it is when all is open. */
+static void what_is_in_use_stands_beside_the_plan(void **state)
+{
+    (void)state;
+    char text[QD_ERR_LEN];
+    struct qd_instance_options options = options_of("0.6B");
+    options.tp = 2;
+    options.n_kv_blocks = 1024;
+    fake_stores_reset(2);
+    set_gpu(0, 24, 23.5, "a");
+    set_gpu(1, 24, 22.5, "b");
+    fake_stores.graph_bytes = 512 * MIB;
+    fake_stores.collective_bytes = 256 * MIB;
+    struct qd_instance_plan plan = plan_of(&options);
+    size_t own = plan.weight_bytes + plan.activation_bytes + plan.kv_bytes;
+    fake_stores.memory[1].free_bytes -= own + 640 * MIB; /* 128 MiB less than planned */
+    qd_instance_plan_describe_use(&options, &plan, text, sizeof text);
+    char want[QD_ERR_LEN];
+    double planned = (double)qd_instance_plan_needed(&plan) / (double)GIB;
+    snprintf(want, sizeof want,
+             "GPU 1: %.3f GiB in use, %.3f planned; of it beside weights, activations, KV pages and what was "
+             "taken before 0.625, planned 0.750 (graphs 0.500, collectives 0.250)",
+             planned - 0.125, planned);
+    assert_string_equal(text, want);
+    options.memory_limit = 12 * GIB; /* then the plan is of no GPU's memory */
+    plan = plan_of(&options);
+    qd_instance_plan_describe_use(&options, &plan, text, sizeof text);
+    assert_string_equal(text, "");
+}
+
 static void what_does_not_fit_names_the_gpu_and_every_term(void **state)
 {
     (void)state;
@@ -206,6 +236,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_vllms_by_memory),
+        cmocka_unit_test(what_is_in_use_stands_beside_the_plan),
         cmocka_unit_test(pages_are_what_the_named_terms_leave),
         cmocka_unit_test(what_does_not_fit_names_the_gpu_and_every_term),
         cmocka_unit_test(replicas_on_a_gpu_share_weights),

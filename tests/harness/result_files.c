@@ -246,6 +246,24 @@ static void test_result_keeps_ours_under_one_key(void **state)
     cJSON_Delete(root);
 }
 
+/* A fallback stays with the numbers it explains. */
+static void test_replicas_say_how_they_sum(void **state)
+{
+    (void)state;
+    struct fixture_run run;
+    fixture_run_init(&run, 2, 2, 64, 10, 4);
+    const struct qd_run_device devices[] = {{"nccl", "every collective goes by NCCL: GPU 0 cannot"}, {0}};
+    run.result.devices = devices;
+    cJSON *root = qd_run_result_to_json(&run.result);
+    const cJSON *replicas = cJSON_GetObjectItem(cJSON_GetObjectItem(root, "qdyno"), "replicas");
+    const cJSON *first = cJSON_GetArrayItem(replicas, 0), *second = cJSON_GetArrayItem(replicas, 1);
+    assert_string_equal(cJSON_GetObjectItem(first, "collectives")->valuestring, "nccl");
+    assert_string_equal(cJSON_GetObjectItem(first, "device_note")->valuestring, devices[0].note);
+    assert_true(cJSON_IsNull(cJSON_GetObjectItem(second, "collectives")));
+    assert_true(cJSON_IsNull(cJSON_GetObjectItem(second, "device_note")));
+    cJSON_Delete(root);
+}
+
 static void test_ranks_on_one_gpu_are_marked(void **state)
 {
     (void)state;
@@ -381,6 +399,7 @@ int main(void)
         cmocka_unit_test(test_folders_are_created_with_their_parents),
         cmocka_unit_test(test_result_has_vllm_keys_in_their_order),
         cmocka_unit_test(test_result_keeps_ours_under_one_key),
+        cmocka_unit_test(test_replicas_say_how_they_sum),
         cmocka_unit_test(test_ranks_on_one_gpu_are_marked),
         cmocka_unit_test(test_no_sample_is_null_in_ours),
         cmocka_unit_test(test_bytes_that_are_not_utf8_do_not_spoil_the_file),

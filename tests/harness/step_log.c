@@ -211,7 +211,7 @@ static cJSON *run_into_files(struct temp_dir *dir, bool async, int dp, struct ro
     open_engine(&fake, async, false, dp, qd_step_log_room(dp));
     qd_engine_reset_stats(fake.engine);
     int64_t origin_ns = qd_clock_now_ns();
-    ASSERT_OK(qd_steps_file_open(&steps, in_dir(dir, "steps.jsonl"), origin_ns, err, sizeof err), err);
+    ASSERT_OK(qd_steps_file_open(&steps, in_dir(dir, "steps.jsonl"), origin_ns, 0, err, sizeof err), err);
     ASSERT_OK(qd_trace_file_open(&trace, in_dir(dir, "trace.json"), origin_ns, dp, 1, err, sizeof err), err);
     struct qd_step_sink sinks[] = {{.take = keep, .arg = rows},
                                    {.take = qd_steps_file_take, .arg = &steps},
@@ -244,6 +244,7 @@ static void lines_are_the_rows(struct temp_dir *dir, const struct rows *rows)
         assert_int_equal(number(line, "wait_begin_ns") - number(line, "begin_ns"),
                          row->wait_begin_ns - row->begin_ns);
         assert_true(cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(line, "segments_ns")));
+        assert_true(cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(line, "virtual_begin_ns")));
         cJSON_Delete(line);
         at += len + 1;
     }

@@ -105,7 +105,7 @@ static void names_too_long_for_a_folder_are_refused(void **state)
 {
     (void)state;
     /* Values are kept as typed, so leading zeros make them long. */
-    static char *argv[] = {"sweep", "--model", "m", "--null-step-us", "1,00000000000000000000000000002",
+    static char *argv[] = {"sweep", "--model", "m", "--device", "null", "--null-step-us", "1,00000000000000000000000000002",
                            "--temperature", "1,0000000000000000000000000002", "--threads",
                            "1,0000000000000000000000000002", "--max-num-seqs", "1,0000000000000000000000000002",
                            "--max-concurrency", "1,0000000000000000000000000002", "--random-prefix-len",

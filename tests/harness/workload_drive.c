@@ -321,6 +321,24 @@ static void dead_replicas_leave_records(void **state)
     }
 }
 
+/* Nobody waits an hour for requests that no replica can take. */
+static void dead_replicas_end_an_open_loop(void **state)
+{
+    (void)state;
+    struct rig rig;
+    rig_open(&rig, false, fail_both);
+    set_way(&rig, 2);
+    rig.workload.requests[N - 2].arrival_ns = 200000000;
+    rig.workload.requests[N - 1].arrival_ns = INT64_C(3600000000000);
+    alarm(30);
+    assert_int_equal(rig_drive(&rig), QD_ERR_RANK);
+    alarm(0);
+    ASSERT_CONTAINS(rig.records[N - 1].error, "no replica is left");
+    assert_int_equal(rig.records[N - 1].submit_ns, 0);
+    assert_int_equal(rig.n_done, N);
+    rig_close(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -333,6 +351,7 @@ int main(void)
         cmocka_unit_test(a_workload_of_refusals_ends),
         cmocka_unit_test(an_interrupt_keeps_what_was_measured),
         cmocka_unit_test(dead_replicas_leave_records),
+        cmocka_unit_test(dead_replicas_end_an_open_loop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -25,6 +25,7 @@ struct rank {
     enum qd_collectives settled;
     size_t expected_bytes, taken_bytes;
     char note[QD_ERR_LEN];
+    const char *name;
     qd_status status;
     char err[QD_ERR_LEN];
     int n_wrong;
@@ -94,7 +95,9 @@ static void *open_and_close(void *arg)
     const struct qd_cuda *cuda = ctx;
     rank->settled = cuda->config.collectives;
     rank->taken_bytes = cuda->memory.blocks[0].bytes;
-    snprintf(rank->note, sizeof rank->note, "%s", qd_device_note((struct qd_device){&qd_emu_ops, ctx}));
+    const struct qd_device device = {&qd_emu_ops, ctx};
+    snprintf(rank->note, sizeof rank->note, "%s", qd_device_note(device));
+    rank->name = qd_device_collectives(device);
     qd_emu_ops.close(ctx);
     return NULL;
 }
@@ -133,6 +136,7 @@ static void ranks_settle_on_what_is_there(void **state)
         {2, 2, true, true, false, NCCL, OWN, QD_ERR_ARGUMENT,
          "with several ranks on a GPU, collectives are own"},
     };
+    static const char *const names[] = {[AUTO] = "auto", [OWN] = "own", [NCCL] = "nccl"};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct qd_device_config config = small_config;
         config.collectives = cases[i].wanted;
@@ -147,6 +151,10 @@ static void ranks_settle_on_what_is_there(void **state)
             if (ranks[r].status != QD_OK) continue;
             if (cases[i].text[0] == '\0') assert_string_equal(ranks[r].note, "");
             assert_int_equal(ranks[r].settled, cases[i].settled);
+            if (cases[i].world == 1)
+                assert_null(ranks[r].name);
+            else
+                assert_string_equal(ranks[r].name, names[cases[i].settled]);
             assert_int_equal(ranks[r].taken_bytes, ranks[r].expected_bytes);
         }
     }
@@ -157,23 +165,64 @@ static void the_way_depends_on_ranks_and_size(void **state)
     (void)state;
     static const struct {
         int world;
-        size_t most_own; /* bytes */
-    } cases[] = {{2, 8 << 20}, {4, 512 << 10}, {8, 256 << 10}};
+        size_t most_own, most_one_shot; /* bytes */
+    } cases[] = {{2, 8 << 20, SIZE_MAX}, {4, 512 << 10, 512 << 10}, {8, 256 << 10, 256 << 10}};
     struct qd_cuda *cuda = calloc(1, sizeof *cuda);
     assert_non_null(cuda);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         cuda->bootstrap.world = cases[i].world;
         cuda->config.collectives = QD_COLLECTIVES_AUTO;
         cuda->nccl.comm = (void *)cuda; /* open */
-        assert_int_equal(qd_cuda_all_reduce_choose(cuda, cases[i].most_own), QD_CUDA_ALL_REDUCE_ONE_SHOT);
-        assert_int_equal(qd_cuda_all_reduce_choose(cuda, cases[i].most_own + 1), QD_CUDA_ALL_REDUCE_NCCL);
+        assert_false(qd_cuda_sums_by_nccl(cuda, cases[i].most_own));
+        assert_true(qd_cuda_sums_by_nccl(cuda, cases[i].most_own + 1));
         cuda->config.collectives = QD_COLLECTIVES_NCCL;
-        assert_int_equal(qd_cuda_all_reduce_choose(cuda, 16), QD_CUDA_ALL_REDUCE_NCCL);
+        assert_true(qd_cuda_sums_by_nccl(cuda, 16));
         cuda->config.collectives = QD_COLLECTIVES_OWN;
         cuda->nccl.comm = NULL;
-        assert_int_equal(qd_cuda_all_reduce_choose(cuda, 1 << 30), QD_CUDA_ALL_REDUCE_ONE_SHOT);
+        assert_false(qd_cuda_sums_by_nccl(cuda, 1 << 30));
+        assert_false(qd_cuda_sums_in_two_shots(cuda, cases[i].most_one_shot));
+        if (cases[i].most_one_shot < SIZE_MAX)
+            assert_true(qd_cuda_sums_in_two_shots(cuda, cases[i].most_one_shot + 1));
+        cuda->config.shots = QD_SHOTS_TWO;
+        assert_true(qd_cuda_sums_in_two_shots(cuda, 16));
+        cuda->config.shots = QD_SHOTS_ONE;
+        assert_false(qd_cuda_sums_in_two_shots(cuda, SIZE_MAX));
+        cuda->config.shots = QD_SHOTS_AUTO;
     }
     free(cuda);
+}
+
+/* What NCCL keeps: 32 channels of 4 MiB, 512 KiB and 4.6875 MiB for a rank that it receives from, two at the
+ * most; what the driver keeps of 26 ops in graphs of 1 and 2 decodes. */
+static void what_others_take_is_bounded(void **state)
+{
+    (void)state;
+    const size_t channels = 32 * (size_t)((4 << 20) + (512 << 10) + 4915200), graphs = 2 * 26 * (12 << 10);
+    static const struct {
+        int tp, ranks_per_gpu;
+        bool has_nccl, batch_invariant, device_timing, enforce_eager;
+        enum qd_collectives wanted;
+        size_t n_channels, n_graphs; /* times the above */
+    } cases[] = {
+        {1, 1, true, false, false, false, AUTO, 0, 1}, {2, 1, true, false, false, false, AUTO, 1, 1},
+        {8, 1, true, false, false, false, AUTO, 2, 1}, {4, 1, false, false, false, false, AUTO, 0, 1},
+        {4, 1, false, false, true, false, NCCL, 2, 3}, {4, 1, true, false, false, true, OWN, 0, 0},
+        {4, 1, true, true, false, false, AUTO, 0, 1},  {4, 4, true, false, false, false, AUTO, 0, 1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct qd_device_config config = small_config;
+        struct qd_device_reserve reserve;
+        config.collectives = cases[i].wanted;
+        config.ranks_per_gpu = cases[i].ranks_per_gpu;
+        config.batch_invariant = cases[i].batch_invariant;
+        config.device_timing = cases[i].device_timing;
+        config.enforce_eager = cases[i].enforce_eager;
+        qd_emu_shutdown();
+        qd_emu_set_links(true, cases[i].has_nccl);
+        qd_cuda_reserve(&config, cases[i].tp, &reserve);
+        assert_int_equal(reserve.collective_bytes, cases[i].n_channels * channels);
+        assert_int_equal(reserve.graph_bytes, cases[i].n_graphs * graphs);
+    }
 }
 
 /* ---- sums ---- */
@@ -265,11 +314,11 @@ static void a_model_runs_by_nccl_alone(void **state)
     struct run_options options = {.max_tokens = 32, .max_logit_rows = 32, .max_model_len = 64};
     struct deviation observed = DEVIATION_NONE;
     options.collectives = QD_COLLECTIVES_OWN;
-    float *want = micro_logits(&qd_emu_ops, tp, &options, "");
+    float *want = micro_logits(&qd_emu_ops, tp, &options, "own", "");
     qd_emu_shutdown();
     qd_emu_set_links(false, true);
     options.collectives = QD_COLLECTIVES_AUTO;
-    float *got = micro_logits(&qd_emu_ops, tp, &options,
+    float *got = micro_logits(&qd_emu_ops, tp, &options, "nccl",
                               "every collective goes by NCCL: GPU 0 cannot read the memory of GPU 1");
     compare_f32("logits", got, want, (size_t)MICRO_TOKENS * MICRO_VOCAB, near, &observed);
     deviation_print("by NCCL alone", &observed);
@@ -284,6 +333,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(ranks_settle_on_what_is_there, restore),
         cmocka_unit_test(the_way_depends_on_ranks_and_size),
+        cmocka_unit_test_teardown(what_others_take_is_bounded, restore),
         cmocka_unit_test_teardown(large_sums_go_by_nccl, restore),
         {"a_model_runs_by_nccl_alone_tp2", a_model_runs_by_nccl_alone, NULL, restore, &sizes[0]},
         {"a_model_runs_by_nccl_alone_tp4", a_model_runs_by_nccl_alone, NULL, restore, &sizes[1]},

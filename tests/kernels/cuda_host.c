@@ -198,6 +198,28 @@ static void what_cannot_be_opened_is_refused(void **state)
     assert_int_equal(qd_emu_set_device_count(QD_EMU_DEFAULT_DEVICES), 0);
 }
 
+/* Replica r of tp ranks has GPUs r * tp to (r + 1) * tp - 1, and so has the r-th of those that share. */
+static void replicas_have_gpus_side_by_side(void **state)
+{
+    (void)state;
+    static const struct {
+        int tp, dp, ranks_per_gpu, gpus[8];
+    } cases[] = {
+        {1, 8, 1, {0, 1, 2, 3, 4, 5, 6, 7}}, {2, 4, 1, {0, 1, 2, 3, 4, 5, 6, 7}},
+        {4, 2, 0, {0, 1, 2, 3, 4, 5, 6, 7}}, {2, 2, 2, {0, 0, 1, 1}},
+        {4, 2, 4, {0, 0, 0, 0, 1, 1, 1, 1}}, {2, 3, 4, {0, 0, 0, 0, 1, 1}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int rank = 0; rank < cases[i].tp * cases[i].dp; rank++) {
+            char err[QD_ERR_LEN] = "";
+            int gpu = -1;
+            ASSERT_OK(qd_cuda_gpu_of_rank(rank, cases[i].tp * cases[i].dp, cases[i].ranks_per_gpu, &gpu, err,
+                                          sizeof err),
+                      err);
+            assert_int_equal(gpu, cases[i].gpus[rank]);
+        }
+}
+
 /* A failed call of CUDA names itself, and is not reported again. */
 static void memory_that_is_not_there_is_refused(void **state)
 {
@@ -432,8 +454,8 @@ static void logits_are_those_of_the_specification(void **state)
                                             .max_tokens = 32,
                                             .max_logit_rows = 32,
                                             .max_model_len = 64};
-        float *want = micro_logits(&qd_ref_ops, 1, &options, NULL);
-        float *got = micro_logits(&qd_emu_ops, tp, &options, NULL);
+        float *want = micro_logits(&qd_ref_ops, 1, &options, NULL, NULL);
+        float *got = micro_logits(&qd_emu_ops, tp, &options, NULL, NULL);
         compare_f32("logits", got, want, (size_t)MICRO_TOKENS * MICRO_VOCAB, near, &observed);
         free(want);
         free(got);
@@ -467,6 +489,7 @@ int main(void)
         cmocka_unit_test(stores_take_rows),
         cmocka_unit_test(a_store_that_does_not_fit_names_the_gpu),
         cmocka_unit_test(what_cannot_be_opened_is_refused),
+        cmocka_unit_test(replicas_have_gpus_side_by_side),
         cmocka_unit_test(memory_that_is_not_there_is_refused),
         cmocka_unit_test(working_bytes_are_what_open_takes),
         cmocka_unit_test(ranks_reduce_and_gather),

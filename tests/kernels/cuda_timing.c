@@ -7,6 +7,7 @@
 #include "kernels/base/clock.h"
 #include "kernels/base/size.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/host.h"
 #include "kernels/emu/emu.h"
 #include "tests/support/model_run.h"
 
@@ -125,6 +126,26 @@ static void spans_are_always_measured(void **state)
     assert_int_equal(sum_of(&stats), 0);
 }
 
+/* A decode with the events of its ops and without, as it will run: replayed, or op by op. Two events an op;
+ * and nothing of it where nobody asked. */
+static void what_timing_costs_is_measured(void **state)
+{
+    (void)state;
+    const int n_layers = 2, n_ops = 1 + 1 + 8 * n_layers + 2;
+    for (int eager = 0; eager < 2; eager++) {
+        struct how how = {.tp = 2, .enforce_eager = eager != 0, .device_timing = true};
+        struct qd_timing_cost cost = measure(how).timing_cost;
+        assert_int_equal(cost.n_steps, QD_CUDA_OVERHEAD_STEPS);
+        assert_int_equal(cost.n_events, 2 * n_ops);
+        for (int kind = 0; kind < QD_N_TIMING_KINDS; kind++) {
+            assert_true(cost.span_ns[kind] > 0);
+            assert_true(cost.wall_ns[kind] >= cost.span_ns[kind] - CLOCK_NS);
+        }
+        how.device_timing = false;
+        assert_int_equal(measure(how).timing_cost.n_steps, 0);
+    }
+}
+
 static void segments_add_up_to_the_span(void **state)
 {
     (void)state;
@@ -181,6 +202,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(spans_are_always_measured),
+        cmocka_unit_test(what_timing_costs_is_measured),
         cmocka_unit_test(segments_add_up_to_the_span),
         {"every_kernel_has_its_segment_replayed", every_kernel_has_its_segment, NULL, NULL, &modes[0]},
         {"every_kernel_has_its_segment_eager", every_kernel_has_its_segment, NULL, NULL, &modes[1]},

@@ -96,11 +96,10 @@ static void every_place_is_looked_in(void **state)
     } places[] = {
         {"CUDA_HOME", "a", "a/lib64"},
         {"CUDA_HOME", "b", "b/lib"},
-        {"CUDA_HOME", "c", "c/extras/CUPTI/lib64"},
         {"VIRTUAL_ENV", "d", "d/lib/python3.11/site-packages/nvidia/nccl/lib"},
         {"VIRTUAL_ENV", "e", "e/lib64/python3.9/site-packages/nvidia/cu13/lib"},
         {"CONDA_PREFIX", "f", "f/lib/python3.12/site-packages/nvidia/cublas/lib"},
-        {"HOME", "g", "g/.local/lib/python3.10/site-packages/nvidia/cuda_cupti/lib"},
+        {"HOME", "g", "g/.local/lib/python3.10/site-packages/nvidia/cublas/lib"},
     };
     char path[PATH_MAX], err[QD_ERR_LEN], expected[PATH_MAX];
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {

@@ -7,7 +7,7 @@
 
 enum { N_STEPS = 3, MAX_LEN = 64, VOCAB = 101, MAX_BYTES = 1 << 16 };
 
-/* Three steps of two sequences as a file in memory. */
+/* Three steps of two sequences as a file in memory; the second is of another replica. */
 struct recording {
     struct page_deal deal;
     struct qd_step *steps[N_STEPS];
@@ -25,13 +25,15 @@ static void make_recording(struct recording *r)
     r->header = (struct qd_step_file_header){.limits = {22, 2, 8, 2},
                                              .max_model_len = MAX_LEN,
                                              .n_kv_blocks = r->deal.n_kv_blocks,
-                                             .vocab_size = VOCAB};
+                                             .vocab_size = VOCAB,
+                                             .n_replicas = 2};
     FILE *stream = open_memstream(&r->bytes, &r->n_bytes);
     qd_step_file_write_header(stream, &r->header);
     for (int i = 0; i < N_STEPS; i++) {
         r->steps[i] = new_step(&r->deal, chunks[i], 2);
         r->ids[i][0] = i, r->ids[i][1] = VOCAB - 1 - i;
-        qd_step_file_write(stream, r->steps[i], r->ids[i], 100 + i, i > 0 ? QD_STEP_RECORD_MEASURED : 0);
+        qd_step_file_write(stream, i % 2, r->steps[i], r->ids[i], 100 + i,
+                           i > 0 ? QD_STEP_RECORD_MEASURED : 0);
     }
     fclose(stream);
 }
@@ -52,6 +54,7 @@ static void expect_steps(const struct recording *r, struct qd_step_file *file)
         assert_int_equal(step.step->used_bytes, r->steps[i]->used_bytes);
         assert_memory_equal(step.step, r->steps[i], r->steps[i]->used_bytes);
         assert_int_equal(step.n_ids, 2);
+        assert_int_equal(step.replica, i % 2);
         assert_memory_equal(step.ids, r->ids[i], sizeof r->ids[i]);
         assert_int_equal(step.span_ns, 100 + i);
         assert_int_equal(step.is_measured, i > 0);
@@ -71,6 +74,7 @@ static void what_is_written_is_read(void **state)
     write_file(in_dir(&dir, "steps"), r.bytes, r.n_bytes);
     ASSERT_OK(qd_step_file_open(in_dir(&dir, "steps"), &file, err, sizeof err), err);
     assert_int_equal(file.header.n_kv_blocks, r.header.n_kv_blocks);
+    assert_int_equal(file.header.n_replicas, 2);
     assert_memory_equal(&file.header.limits, &r.header.limits, sizeof r.header.limits);
     expect_steps(&r, &file);
     qd_step_file_rewind(&file);
@@ -115,7 +119,7 @@ static void every_field_is_checked(void **state)
         const char *text;
     } cases[] = {
         {offsetof(struct qd_step_file_header, magic), 1, "magic"},
-        {offsetof(struct qd_step_file_header, version), 2, "version: 2, expected 1"},
+        {offsetof(struct qd_step_file_header, version), 1, "version: 1, expected 2"},
         {offsetof(struct qd_step_file_header, limits.max_tokens), 0, "max_tokens: 0"},
         {offsetof(struct qd_step_file_header, limits.max_tokens), 21,
          "record 0: n_tokens: more than max_tokens"},
@@ -127,7 +131,12 @@ static void every_field_is_checked(void **state)
          "record 0: kv_len: more than max_model_len"},
         {offsetof(struct qd_step_file_header, n_kv_blocks), 2, "record 0: step: block_table"},
         {offsetof(struct qd_step_file_header, vocab_size), 3, "record 0: step: token_source"},
+        {offsetof(struct qd_step_file_header, n_replicas), 0, "n_replicas: 0"},
+        {offsetof(struct qd_step_file_header, n_replicas), 65, "n_replicas: 65, at most 64"},
+        {offsetof(struct qd_step_file_header, n_replicas), 1, "record 1: replica: not one of"},
         {RECORD + offsetof(struct qd_step_record, magic), 1, "record 0: magic"},
+        {RECORD + offsetof(struct qd_step_record, replica), 2, "record 0: replica"},
+        {RECORD + offsetof(struct qd_step_record, replica), -1, "record 0: replica"},
         {RECORD + offsetof(struct qd_step_record, flags), 2, "record 0: flags"},
         {RECORD + offsetof(struct qd_step_record, n_ids), 1, "record 0: n_ids"},
         {RECORD + offsetof(struct qd_step_record, n_ids), -1, "record 0: n_ids"},

@@ -40,6 +40,8 @@ void fake_engine_open(struct fake_engine *fake, void (*configure)(struct fake_en
             .tp = 1,
             .device = {.replica = i, .n_ranks = 1, .limits = fake->devices[i].limits},
             .vocab_size = config->vocab_size,
+            .null_step_ns = fake->null_step_ns,
+            .null_steps = fake->null_steps[i],
         };
         if (fake->null_device)
             ASSERT_OK(qd_group_open(&null_group, &fake->groups[i], err, sizeof err), err);

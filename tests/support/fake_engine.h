@@ -13,6 +13,8 @@ struct fake_engine {
     struct qd_engine_config config; /* defaults where 0: dp 1, budget 64, 8 sequences, length 64, 33 pages,
                                      * vocabulary 97, 4096 requests */
     bool null_device;               /* `null` instead of the fake, which executes */
+    int64_t null_step_ns;           /* there */
+    struct qd_null_steps null_steps[FAKE_MAX_DP]; /* likewise */
     /* Of a reader that reads no further, as at a stop string: it aborts the request. NULL: never. */
     bool (*gives_up)(const struct qd_event *event);
     struct fake_device devices[FAKE_MAX_DP];

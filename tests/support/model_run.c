@@ -114,13 +114,15 @@ float *model_run_logits(struct model_run *run, const int32_t *tokens, int32_t n_
     return copy.to;
 }
 
-float *micro_logits(const struct qd_device_ops *ops, int tp, const struct run_options *options, const char *note)
+float *micro_logits(const struct qd_device_ops *ops, int tp, const struct run_options *options,
+                    const char *collectives, const char *note)
 {
     int32_t tokens[MICRO_TOKENS];
     for (int32_t i = 0; i < MICRO_TOKENS; i++) tokens[i] = (101 * i + 7) % MICRO_VOCAB;
     struct model_run run;
     qd_model_t *model = make_model("micro", ops, tp);
     model_run_open(&run, model, ops, options);
+    if (collectives != NULL) assert_string_equal(qd_group_collectives(run.group), collectives);
     if (note != NULL) ASSERT_CONTAINS(qd_group_note(run.group), note);
     float *logits = model_run_logits(&run, tokens, MICRO_TOKENS, 18, MICRO_VOCAB);
     model_run_close(&run);

@@ -4,10 +4,10 @@
 #include "tests/support/test.h"
 #include "tests/support/tiny.h"
 
-static void take(void *arg, const struct qd_group_result *result, int64_t span_ns)
+static void take(void *arg, int replica, const struct qd_group_result *result, int64_t span_ns)
 {
     struct recording *recording = arg;
-    qd_step_file_write(recording->stream, result->step, result->ids, span_ns, QD_STEP_RECORD_MEASURED);
+    qd_step_file_write(recording->stream, replica, result->step, result->ids, span_ns, QD_STEP_RECORD_MEASURED);
 }
 
 void recording_begin(struct recording *recording, struct qd_instance_options *options)
@@ -22,7 +22,8 @@ void recording_begin(struct recording *recording, struct qd_instance_options *op
     const struct qd_step_file_header header = {.limits = plan.limits,
                                                .max_model_len = plan.max_model_len,
                                                .n_kv_blocks = plan.n_kv_blocks,
-                                               .vocab_size = (int32_t)plan.config.vocab_size};
+                                               .vocab_size = (int32_t)plan.config.vocab_size,
+                                               .n_replicas = 1};
     qd_step_file_write_header(recording->stream, &header);
     options->recorder = (struct qd_step_recorder){.take = take, .arg = recording};
 }

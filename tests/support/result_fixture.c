@@ -56,6 +56,7 @@ void fixture_run_init(struct fixture_run *run, int tp, int dp, int64_t budget, d
         .dp = dp,
         .n_threads = 4,
         .router = "round-robin",
+        .dp_coupling = "none",
         .max_num_batched_tokens = budget,
         .max_num_seqs = 16,
         .max_model_len = 64,

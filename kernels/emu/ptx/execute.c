@@ -130,26 +130,34 @@ static void store(const struct state *s, const struct qd_ptx_instruction *i)
     }
 }
 
-/* d, [address], a: the sum with a; or d, [address], a, b: b in a's place. Relaxed, as the hardware's. What
- * changes nothing may be a poll in a loop. */
-static void change_atomically(const struct state *s, const struct qd_ptx_instruction *i, bool is_add)
+/* Relaxed, as the hardware's. What changes nothing may be a poll in a loop. */
+static void note_change(const struct state *s, const struct qd_ptx_instruction *i, bool is_changed)
 {
-    const uint16_t *o = i->operand;
-    uint32_t *p = memory(s, i, o[1], sizeof *p, ATOMIC), old = s->r[o[2]].u32;
-    bool is_changed;
-    if (is_add) {
-        is_changed = old != 0;
-        old = __atomic_fetch_add(p, old, __ATOMIC_RELAXED);
-    } else {
-        is_changed =
-            __atomic_compare_exchange_n(p, &old, s->r[o[3]].u32, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED) &&
-            old != s->r[o[3]].u32;
-    }
-    s->r[o[0]].u32 = old;
     if (is_changed)
         qd_emu_note_progress();
     else
         qd_emu_spin(site_of(s, i));
+}
+
+/* [address], a: the sum with a put there; what was there before. */
+static uint32_t add_atomically(const struct state *s, const struct qd_ptx_instruction *i, const uint16_t *o)
+{
+    uint32_t *p = memory(s, i, o[0], sizeof *p, ATOMIC);
+    const uint32_t addend = s->r[o[1]].u32, old = __atomic_fetch_add(p, addend, __ATOMIC_RELAXED);
+    note_change(s, i, addend != 0);
+    return old;
+}
+
+/* d, [address], a, b: b put there if a was there; what was there before. */
+static void swap_atomically(const struct state *s, const struct qd_ptx_instruction *i)
+{
+    const uint16_t *o = i->operand;
+    uint32_t *p = memory(s, i, o[1], sizeof *p, ATOMIC), old = s->r[o[2]].u32;
+    const uint32_t new = s->r[o[3]].u32;
+    const bool is_swapped =
+        __atomic_compare_exchange_n(p, &old, new, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+    s->r[o[0]].u32 = old;
+    note_change(s, i, is_swapped && old != new);
 }
 
 /* ---- warps ---- */
@@ -284,9 +292,10 @@ static void execute_other(const struct state *s, const struct qd_ptx_instruction
         qd_emu_store_release((uint32_t *)memory(s, i, o[0], 4, FLAG), r[o[1]].u32);
         break;
     case QD_PTX_OP_ATOMIC_ADD_GLOBAL:
-    case QD_PTX_OP_ATOMIC_ADD_SHARED: change_atomically(s, i, true); break;
+    case QD_PTX_OP_ATOMIC_ADD_SHARED: r[o[0]].u32 = add_atomically(s, i, o + 1); break;
+    case QD_PTX_OP_REDUCE_ADD_SHARED: add_atomically(s, i, o); break;
     case QD_PTX_OP_ATOMIC_SWAP_GLOBAL:
-    case QD_PTX_OP_ATOMIC_SWAP_SHARED: change_atomically(s, i, false); break;
+    case QD_PTX_OP_ATOMIC_SWAP_SHARED: swap_atomically(s, i); break;
     default: qd_emu_fail(site, "instruction %u is decoded, but not executed", i->op);
     }
 }

@@ -210,6 +210,7 @@
     X(STORE_RELEASE, "st.release.sys.global.u32", "[u64] u32")                                               \
     X(ATOMIC_ADD_GLOBAL, "atom.global.add.u32", "=u32 [u64] u32")                                            \
     X(ATOMIC_ADD_SHARED, "atom.shared.add.u32", "=u32 [u32] u32")                                            \
+    X(REDUCE_ADD_SHARED, "red.shared.add.u32", "[u32] u32")                                                  \
     X(ATOMIC_SWAP_GLOBAL, "atom.global.cas.b32", "=b32 [u64] b32 b32")                                       \
     X(ATOMIC_SWAP_SHARED, "atom.shared.cas.b32", "=b32 [u32] b32 b32")
 
