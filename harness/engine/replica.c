@@ -308,8 +308,8 @@ static qd_status finish_step(struct qd_replica *replica)
     return QD_OK;
 }
 
-/* Launches a step, if one can be scheduled. In virtual time the result tells how long it takes, so it is waited
- * for at once. */
+/* Launches a step, if one can be scheduled. In virtual time the result tells how long it takes, so it is
+ * waited for at once. */
 static qd_status begin_step(struct qd_replica *replica, bool *launched)
 {
     struct qd_schedule schedule;
