@@ -10,9 +10,10 @@
 enum { QD_MAX_STEP_OPS = 16 };
 
 struct qd_step_op {
-    const char *name;
+    const char *name; /* as in harness/ops/case.h; "attention" */
     enum qd_segment segment;   /* where the ledger counts it */
     int64_t times;             /* a step runs it so often, with the same shape */
+    int64_t n_rows;            /* of its output */
     struct qd_traffic traffic; /* of one time, on one rank */
 };
 

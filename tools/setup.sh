@@ -2,7 +2,7 @@
 # Installs what qdyno needs from Debian's or Ubuntu's packages, if it is not there yet.
 #   tools/setup.sh build   compiler and libraries of the program
 #   tools/setup.sh test    the same and the test library
-#   tools/setup.sh check   the same and clang with its sanitizer and fuzzer runtimes, and numpy
+#   tools/setup.sh check   the same and clang with its sanitizer and fuzzer runtimes, numpy and gnuplot
 # Silent and fast when all is there. Says what it installs. As root or with a sudo that asks no password it
 # installs; otherwise it prints the command to run and exits 3.
 set -u
@@ -56,6 +56,7 @@ fi
 
 if [ "$level" = check ]; then
     python3 -c 'import numpy' 2>/dev/null || /usr/bin/python3 -c 'import numpy' 2>/dev/null || need python3-numpy
+    command -v gnuplot >/dev/null || need gnuplot-nox
 fi
 
 [ -z "$missing" ] && exit 0

@@ -12,6 +12,7 @@
 #include "harness/cli/session.h"
 #include "harness/cli/version.h"
 #include "harness/engine/memory.h"
+#include "harness/ops/alone.h"
 #include "harness/result/files.h"
 #include "harness/result/json_put.h"
 #include "harness/result/machine.h"
@@ -210,12 +211,17 @@ static cJSON *to_json(const struct kernels *k)
 {
     bool ok = true;
     struct qd_machine machine;
+    char gpu[256];
     qd_machine_read(&machine);
+    qd_alone_gpu_name(k->op.ops, gpu, sizeof gpu);
     cJSON *root = cJSON_CreateObject();
     ok = root != NULL;
     qd_json_put_int(root, "schema", SCHEMA, &ok);
     qd_json_put_text(root, "commit", qd_commit(), &ok);
     qd_json_put_text(root, "device", k->op.ops->name, &ok);
+    qd_json_put_text(root, "isa", qd_session_isa(k->options), &ok);
+    qd_json_put_text(root, "gpu", gpu[0] != '\0' ? gpu : NULL, &ok);
+    qd_json_put_int(root, "n_threads", k->op.n_threads > 0 ? k->op.n_threads : machine.n_cores, &ok);
     qd_json_put_text(root, "model", k->cases.model, &ok);
     qd_json_put_int(root, "seed", k->options->seed, &ok);
     qd_json_put_item(root, "machine", qd_machine_to_json(&machine), &ok);

@@ -92,7 +92,7 @@ static const struct option_row option_rows[] = {
     {"long-prefill-token-threshold", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(long_prefill_token_threshold), 0,
      1 << 24, NULL, "N", "the most tokens of one request in a step; 0: no limit but the budget", NULL},
     {"device-timing", NULL, QD_GROUP_ENGINE, OPTION_FLAG, AT(device_timing), 0, 0, NULL, NULL,
-     "time every op of a step on the device, in graphs too (cuda, emu)", NULL},
+     "time every op of a step on the device, in graphs too (not on null)", NULL},
     {"watchdog-timeout-s", NULL, QD_GROUP_ENGINE, OPTION_INT, AT(watchdog_timeout_s), 0, 1 << 24, NULL, "N",
      "seconds after which a step, or a rank opening its device, hangs; 0: never", "60 on cuda, else 0"},
 
@@ -157,6 +157,8 @@ static const struct option_row option_rows[] = {
      "print where the time went, from the roofline floor to the wall clock", NULL},
     {"machine", NULL, QD_GROUP_WORKLOAD, OPTION_TEXT, AT(machine), 0, 0, NULL, "NAME|FILE",
      "floors of H100-SXM, A100-80G, L40S, RTX-4090 or a profile, one a rank", "this, with --probe"},
+    {"kernels", NULL, QD_GROUP_WORKLOAD, OPTION_TEXT, AT(kernels), 0, 0, NULL, "FILE",
+     "of --ledger: the kernels timed alone, by qdyno kernels --format json", "none"},
     {"save-steps", NULL, QD_GROUP_WORKLOAD, OPTION_FLAG, AT(save_steps), 0, 0, NULL, NULL,
      "write steps.jsonl in --result-dir: a line a step", NULL},
 
@@ -166,6 +168,8 @@ static const struct option_row option_rows[] = {
      "name of the result file in --result-dir", NULL},
     {"trace", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(trace), 0, 0, NULL, "FILE",
      "write the steps as a Chrome trace, for Perfetto", "none"},
+    {"ledger-svg", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(ledger_svg), 0, 0, NULL, "FILE",
+     "draw what --ledger prints, with gnuplot", "none"},
     {"record", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(record), 0, 0, NULL, "FILE",
      "write the steps themselves, with what they sampled", "none"},
     {"replay", NULL, QD_GROUP_RESULT, OPTION_TEXT, AT(replay), 0, 0, NULL, "FILE",

@@ -86,6 +86,7 @@ struct qd_options {
     bool device_timing;
     bool ledger, save_steps;
     const char *trace, *record, *replay; /* files; NULL: none */
+    const char *kernels, *ledger_svg;    /* likewise */
     int64_t watchdog_timeout_s; /* 0: off; -1: the default of the device */
     bool enforce_eager, batch_invariant, enable_prefix_caching, async_scheduling;
     const char *collectives; /* auto | own | nccl */

@@ -13,6 +13,7 @@
 #include "harness/cli/run_record.h"
 #include "harness/cli/run_replay.h"
 #include "harness/cli/run_steps.h"
+#include "harness/cli/run_svg.h"
 #include "harness/cli/run_table.h"
 #include "harness/cli/run_vllm.h"
 #include "harness/cli/run_workload.h"
@@ -145,10 +146,12 @@ static qd_status measure(struct run *run, char *err, size_t errlen)
     qd_run_steps_end(&run->steps, run->instance);
     struct qd_metrics_options metrics = metrics_options(run, drive.pacing, duration_s);
     qd_status computed = qd_metrics_compute(run->records, run->workload.n, &metrics, &run->result.metrics);
-    if (computed != QD_OK) return qd_fail(computed, err, errlen, "metrics");
+    if (computed != QD_OK)
+        return qd_fail(computed, err, errlen, "no memory for the metrics of %zu requests in %g s",
+                       run->workload.n, duration_s);
     run->result.ledger =
         qd_ledger_make(run->replicas, run->result.dp, run->records, run->workload.n, &run->result.metrics,
-                       qd_run_steps_rows(&run->steps), run->steps.n_dropped);
+                       qd_run_steps_rows(&run->steps), qd_run_steps_alone(&run->steps), run->steps.n_dropped);
     return status;
 }
 
@@ -262,7 +265,18 @@ static qd_status check_files(struct run *run, char *err, size_t errlen)
         if (run->options->save_steps) QD_TRY(qd_file_check_writable(run->steps_path, err, errlen));
     }
     if (run->options->trace != NULL) QD_TRY(qd_file_check_writable(run->options->trace, err, errlen));
+    QD_TRY(qd_run_svg_check(run->options->ledger_svg, err, errlen));
     return json_path(run) != NULL ? qd_file_check_writable(json_path(run), err, errlen) : QD_OK;
+}
+
+static qd_status write_svg(const struct run *run, char *err, size_t errlen)
+{
+    const struct qd_options *o = run->options;
+    char title[1024];
+    if (o->ledger_svg == NULL) return QD_OK;
+    snprintf(title, sizeof title, "%s on %s, TP %d x DP %d: %" PRIu64 " steps", o->model, o->device,
+             run->result.tp, run->result.dp, run->result.ledger.n_steps);
+    return qd_run_svg_write(o->ledger_svg, title, &run->result.ledger, err, errlen);
 }
 
 /* The first error counts. */
@@ -278,6 +292,7 @@ static qd_status write_files(struct run *run, char *err, size_t errlen)
     const char *json = json_path(run);
     qd_status first = qd_run_steps_write(&run->steps, err, errlen);
     keep_first(&first, qd_run_record_write(&run->record, why, sizeof why), why, err, errlen);
+    keep_first(&first, write_svg(run, why, sizeof why), why, err, errlen);
     if (run->result_path != NULL) {
         keep_first(&first,
                    qd_requests_write(run->records, run->workload.n, run->requests_path, why, sizeof why), why,
@@ -350,6 +365,7 @@ static qd_status prepare(struct run *run, char *err, size_t errlen)
     if (qd_run_steps_wanted(run->options))
         instance_options.n_step_rows = qd_step_log_room((int)run->options->dp);
     QD_TRY(qd_run_limits_choose(&run->limits, run->options, err, errlen));
+    QD_TRY(qd_run_steps_read_kernels(&run->steps, run->options, &instance_options, err, errlen));
     QD_TRY(qd_slo_parse(run->options->goodput.texts, run->options->goodput.n, &run->slo, err, errlen));
     QD_TRY(check_files(run, err, errlen));
     if (run->options->null_steps != NULL)

@@ -21,6 +21,22 @@ static void print_line(FILE *out, char sign, const char *name, double ns, const 
     fprintf(out, "%s%s\n", note[0] != '\0' ? "  " : "", note);
 }
 
+/* Why the in-graph penalty is not known, or what it is. */
+static void describe_penalty(const struct qd_ledger *ledger, char *out, size_t len)
+{
+    const struct qd_ledger_alone *alone = ledger->alone;
+    if (alone == NULL)
+        snprintf(out, len, "needs --kernels: the kernels timed alone");
+    else if (alone->n_unknown > 0)
+        snprintf(out, len, "in %" PRIu64 " of %" PRIu64 " steps not known: %s", alone->n_unknown, alone->n_rows,
+                 alone->reason);
+    else if (isnan(ledger->waterfall.alone))
+        snprintf(out, len, "steps were dropped");
+    else
+        snprintf(out, len, "kernels alone: %.4f ms a step",
+                 ledger->waterfall.alone / 1e6 / (double)ledger->n_steps);
+}
+
 static void print_waterfall(FILE *out, const struct qd_ledger_view *view)
 {
     const struct qd_ledger *ledger = view->ledger;
@@ -29,19 +45,25 @@ static void print_waterfall(FILE *out, const struct qd_ledger_view *view)
     char bound[32] = "";
     if (has_floor) snprintf(bound, sizeof bound, "bound by %s", qd_ledger_step_bound(ledger->rows));
     const char *missing = ledger->n_dropped > 0 ? "steps were dropped" : "needs --probe (cpu) or --machine";
-    print_line(out, ' ', "roofline floor", w->floor, ledger, has_floor ? bound : missing);
-    print_line(out, '+', "kernel inefficiency", w->inefficiency, ledger,
-               is_timed ? "in-graph penalty included" : "");
-    print_line(out, '+', "in-graph penalty", w->in_graph, ledger, "needs the kernels timed alone");
-    print_line(out, '=', "kernels", w->kernels, ledger, is_timed ? "" : "needs --device-timing (cuda, emu)");
-    print_line(out, '+', "gaps", w->gaps, ledger, "");
-    print_line(out, '=', "device span", w->span, ledger, has_span ? "" : "nothing executes");
-    print_line(out, '+', "exposed host time", w->exposed_host, ledger,
-               view->async_scheduling ? "what steps do not hide" : "");
-    print_line(out, '+', "idle", w->idle, ledger,
-               view->is_virtual ? "no request, other replicas or the client" : "no request");
-    print_line(out, '+', "unexplained", w->unexplained, ledger, "");
-    print_line(out, '=', "wall", w->wall, ledger, view->dp > 1 ? "of all replicas" : "");
+    bool has_alone = !isnan(w->alone);
+    char penalty[2 * QD_ERR_LEN];
+    struct qd_waterfall_line lines[QD_WATERFALL_LINES];
+    describe_penalty(ledger, penalty, sizeof penalty);
+    const char *notes[QD_WATERFALL_LINES] = {
+        has_floor ? bound : missing,
+        has_alone ? "of the kernels alone" : is_timed ? "in-graph penalty included" : "",
+        penalty,
+        is_timed || !has_span ? "" : "needs --device-timing",
+        "",
+        has_span ? "" : "nothing executes",
+        view->async_scheduling ? "what steps do not hide" : "",
+        view->is_virtual ? "nothing to do, other replicas or the client" : "nothing to do",
+        "",
+        view->dp > 1 ? "of all replicas" : "",
+    };
+    qd_waterfall_lines(w, lines);
+    for (int i = 0; i < QD_WATERFALL_LINES; i++)
+        print_line(out, lines[i].sign, lines[i].name, lines[i].ns, ledger, notes[i]);
     if (has_floor && has_span && !is_timed)
         fprintf(out, "  the device span is %.2f times the floor\n", w->span / w->floor);
 }

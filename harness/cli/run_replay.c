@@ -7,6 +7,7 @@
 #include "harness/cli/run_ledger.h"
 #include "harness/cli/run_limits.h"
 #include "harness/cli/run_steps.h"
+#include "harness/cli/run_svg.h"
 #include "harness/cli/session.h"
 #include "harness/cli/version.h"
 #include "harness/engine/replay.h"
@@ -39,7 +40,7 @@ static qd_status check_options(const struct qd_options *o, char *err, size_t err
                                            "record",
                                            "result-dir",
                                            "save-steps"};
-    static const char *const shared[] = {"ledger", "probe", "machine"};
+    static const char *const shared[] = {"ledger", "probe", "machine", "kernels"};
     for (size_t i = 0; i < sizeof excluded / sizeof *excluded; i++)
         if (qd_options_given(o, excluded[i]))
             return qd_fail(QD_ERR_INPUT, err, errlen, "--replay excludes --%s", excluded[i]);
@@ -53,7 +54,7 @@ static qd_status check_options(const struct qd_options *o, char *err, size_t err
     if (strcmp(o->device, "null") == 0)
         return qd_fail(QD_ERR_INPUT, err, errlen, "--replay: the device null executes nothing");
     if (o->trace != NULL) QD_TRY(qd_file_check_writable(o->trace, err, errlen));
-    return QD_OK;
+    return qd_run_svg_check(o->ledger_svg, err, errlen);
 }
 
 static qd_status load_steps(struct replay *r, char *err, size_t errlen)
@@ -72,7 +73,7 @@ static qd_status load_steps(struct replay *r, char *err, size_t errlen)
                : qd_fail(QD_ERR_NO_MEMORY, err, errlen, "no memory for %d replicas", dp);
 }
 
-static qd_status open_instance(struct replay *r, char *err, size_t errlen)
+static struct qd_instance_options instance_options_of(const struct replay *r)
 {
     struct qd_instance_options instance_options = qd_session_instance_options(r->options);
     const struct qd_step_file_header *h = &r->file.header;
@@ -82,7 +83,14 @@ static qd_status open_instance(struct replay *r, char *err, size_t errlen)
     instance_options.max_logit_rows = h->limits.max_logit_rows;
     instance_options.max_model_len = h->max_model_len;
     instance_options.n_kv_blocks = h->n_kv_blocks;
-    QD_TRY(qd_session_open(&instance_options, &r->instance, err, errlen));
+    return instance_options;
+}
+
+static qd_status open_instance(struct replay *r, const struct qd_instance_options *instance_options,
+                               char *err, size_t errlen)
+{
+    const struct qd_step_file_header *h = &r->file.header;
+    QD_TRY(qd_session_open(instance_options, &r->instance, err, errlen));
     int64_t vocab_size = qd_instance_config(r->instance)->vocab_size;
     if (vocab_size != h->vocab_size)
         return qd_fail(QD_ERR_INPUT, err, errlen, "%s: vocab_size: %d, but the model's is %" PRId64,
@@ -101,7 +109,8 @@ static void make_ledger(struct replay *r)
         for (uint64_t k = replica->n_warmup_steps; k < replica->n_steps; k++)
             qd_run_steps_take(&r->rows, &replica->rows[k]);
     }
-    r->ledger = qd_ledger_make(r->replicas, r->steps.dp, NULL, 0, NULL, qd_run_steps_rows(&r->rows), 0);
+    r->ledger = qd_ledger_make(r->replicas, r->steps.dp, NULL, 0, NULL, qd_run_steps_rows(&r->rows),
+                               qd_run_steps_alone(&r->rows), 0);
 }
 
 /* ---- what is printed ---- */
@@ -207,10 +216,21 @@ static cJSON *to_json(const struct replay *r)
     return NULL;
 }
 
+static qd_status write_svg(const struct replay *r, char *err, size_t errlen)
+{
+    const struct qd_options *o = r->options;
+    char title[1024];
+    if (o->ledger_svg == NULL) return QD_OK;
+    snprintf(title, sizeof title, "%s replayed on %s, TP %" PRId64 " x DP %d: %" PRIu64 " steps", o->model,
+             o->device, o->tp, r->steps.dp, r->ledger.n_steps);
+    return qd_run_svg_write(o->ledger_svg, title, &r->ledger, err, errlen);
+}
+
 static qd_status publish(struct replay *r, char *err, size_t errlen)
 {
     const struct qd_options *o = r->options;
     QD_TRY(qd_run_steps_write(&r->rows, err, errlen));
+    QD_TRY(write_svg(r, err, errlen));
     bool to_stdout = o->json != NULL && strcmp(o->json, "-") == 0;
     cJSON *tree = o->json != NULL ? to_json(r) : NULL;
     char *text = to_stdout && tree != NULL ? cJSON_Print(tree) : NULL;
@@ -233,8 +253,10 @@ static qd_status run(struct replay *r, char *err, size_t errlen)
     QD_TRY(check_options(o, err, errlen));
     QD_TRY(qd_run_limits_choose(&r->limits, o, err, errlen));
     QD_TRY(load_steps(r, err, errlen));
+    struct qd_instance_options instance_options = instance_options_of(r);
+    QD_TRY(qd_run_steps_read_kernels(&r->rows, o, &instance_options, err, errlen));
     QD_TRY(qd_run_limits_probe(&r->limits, o, err, errlen));
-    QD_TRY(open_instance(r, err, errlen));
+    QD_TRY(open_instance(r, &instance_options, err, errlen));
     struct qd_ledger_limits limits = qd_run_limits_of_rank(&r->limits, o);
     QD_TRY(qd_run_steps_open(&r->rows, o, qd_instance_get_plan(r->instance), &limits, NULL, 0, err, errlen));
     QD_TRY(qd_replay_run(&r->steps, r->groups, o->async_scheduling, err, errlen));

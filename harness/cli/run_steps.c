@@ -1,15 +1,47 @@
 #include "harness/cli/run_steps.h"
 
+#include <string.h>
+
+#include "harness/cli/session.h"
+#include "harness/result/machine.h"
 #include "kernels/base/clock.h"
 
 bool qd_run_steps_wanted(const struct qd_options *options)
 {
-    return options->ledger || options->save_steps || options->trace != NULL;
+    return options->ledger || options->ledger_svg != NULL || options->save_steps || options->trace != NULL;
 }
 
 const struct qd_ledger_rows *qd_run_steps_rows(const struct qd_run_steps *steps)
 {
     return steps->rows.config != NULL ? &steps->rows : NULL;
+}
+
+const struct qd_ledger_alone *qd_run_steps_alone(const struct qd_run_steps *steps)
+{
+    return steps->alone.sums.file != NULL ? &steps->alone.sums : NULL;
+}
+
+qd_status qd_run_steps_read_kernels(struct qd_run_steps *steps, const struct qd_options *o,
+                                    const struct qd_instance_options *instance_options, char *err,
+                                    size_t errlen)
+{
+    struct qd_instance_plan plan;
+    struct qd_machine machine;
+    if (o->kernels == NULL) return QD_OK;
+    if (!o->ledger && o->ledger_svg == NULL)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--kernels needs --ledger");
+    if (strcmp(o->device, "cpu") != 0 && strcmp(o->device, "cuda") != 0)
+        return qd_fail(QD_ERR_INPUT, err, errlen, "--kernels: times of the device %s mean nothing", o->device);
+    QD_TRY(qd_instance_plan_check(instance_options, &plan, err, errlen));
+    qd_machine_read(&machine);
+    int n_threads = (int)(o->threads > 0 ? o->threads : machine.n_cores) / (plan.tp * plan.dp);
+    const struct qd_alone_run run = {.ops = plan.ops,
+                                     .config = &plan.config,
+                                     .numerics = instance_options->numerics,
+                                     .tp = plan.tp,
+                                     .isa = qd_session_isa(o),
+                                     .n_threads_per_rank = qd_session_isa(o) == NULL ? 0 : n_threads > 1 ? n_threads : 1};
+    return qd_alone_read(o->kernels, &run, &steps->alone, err, errlen);
 }
 
 static qd_status open_files(struct qd_run_steps *steps, const struct qd_options *options,
@@ -40,6 +72,7 @@ void qd_run_steps_take(void *arg, const struct qd_step_row *row)
 {
     struct qd_run_steps *steps = arg;
     qd_ledger_rows_take(&steps->rows, row);
+    if (qd_run_steps_alone(steps) != NULL) qd_alone_take(&steps->alone, row);
     if (steps->steps.file.stream != NULL) qd_steps_file_take(&steps->steps, row);
     if (steps->trace.file.stream != NULL) qd_trace_file_take(&steps->trace, row);
 }
@@ -79,6 +112,7 @@ void qd_run_steps_close(struct qd_run_steps *steps)
 {
     qd_step_log_stop(steps->log);
     steps->log = NULL;
+    qd_alone_free(&steps->alone);
     qd_atomic_file_discard(&steps->steps.file);
     qd_trace_file_discard(&steps->trace);
 }

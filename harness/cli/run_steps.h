@@ -6,6 +6,7 @@
 
 #include "harness/cli/options.h"
 #include "harness/engine/instance.h"
+#include "harness/ops/alone.h"
 #include "harness/result/ledger.h"
 #include "harness/result/step_log.h"
 #include "harness/result/steps_file.h"
@@ -13,6 +14,7 @@
 /* Zero-initialise; what is not wanted stays zero. */
 struct qd_run_steps {
     struct qd_ledger_rows rows;
+    struct qd_alone alone; /* of --kernels */
     struct qd_steps_file steps;
     struct qd_trace_file trace;
     qd_step_log_t *log;
@@ -21,6 +23,12 @@ struct qd_run_steps {
 
 /* Whether the engine is to keep step rows. */
 bool qd_run_steps_wanted(const struct qd_options *options);
+
+/* Reads --kernels, if it was given: before anything is opened. QD_ERR_INPUT also where a device's times mean
+ * nothing. */
+qd_status qd_run_steps_read_kernels(struct qd_run_steps *steps, const struct qd_options *options,
+                                    const struct qd_instance_options *instance_options, char *err,
+                                    size_t errlen);
 
 /* Opens the files. `steps_path` is that of --save-steps; virtual_ns: now, where time is virtual, else 0. Does
  * nothing when no row is wanted. */
@@ -44,6 +52,9 @@ qd_status qd_run_steps_write(struct qd_run_steps *steps, char *err, size_t errle
 
 /* Ends whatever is open and leaves no file that is not written; after any of the above. */
 void qd_run_steps_close(struct qd_run_steps *steps);
+
+/* What the kernels of --kernels take alone, or NULL when it was not given. */
+const struct qd_ledger_alone *qd_run_steps_alone(const struct qd_run_steps *steps);
 
 /* The rows' sums, or NULL when none were kept. */
 const struct qd_ledger_rows *qd_run_steps_rows(const struct qd_run_steps *steps);

@@ -277,6 +277,11 @@ int64_t qd_engine_now_ns(const qd_engine_t *engine)
     return qd_clock_read(&engine->clock);
 }
 
+bool qd_engine_is_virtual(const qd_engine_t *engine)
+{
+    return engine->clock.is_virtual;
+}
+
 const char *qd_engine_failure(qd_engine_t *engine)
 {
     for (int i = 0; i < engine->config.dp; i++) {

@@ -130,6 +130,9 @@ size_t qd_engine_poll_events(qd_engine_t *engine, struct qd_event *events, size_
 /* The time of the engine's clock: of its events, and for its clients' own stamps. */
 int64_t qd_engine_now_ns(const qd_engine_t *engine);
 
+/* Whether that is virtual time, in which waiting costs none. */
+bool qd_engine_is_virtual(const qd_engine_t *engine);
+
 /* Error text of a dead replica, or NULL when all live. */
 const char *qd_engine_failure(qd_engine_t *engine);
 

@@ -52,6 +52,7 @@ static struct qd_step_row row_of(const struct qd_recorded_step *recorded, uint64
         row.n_prefill_tokens += is_decode ? 0 : n;
         row.n_prefill_seqs += !is_decode;
         row.n_kv += kv_len[s];
+        row.n_prefill_kv += is_decode ? 0 : kv_len[s];
         row.n_visible += (int64_t)n * (before + kv_len[s] + 1) / 2;
     }
     return row;

@@ -16,6 +16,7 @@ static void count_entry(const struct qd_sched_entry *entry, int64_t now_ns, stru
     row->n_prefill_seqs += entry->n_tokens > decode;
     row->n_logit_rows += entry->samples;
     row->n_kv += end;
+    if (entry->n_tokens > decode) row->n_prefill_kv += end;
     row->n_visible += (int64_t)entry->n_tokens * (entry->begin + end + 1) / 2;
     if (end > known_before) request->n_computed_once = end;
     if (request->scheduled_ns == 0) {

@@ -39,8 +39,8 @@ qd_status qd_slo_parse(const char *const *words, int n, struct qd_slo *out, char
 static bool is_good(const struct qd_slo *slo, const struct qd_request_record *r)
 {
     double ttft_ms = (double)(r->token_ns[0] - r->submit_ns) / 1e6;
-    double e2el_ms = (double)(r->token_ns[r->output_len - 1] - r->submit_ns) / 1e6;
-    double decode_ms = (double)(r->token_ns[r->output_len - 1] - r->token_ns[0]) / 1e6;
+    double e2el_ms = (double)(qd_request_last_token_ns(r) - r->submit_ns) / 1e6;
+    double decode_ms = (double)(qd_request_last_token_ns(r) - r->token_ns[0]) / 1e6;
     double tpot_ms = r->output_len > 1 ? decode_ms / (r->output_len - 1) : 0;
     return ttft_ms <= slo->ttft_ms && tpot_ms <= slo->tpot_ms && e2el_ms <= slo->e2el_ms;
 }

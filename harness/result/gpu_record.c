@@ -108,25 +108,17 @@ uint32_t qd_gpu_records_marks(const struct qd_gpu_records *records)
     return marks;
 }
 
-static void put_known(cJSON *o, const char *key, double value, bool is_known, bool *ok)
-{
-    if (is_known)
-        qd_json_put_number(o, key, value, ok);
-    else
-        qd_json_put_null(o, key, ok);
-}
-
 static void put_reading(cJSON *o, const char *key, const struct qd_gpu_reading *r, bool *ok)
 {
     char throttle[256];
     cJSON *item = qd_json_put_object(o, key, ok);
     qd_nvml_throttle_text(r->throttle, throttle, sizeof throttle);
-    put_known(item, "sm_mhz", r->sm_mhz, r->sm_mhz != QD_NVML_UNKNOWN, ok);
-    put_known(item, "memory_mhz", r->memory_mhz, r->memory_mhz != QD_NVML_UNKNOWN, ok);
-    put_known(item, "power_w", r->power_mw / 1e3, r->power_mw != QD_NVML_UNKNOWN, ok);
-    put_known(item, "temperature_c", r->temperature_c, r->temperature_c != QD_NVML_UNKNOWN, ok);
+    qd_json_put_known(item, "sm_mhz", r->sm_mhz, r->sm_mhz != QD_NVML_UNKNOWN, ok);
+    qd_json_put_known(item, "memory_mhz", r->memory_mhz, r->memory_mhz != QD_NVML_UNKNOWN, ok);
+    qd_json_put_known(item, "power_w", r->power_mw / 1e3, r->power_mw != QD_NVML_UNKNOWN, ok);
+    qd_json_put_known(item, "temperature_c", r->temperature_c, r->temperature_c != QD_NVML_UNKNOWN, ok);
     qd_json_put_text(item, "throttle", throttle, ok);
-    put_known(item, "other_processes", r->n_others, r->n_others != QD_NVML_UNKNOWN, ok);
+    qd_json_put_known(item, "other_processes", r->n_others, r->n_others != QD_NVML_UNKNOWN, ok);
 }
 
 static cJSON *list_of(const struct qd_gpu_records *records, bool *ok)

@@ -46,6 +46,14 @@ void qd_json_put_number(cJSON *object, const char *key, double value, bool *ok)
     qd_json_put_item(object, key, isfinite(value) ? cJSON_CreateNumber(value) : cJSON_CreateNull(), ok);
 }
 
+void qd_json_put_known(cJSON *object, const char *key, double value, bool is_known, bool *ok)
+{
+    if (is_known)
+        qd_json_put_number(object, key, value, ok);
+    else
+        qd_json_put_null(object, key, ok);
+}
+
 void qd_json_put_int(cJSON *object, const char *key, int64_t value, bool *ok)
 {
     qd_json_put_number(object, key, (double)value, ok);

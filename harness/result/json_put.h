@@ -10,6 +10,8 @@
 
 /* Not finite: null. */
 void qd_json_put_number(cJSON *object, const char *key, double value, bool *ok);
+/* null for what is not known. */
+void qd_json_put_known(cJSON *object, const char *key, double value, bool is_known, bool *ok);
 /* Exact to 2^53. */
 void qd_json_put_int(cJSON *object, const char *key, int64_t value, bool *ok);
 void qd_json_put_bool(cJSON *object, const char *key, bool value, bool *ok);

@@ -35,7 +35,7 @@ static bool samples_init(struct samples *s, uint64_t n_requests, uint64_t n_toke
 
 static void add_request(struct samples *s, const struct qd_request_record *r)
 {
-    int64_t ttft = r->token_ns[0] - r->submit_ns, latency = r->token_ns[r->output_len - 1] - r->submit_ns;
+    int64_t ttft = r->token_ns[0] - r->submit_ns, latency = qd_request_last_token_ns(r) - r->submit_ns;
     s->ttft[s->n_requests] = ms(ttft);
     s->e2el[s->n_requests] = ms(latency);
     s->dispatch[s->n_requests] = ms(r->submit_ns - r->intended_ns);
@@ -47,7 +47,7 @@ static void add_request(struct samples *s, const struct qd_request_record *r)
 
 static bool is_inside(const struct qd_request_record *r, int64_t start_ns, int64_t end_ns)
 {
-    return qd_request_completed(r) && r->submit_ns >= start_ns && r->token_ns[r->output_len - 1] <= end_ns;
+    return qd_request_completed(r) && r->submit_ns >= start_ns && qd_request_last_token_ns(r) <= end_ns;
 }
 
 qd_status qd_latencies_compute(const struct qd_request_record *records, uint64_t n, int64_t start_ns,

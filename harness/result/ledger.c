@@ -1,6 +1,7 @@
 #include "harness/result/ledger.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "harness/result/device_use.h"
 #include "models/step_cost.h"
@@ -72,6 +73,14 @@ static double floor_ns(const struct qd_ledger *ledger)
     return sum;
 }
 
+/* NAN where a step's kernels are not known alone. */
+static double alone_ns(const struct qd_ledger *ledger)
+{
+    const struct qd_ledger_alone *alone = ledger->alone;
+    bool is_known = alone != NULL && alone->n_unknown == 0 && alone->n_rows == ledger->n_steps;
+    return is_known && ledger->n_steps > 0 ? alone->ns : NAN;
+}
+
 /* NAN where a replica's steps were not all timed, or nothing ran. */
 static double kernels_ns(const struct qd_replica_stats *replicas, int dp, uint64_t n_steps)
 {
@@ -86,7 +95,7 @@ static struct qd_waterfall make_waterfall(const struct qd_ledger *ledger,
                                           const struct qd_replica_stats *replicas, int dp)
 {
     struct qd_waterfall w = {
-        .floor = floor_ns(ledger), .kernels = kernels_ns(replicas, dp, ledger->n_steps), .in_graph = NAN};
+        .floor = floor_ns(ledger), .alone = alone_ns(ledger), .kernels = kernels_ns(replicas, dp, ledger->n_steps)};
     double busy = 0;
     for (int r = 0; r < dp; r++) {
         busy += host_ns(&replicas[r]);
@@ -97,10 +106,23 @@ static struct qd_waterfall make_waterfall(const struct qd_ledger *ledger,
     w.exposed_host = busy - w.span;
     w.unexplained = w.wall - busy - w.idle;
     if (w.span == 0) w.span = NAN; /* nothing executes: the host is all there is */
-    w.inefficiency = w.kernels - w.floor;
+    w.inefficiency = (isnan(w.alone) ? w.kernels : w.alone) - w.floor;
+    w.in_graph = w.kernels - w.alone;
     w.gaps = w.span - w.kernels;
     w.above_floor = w.span - w.floor;
     return w;
+}
+
+void qd_waterfall_lines(const struct qd_waterfall *w, struct qd_waterfall_line lines[QD_WATERFALL_LINES])
+{
+    const struct qd_waterfall_line all[QD_WATERFALL_LINES] = {
+        {' ', "roofline floor", w->floor},       {'+', "kernel inefficiency", w->inefficiency},
+        {'+', "in-graph penalty", w->in_graph},  {'=', "kernels", w->kernels},
+        {'+', "gaps", w->gaps},                  {'=', "device span", w->span},
+        {'+', "exposed host time", w->exposed_host}, {'+', "idle", w->idle},
+        {'+', "unexplained", w->unexplained},    {'=', "wall", w->wall},
+    };
+    memcpy(lines, all, sizeof all);
 }
 
 static double share(double part, double whole)
@@ -138,7 +160,7 @@ static struct qd_ledger_checks make_checks(const struct qd_replica_stats *replic
     for (uint64_t i = 0; i < n_records; i++) {
         const struct qd_request_record *r = &records[i];
         if (!qd_request_completed(r)) continue;
-        latency_ns += r->token_ns[r->output_len - 1] - r->submit_ns;
+        latency_ns += qd_request_last_token_ns(r) - r->submit_ns;
         checks.n_expected_tokens += r->prompt_len + r->output_len - 1; /* the last token is never computed */
     }
     double measured_ns = metrics->latency.e2el.mean * 1e6 * (double)metrics->latency.e2el.n;
@@ -149,9 +171,9 @@ static struct qd_ledger_checks make_checks(const struct qd_replica_stats *replic
 struct qd_ledger qd_ledger_make(const struct qd_replica_stats *replicas, int dp,
                                 const struct qd_request_record *records, uint64_t n_records,
                                 const struct qd_metrics *metrics, const struct qd_ledger_rows *rows,
-                                uint64_t n_dropped)
+                                const struct qd_ledger_alone *alone, uint64_t n_dropped)
 {
-    struct qd_ledger ledger = {.rows = rows, .n_dropped = n_dropped};
+    struct qd_ledger ledger = {.rows = rows, .alone = alone, .n_dropped = n_dropped};
     for (int r = 0; r < dp; r++) ledger.n_steps += replicas[r].n_steps;
     ledger.waterfall = make_waterfall(&ledger, replicas, dp);
     ledger.checks = make_checks(replicas, dp, records, n_records, metrics);

@@ -32,13 +32,22 @@ struct qd_ledger_rows {
 /* Adds one row: a sink (step_log.h). */
 void qd_ledger_rows_take(void *rows, const struct qd_step_row *row);
 
+/* The kernels of the rows' steps as they were timed alone; summed by its owner (harness/ops/alone.h). */
+struct qd_ledger_alone {
+    const char *file;          /* borrowed: where the times are from */
+    double ns;                 /* of rank 0's ops, of the steps whose time is known */
+    uint64_t n_rows, n_unknown; /* of them: a kernel's time is not known */
+    char reason[QD_ERR_LEN];   /* of the first such step */
+};
+
 /* From the floor to the wall clock, ns over all steps and replicas, so that each total is the sum of the
  * lines above it. What is not known is NAN. */
 struct qd_waterfall {
     double floor;        /* every op at the machine's limits */
-    double inefficiency; /* kernels beyond it; the in-graph penalty is in it */
-    double in_graph;     /* what kernels lose inside a step against alone: needs them timed alone as well */
-    double kernels;      /* floor + inefficiency: the device's segments */
+    double inefficiency; /* kernels alone beyond it; where those are not known, with the in-graph penalty */
+    double alone;        /* the same kernels, each alone: floor + inefficiency */
+    double in_graph;     /* what kernels lose inside a step against alone; below 0 what they gain */
+    double kernels;      /* alone + in_graph: the device's segments */
     double gaps;         /* the span beyond the kernels */
     double above_floor;  /* inefficiency and gaps together: known where kernels are not told from gaps */
     double span;         /* of the device */
@@ -47,6 +56,17 @@ struct qd_waterfall {
     double unexplained;  /* of the wall clock, by no segment */
     double wall;         /* read apart from the segments */
 };
+
+/* One line of a waterfall from top to bottom. */
+struct qd_waterfall_line {
+    char sign; /* '+': a term; '=' or ' ': what the terms above add up to */
+    const char *name;
+    double ns; /* NAN: not known */
+};
+
+enum { QD_WATERFALL_LINES = 10 };
+
+void qd_waterfall_lines(const struct qd_waterfall *waterfall, struct qd_waterfall_line lines[QD_WATERFALL_LINES]);
 
 /* Checks that do not trust the stamps. */
 struct qd_ledger_checks {
@@ -60,19 +80,20 @@ struct qd_ledger_checks {
 };
 
 struct qd_ledger {
-    const struct qd_ledger_rows *rows; /* NULL: none were kept */
+    const struct qd_ledger_rows *rows;   /* NULL: none were kept */
+    const struct qd_ledger_alone *alone; /* NULL: nobody timed them */
     uint64_t n_dropped;                /* steps without a row */
     uint64_t n_steps;
     struct qd_waterfall waterfall;
     struct qd_ledger_checks checks;
 };
 
-/* rows may be NULL; so may records and metrics, of a replay. The floor is only known when no row was dropped, the kernels when every step was timed.
+/* rows and alone may be NULL; so may records and metrics, of a replay. The floor is only known when no row was dropped, the kernels when every step was timed.
  */
 struct qd_ledger qd_ledger_make(const struct qd_replica_stats *replicas, int dp,
                                 const struct qd_request_record *records, uint64_t n_records,
                                 const struct qd_metrics *metrics, const struct qd_ledger_rows *rows,
-                                uint64_t n_dropped);
+                                const struct qd_ledger_alone *alone, uint64_t n_dropped);
 
 /* "memory" or "compute": what the larger part of a segment's floor is bound by; NULL without a floor. */
 const char *qd_ledger_bound(const struct qd_ledger_rows *rows, enum qd_segment segment);

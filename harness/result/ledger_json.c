@@ -7,6 +7,7 @@ static void put_waterfall(cJSON *object, const struct qd_waterfall *w, bool *ok)
     cJSON *o = qd_json_put_object(object, "waterfall_ns", ok);
     qd_json_put_number(o, "floor", w->floor, ok);
     qd_json_put_number(o, "inefficiency", w->inefficiency, ok);
+    qd_json_put_number(o, "alone", w->alone, ok);
     qd_json_put_number(o, "in_graph", w->in_graph, ok);
     qd_json_put_number(o, "kernels", w->kernels, ok);
     qd_json_put_number(o, "gaps", w->gaps, ok);
@@ -46,6 +47,19 @@ static void put_rows(cJSON *object, const struct qd_ledger_rows *rows, uint64_t 
     qd_json_put_int(o, "span_ns", rows->span_ns, ok);
 }
 
+static void put_alone(cJSON *object, const struct qd_ledger_alone *alone, bool *ok)
+{
+    if (alone == NULL) {
+        qd_json_put_null(object, "alone", ok);
+        return;
+    }
+    cJSON *o = qd_json_put_object(object, "alone", ok);
+    qd_json_put_text(o, "file", alone->file, ok);
+    qd_json_put_int(o, "n_rows", (int64_t)alone->n_rows, ok);
+    qd_json_put_int(o, "n_unknown", (int64_t)alone->n_unknown, ok);
+    qd_json_put_text(o, "reason", alone->n_unknown > 0 ? alone->reason : NULL, ok);
+}
+
 static void put_floor(cJSON *object, const struct qd_ledger_rows *rows,
                       const struct qd_replica_stats *replicas, int dp, bool *ok)
 {
@@ -76,6 +90,7 @@ void qd_ledger_put(cJSON *object, const struct qd_ledger *ledger, const struct q
     qd_json_put_int(o, "n_steps", (int64_t)ledger->n_steps, ok);
     put_waterfall(o, &ledger->waterfall, ok);
     put_floor(o, ledger->rows, replicas, dp, ok);
+    put_alone(o, ledger->alone, ok);
     put_checks(o, &ledger->checks, ok);
     put_rows(o, ledger->rows, ledger->n_dropped, ok);
 }

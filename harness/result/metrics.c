@@ -8,11 +8,6 @@ static double seconds(int64_t ns)
     return (double)ns / 1e9;
 }
 
-static int64_t last_token_ns(const struct qd_request_record *r)
-{
-    return r->token_ns[r->output_len - 1];
-}
-
 static double ratio(double a, double b)
 {
     return b > 0 ? a / b : 0;
@@ -26,7 +21,7 @@ static qd_status find_peaks(const struct qd_request_record *records, uint64_t n,
     for (uint64_t i = 0; i < n; i++) {
         if (!qd_request_completed(&records[i])) continue;
         if (records[i].submit_ns < start) start = records[i].submit_ns;
-        if (last_token_ns(&records[i]) > end) end = last_token_ns(&records[i]);
+        if (qd_request_last_token_ns(&records[i]) > end) end = qd_request_last_token_ns(&records[i]);
     }
     if (start > end) return QD_OK;
     size_t n_buckets = (size_t)ceil(seconds(end - start)) + 1;
@@ -37,7 +32,7 @@ static qd_status find_peaks(const struct qd_request_record *records, uint64_t n,
         if (!qd_request_completed(r)) continue;
         for (int32_t k = 0; k < r->output_len; k++)
             tokens[(r->token_ns[k] - start) / 1000000000]++;
-        size_t last = (size_t)((last_token_ns(r) - start) / 1000000000);
+        size_t last = (size_t)((qd_request_last_token_ns(r) - start) / 1000000000);
         for (size_t b = (size_t)((r->submit_ns - start) / 1000000000); b <= last; b++)
             touching[b]++;
     }
@@ -72,7 +67,7 @@ static void find_throughputs(const struct qd_request_record *records, uint64_t n
     for (uint64_t i = 0; i < n; i++) {
         const struct qd_request_record *r = &records[i];
         if (!qd_request_completed(r)) continue;
-        double e2el_s = seconds(last_token_ns(r) - r->submit_ns);
+        double e2el_s = seconds(qd_request_last_token_ns(r) - r->submit_ns);
         latency_s += e2el_s;
         user_rates += ratio((double)r->output_len, e2el_s);
     }

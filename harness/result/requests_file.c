@@ -58,7 +58,7 @@ static bool print_request(FILE *out, const struct qd_request_record *r, uint64_t
     print_time(out, "submit_ns", has_submission, r->submit_ns, origin);
     print_time(out, "scheduled_ns", r->scheduled_ns != 0, r->scheduled_ns, origin);
     print_time(out, "first_token_ns", has_token, has_token ? r->token_ns[0] : 0, origin);
-    print_time(out, "last_token_ns", has_token, has_token ? r->token_ns[r->output_len - 1] : 0, origin);
+    print_time(out, "last_token_ns", has_token, has_token ? qd_request_last_token_ns(r) : 0, origin);
     print_gaps(out, r);
     fprintf(out, "}\n");
     return true;

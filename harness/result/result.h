@@ -136,4 +136,10 @@ static inline bool qd_request_completed(const struct qd_request_record *record)
     return record->success && record->output_len > 0;
 }
 
+/* When a completed request ended. */
+static inline int64_t qd_request_last_token_ns(const struct qd_request_record *record)
+{
+    return record->token_ns[record->output_len - 1];
+}
+
 #endif

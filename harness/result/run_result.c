@@ -56,15 +56,6 @@ static double gbps(uint64_t bytes, int64_t ns)
     return ns > 0 ? (double)bytes / (double)ns : 0;
 }
 
-/* null for what is not defined. */
-static void put_defined(cJSON *o, const char *key, double value, bool is_defined, bool *ok)
-{
-    if (is_defined)
-        qd_json_put_number(o, key, value, ok);
-    else
-        qd_json_put_null(o, key, ok);
-}
-
 /* vLLM's keys of one latency; 0 where there is no sample, as vLLM writes it. */
 static void put_compatible(cJSON *o, const char *name, const struct qd_distribution *d, bool *ok)
 {
@@ -91,7 +82,7 @@ static void put_distribution(cJSON *parent, const char *name, const struct qd_di
                   {"p90", d->p90},   {"p95", d->p95}, {"p99", d->p99}, {"max", d->max}};
     qd_json_put_int(o, "n", (int64_t)d->n, ok);
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
-        put_defined(o, fields[i].key, fields[i].value, d->n > 0, ok);
+        qd_json_put_known(o, fields[i].key, fields[i].value, d->n > 0, ok);
 }
 
 static void put_latencies(cJSON *parent, const struct qd_latencies *l, bool *ok)
@@ -133,7 +124,7 @@ static void put_vllm_keys(cJSON *o, const struct qd_run_result *run, bool *ok)
     qd_json_put_int(o, "total_input_tokens", (int64_t)m->n_input_tokens, ok);
     qd_json_put_int(o, "total_output_tokens", (int64_t)m->n_output_tokens, ok);
     qd_json_put_number(o, "request_throughput", m->request_throughput, ok);
-    put_defined(o, "request_goodput", m->request_goodput, m->slo.is_given, ok);
+    qd_json_put_known(o, "request_goodput", m->request_goodput, m->slo.is_given, ok);
     qd_json_put_number(o, "output_throughput", m->output_throughput, ok);
     qd_json_put_number(o, "total_token_throughput", m->total_token_throughput, ok);
     qd_json_put_number(o, "max_output_tokens_per_s", m->max_output_tokens_per_s, ok);
@@ -212,9 +203,9 @@ static void put_slo(cJSON *parent, const struct qd_metrics *m, bool *ok)
         return;
     }
     cJSON *o = qd_json_put_object(parent, "goodput", ok);
-    put_defined(o, "ttft_ms", slo->ttft_ms, isfinite(slo->ttft_ms), ok);
-    put_defined(o, "tpot_ms", slo->tpot_ms, isfinite(slo->tpot_ms), ok);
-    put_defined(o, "e2el_ms", slo->e2el_ms, isfinite(slo->e2el_ms), ok);
+    qd_json_put_known(o, "ttft_ms", slo->ttft_ms, isfinite(slo->ttft_ms), ok);
+    qd_json_put_known(o, "tpot_ms", slo->tpot_ms, isfinite(slo->tpot_ms), ok);
+    qd_json_put_known(o, "e2el_ms", slo->e2el_ms, isfinite(slo->e2el_ms), ok);
     qd_json_put_int(o, "good", (int64_t)m->n_good, ok);
 }
 
@@ -229,8 +220,8 @@ static void put_steady_state(cJSON *parent, const struct qd_steady_state *s, boo
     qd_json_put_int(o, "start_ns", s->start_ns, ok);
     qd_json_put_int(o, "end_ns", s->end_ns, ok);
     qd_json_put_number(o, "duration_s", s->duration_s, ok);
-    put_defined(o, "threshold", (double)s->threshold, s->threshold > 0, ok);
-    put_defined(o, "peak_in_flight", (double)s->peak_in_flight, s->threshold > 0, ok);
+    qd_json_put_known(o, "threshold", (double)s->threshold, s->threshold > 0, ok);
+    qd_json_put_known(o, "peak_in_flight", (double)s->peak_in_flight, s->threshold > 0, ok);
     qd_json_put_bool(o, "short", s->is_short, ok);
     qd_json_put_int(o, "requests_started", (int64_t)s->n_started, ok);
     qd_json_put_int(o, "requests_completed", (int64_t)s->n_completed, ok);
@@ -246,8 +237,8 @@ static void put_metrics(cJSON *o, const struct qd_metrics *m, bool *ok)
     cJSON *rates = qd_json_put_object(o, "throughput", ok);
     qd_json_put_number(rates, "output_tok_s", m->output_throughput, ok);
     qd_json_put_number(rates, "tok_s_per_gpu", m->per_gpu_throughput, ok);
-    put_defined(rates, "tok_s_per_user", m->per_user_throughput, has_requests, ok);
-    put_defined(o, "per_request_tok_s", m->per_request_tok_s, has_requests, ok);
+    qd_json_put_known(rates, "tok_s_per_user", m->per_user_throughput, has_requests, ok);
+    qd_json_put_known(o, "per_request_tok_s", m->per_request_tok_s, has_requests, ok);
     qd_json_put_number(o, "mean_concurrency", m->mean_concurrency, ok);
     put_latencies(o, &m->latency, ok);
     put_slo(o, m, ok);
@@ -325,7 +316,7 @@ cJSON *qd_run_result_to_json(const struct qd_run_result *run)
     }
     qd_json_put_int(own, "preemptions", (int64_t)n_preemptions, &ok);
     qd_json_put_int(own, "hit_tokens", (int64_t)n_hit_tokens, &ok);
-    put_defined(own, "prompts_per_prefill_step", (double)n_prefill_requests / (double)n_prefill_steps,
+    qd_json_put_known(own, "prompts_per_prefill_step", (double)n_prefill_requests / (double)n_prefill_steps,
                 n_prefill_steps > 0, &ok);
     double imbalance = qd_replica_imbalance(run->replicas, run->dp);
     qd_json_put_number(own, "imbalance", imbalance, &ok);

@@ -5,11 +5,6 @@
 
 static const double SHARE_IN_FLIGHT = 0.95, LEAST_S = 10, LEAST_SHARE = 0.1;
 
-static int64_t last_token_ns(const struct qd_request_record *r)
-{
-    return r->token_ns[r->output_len - 1];
-}
-
 static int compare_times(const void *a, const void *b)
 {
     int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
@@ -50,7 +45,7 @@ static qd_status find_concurrency(const struct qd_request_record *records, uint6
     for (uint64_t i = 0; status == QD_OK && i < n; i++) {
         if (!qd_request_completed(&records[i])) continue;
         starts[n_completed] = records[i].submit_ns;
-        ends[n_completed++] = last_token_ns(&records[i]);
+        ends[n_completed++] = qd_request_last_token_ns(&records[i]);
     }
     if (status == QD_OK) {
         qsort(starts, n_completed, sizeof *starts, compare_times);
@@ -79,7 +74,8 @@ static void count_inside(const struct qd_request_record *records, uint64_t n, st
         const struct qd_request_record *r = &records[i];
         if (!qd_request_completed(r)) continue;
         out->n_started += r->submit_ns >= out->start_ns && r->submit_ns <= out->end_ns;
-        out->n_completed += last_token_ns(r) >= out->start_ns && last_token_ns(r) <= out->end_ns;
+        int64_t end_ns = qd_request_last_token_ns(r);
+        out->n_completed += end_ns >= out->start_ns && end_ns <= out->end_ns;
         for (int32_t k = 0; k < r->output_len; k++)
             out->n_output_tokens += r->token_ns[k] >= out->start_ns && r->token_ns[k] <= out->end_ns;
     }

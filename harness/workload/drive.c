@@ -224,11 +224,11 @@ static void abort_all(struct drive *drive)
     refuse_rest(drive, "interrupted before it ran");
 }
 
-/* Events, waiting for one at most until there is something to hand over. */
+/* Events, waiting for one at most until there is something to hand over. Real time is waited for in pieces. */
 static size_t poll(struct drive *drive, int64_t due_ns, struct qd_event *events)
 {
-    int64_t left_ns = due_ns - qd_engine_now_ns(drive->engine);
-    int64_t timeout_ns = left_ns < POLL_TIMEOUT_NS ? left_ns : POLL_TIMEOUT_NS;
+    int64_t timeout_ns = due_ns - qd_engine_now_ns(drive->engine);
+    if (timeout_ns > POLL_TIMEOUT_NS && !qd_engine_is_virtual(drive->engine)) timeout_ns = POLL_TIMEOUT_NS;
     if (timeout_ns < 0) timeout_ns = 0;
     if (drive->n_in_flight > 0 || due_ns != INT64_MAX)
         return qd_engine_poll_events(drive->engine, events, EVENTS_PER_POLL, timeout_ns);

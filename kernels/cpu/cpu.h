@@ -73,6 +73,8 @@ struct qd_cpu {
     size_t scratch_bytes;
     struct qd_cpu_plan plan;
     int32_t *sampled;          /* [max_seqs] the id each slot sampled last */
+    struct qd_device_stats stats;  /* of the timed steps; zeros without device_timing */
+    int64_t stamp_ns;              /* end of the last segment (host/device.c) */
     struct qd_bootstrap bootstrap; /* world 1: no collectives */
     struct qd_cpu_comm *comm;      /* shared memory of the replica's ranks; NULL with one rank */
 };

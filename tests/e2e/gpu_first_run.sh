@@ -47,6 +47,30 @@ a_failed_stage_stops_no_other_and_is_repeated() {
     out_lacks doctor
 }
 
+# Stopped in the middle of a stage: what ran there ends with it, and the next run begins there.
+an_interrupted_run_goes_on_where_it_was() {
+    play
+    sed -i "s|^echo \"output|[ \"\$1\" != eval ] \|\| { echo \$\$ >'$TMP/pid'; exec sleep 60; }\n&|" "$TMP/played/build/qdyno"
+    rm -f "$TMP/pid"
+    "$TMP/played/tools/gpu-first-run.sh" --out "$TMP/played out" >"$OUT" 2>"$ERR" &
+    pid=$! status=0 tries=0
+    until [ -s "$TMP/pid" ] || [ $((tries += 1)) -gt 100 ]; do sleep 0.1; done
+    kill -TERM $pid
+    wait $pid || status=$?
+    equal 130 "$status"
+    tries=0
+    while kill -0 "$(cat "$TMP/pid")" 2>/dev/null; do
+        [ $((tries += 1)) -le 50 ] || fail "eval still runs"
+        sleep 0.1
+    done
+    sed -i '/exec sleep/d' "$TMP/played/build/qdyno"
+    : >"$TMP/played/calls"
+    exits 0 first_run
+    out_has 'kernels: has passed before'
+    out_has 'eval: passed'
+    equal 0 "$(calls kernels)"
+}
+
 its_exit_is_that_of_the_stages_it_ran() {
     play
     echo doctor >"$TMP/played/fails"
@@ -119,6 +143,7 @@ all_of_it_on_emulated_gpus() {
 }
 
 check a_failed_stage_stops_no_other_and_is_repeated
+check an_interrupted_run_goes_on_where_it_was
 check its_exit_is_that_of_the_stages_it_ran
 check everything_is_in_the_bundle
 check graphs_and_eager_of_both_models_are_swept

@@ -81,6 +81,89 @@ an_emulated_gpu_tells_its_segments() {
     equal 0 "$("$JSON" -l "$TMP/run/steps.jsonl" segments_ns/linear | grep -cv '^[1-9]' || true)"
 }
 
+# Calls of ops, whose sum is held against the ranks' spans, which their threads stamp apart.
+a_cpu_tells_its_segments() {
+    for tp in 1 2; do
+        explained --num-prompts 4 --input-len 40 --output-len 8 --budget 64 --device-timing --tp $tp
+        adds_up
+        for key in kernels gaps span; do value "$TMP/run" waterfall_ns/$key; done |
+            awk '{ v[NR] = $1 } END { d = v[1] + v[2] - v[3]; exit !(d * d < 1 && v[2] > 0 && v[1] > v[2]) }' ||
+            fail "kernels and gaps are no span"
+        equal 0 "$("$JSON" -l "$TMP/run/steps.jsonl" segments_ns/linear | grep -cv '^[1-9]' || true)"
+        collective=$("$JSON" "$TMP/run/result.json" qdyno/device_time/segments_ns/collective)
+        [ "$tp" -gt 1 ] || equal 0 "$collective"
+        [ "$tp" -eq 1 ] || below "$collective" 0
+    done
+}
+
+# Every kernel alone, at the sizes of the run's steps; then the same kernels in the steps.
+the_in_graph_penalty_is_a_number_with_kernels_timed_alone() {
+    exits 0 "$QDYNO" kernels --model micro --tokens 1,16 --context 0,16 --cache warm --repeat 2 --format json --output "$TMP/k.json"
+    run_micro() {
+        exits 0 "$QDYNO" run --model micro --load-format dummy --num-prompts 1 --probe --ledger --device-timing \
+            --kernels "$TMP/k.json" --result-dir "$TMP/run" "$@"
+    }
+    run_micro --input-len 16 --output-len 2 --record "$TMP/steps"
+    grep -qE '\+ in-graph penalty +-?[0-9.]+ .*kernels alone: [0-9.]+ ms a step' "$OUT" || fail "no penalty"
+    for key in floor inefficiency in_graph kernels alone; do value "$TMP/run" waterfall_ns/$key; done |
+        awk '{ v[NR] = $1 } END { d = v[1] + v[2] + v[3] - v[4]; e = v[1] + v[2] - v[5]; exit !(d * d < 1 && e * e < 1 && v[5] > 0) }' ||
+        fail "the waterfall has a hole"
+    equal 0 "$(value "$TMP/run" alone/n_unknown)"
+    run_micro --input-len 15 --output-len 3
+    equal 0 "$(value "$TMP/run" alone/n_unknown)"
+    run_micro --input-len 17 --output-len 2
+    out_has 'in 2 of 2 steps not known: embed of 17 rows lies outside the 1 to 16 that were measured'
+    equal null "$(value "$TMP/run" waterfall_ns/in_graph)"
+    exits 0 "$QDYNO" run --model micro --load-format dummy --replay "$TMP/steps" --ledger --device-timing --kernels "$TMP/k.json"
+    out_has 'kernels alone: '
+    refused() { refuses 2 "$1" "$QDYNO" run --model micro --load-format dummy --kernels "$TMP/k.json" $2; }
+    refused '--kernels needs --ledger' ''
+    refused '--kernels: times of the device emu mean nothing' '--ledger --device emu'
+    refused 'k.json: rows: no time of embed at TP 2' '--ledger --tp 2'
+    refuses 2 "but the run's model has" "$QDYNO" run --model "$TINY" --ledger --kernels "$TMP/k.json"
+    refuses 2 'none.json' "$QDYNO" run --model "$TINY" --ledger --kernels "$TMP/none.json"
+}
+
+# svg_has FILE: well-formed, with every line's name and value of the text in $OUT.
+svg_has() {
+    python3 -c 'import sys, xml.dom.minidom as m
+d = m.parse(sys.argv[1])
+for t in d.getElementsByTagName("text"): print("".join(n.data for n in t.childNodes))' "$1" >"$TMP/texts" ||
+        fail "$1 is no XML"
+    # "  + gaps                    0.1234    5.6%": the name ends at column 24.
+    sed -n '/of wall$/,/= wall/{/of wall$/d;p;}' "$OUT" |
+        awk '{ name = substr($0, 3, 22); gsub(/^ +| +$/, "", name); split(substr($0, 25), v); print name "|" v[1] }' >"$TMP/lines"
+    equal 10 "$(wc -l <"$TMP/lines")"
+    while IFS='|' read -r name value; do
+        grep -qxF -e "$name" "$TMP/texts" || fail "no \"$name\" in $1"
+        [ "$value" = unknown ] || value="$value ms"
+        grep -qF -e "$value" "$TMP/texts" || fail "no \"$value\" of $name in $1"
+    done <"$TMP/lines"
+}
+
+the_waterfall_is_drawn() {
+    command -v gnuplot >/dev/null || skip "gnuplot is not installed"
+    python3 -c 'import xml.dom.minidom' 2>/dev/null || skip "python3 is not installed"
+    cp -r "$TINY" "$TMP/<a> & 'b'"
+    explained --num-prompts 4 --input-len 40 --output-len 8 --probe --device-timing --ledger-svg "$TMP/w.svg" --record "$TMP/steps"
+    svg_has "$TMP/w.svg"
+    exits 0 "$QDYNO" run --model "$TMP/<a> & 'b'" --replay "$TMP/steps" --ledger --ledger-svg "$TMP/w.svg"
+    svg_has "$TMP/w.svg"
+    grep -qF "<a> & 'b' replayed on cpu, TP 1 x DP 1" "$TMP/texts" || fail "another title"
+    exits 0 "$QDYNO" run --model 8B --device null --num-prompts 2 --input-len 4 --output-len 4 --ledger --ledger-svg "$TMP/w.svg"
+    svg_has "$TMP/w.svg"
+}
+
+without_gnuplot_nothing_runs() {
+    mkdir "$TMP/bin"
+    refuses 3 'gnuplot cannot be started: No such file or directory (Debian package gnuplot-nox)' \
+        env PATH="$TMP/bin" "$(realpath "$QDYNO")" run --model "$TINY" --num-prompts 1 --ledger-svg "$TMP/x.svg"
+    printf '#!/bin/sh\nexit 1\n' >"$TMP/bin/gnuplot" && chmod +x "$TMP/bin/gnuplot"
+    refuses 3 'gnuplot failed' env PATH="$TMP/bin" "$(realpath "$QDYNO")" run --model "$TINY" --num-prompts 1 --ledger-svg "$TMP/x.svg"
+    refuses 3 "$TMP/none/w.svg" "$QDYNO" run --model "$TINY" --num-prompts 1 --ledger-svg "$TMP/none/w.svg"
+    [ ! -e "$TMP/x.svg" ] || fail "something was drawn"
+}
+
 # Slices of the host's lane are the replica's segments.
 a_trace_has_every_step() {
     explained --num-prompts 6 --input-len 40 --output-len 8 --trace "$TMP/trace.json"
@@ -202,6 +285,10 @@ check without_a_probe_the_floor_is_unknown
 check without_a_device_all_is_host_time
 check a_profile_gives_a_floor_without_a_device
 check an_emulated_gpu_tells_its_segments
+check a_cpu_tells_its_segments
+check the_in_graph_penalty_is_a_number_with_kernels_timed_alone
+check the_waterfall_is_drawn
+check without_gnuplot_nothing_runs
 check a_trace_has_every_step
 check what_cannot_be_written_is_refused_first
 check steps_of_a_sweep

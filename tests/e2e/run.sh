@@ -225,6 +225,13 @@ a_request_that_cannot_fit_is_a_record() {
     sed -n 2p "$TMP/run/requests.jsonl" | "$JSON" - error | grep -q 'leaves no room' || fail "no reason"
 }
 
+# Hundreds of virtual days between arrivals cost no real time.
+virtual_time_does_not_wait() {
+    exits 0 timeout 10 "$QDYNO" run --model 8B --device null --input-len 8 --output-len 4 --num-prompts 20 \
+        --request-rate 1e-6 --null-step-us 1000
+    out_has '20 completed, 0 failed in 20000000.'
+}
+
 # More at once than the engine has room for: nothing is left out silently.
 a_burst_has_a_largest_size() {
     refuses 2 'a burst of 1048577 requests: the engine holds 1048576 at once (--max-concurrency hands over fewer)' \
@@ -299,6 +306,7 @@ check a_json_file_is_checked_first
 check a_result_that_cannot_be_written_is_printed
 check one_file_that_fails_leaves_the_others
 check a_request_that_cannot_fit_is_a_record
+check virtual_time_does_not_wait
 check a_burst_has_a_largest_size
 check pools_shrink_or_are_refused
 check bad_files_of_prompts_are_refused

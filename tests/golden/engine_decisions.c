@@ -29,13 +29,13 @@ static uint64_t hash_array(uint64_t hash, const void *values, int32_t n, size_t 
     return qd_hash(hash, values, (size_t)n * size);
 }
 
-static void take_step(void *arg, const struct qd_group_result *result, int64_t span_ns)
+static void take_step(void *arg, int replica, const struct qd_group_result *result, int64_t span_ns)
 {
     (void)span_ns;
     struct decisions *decisions = arg;
     const struct qd_step *s = result->step;
     int32_t n_blocks = qd_step_block_offset(s)[s->n_seqs];
-    uint64_t hash = QD_HASH_START;
+    uint64_t hash = hash_array(QD_HASH_START, &replica, 1, sizeof replica);
     hash = hash_array(hash, qd_step_position(s), s->n_tokens, sizeof(int32_t));
     hash = hash_array(hash, qd_step_slot_mapping(s), s->n_tokens, sizeof(int64_t));
     hash = hash_array(hash, qd_step_cu_seqlens_q(s), s->n_seqs + 1, sizeof(int32_t));

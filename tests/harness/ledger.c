@@ -112,7 +112,7 @@ static struct qd_ledger_rows rows_with(double gbps, double gflops)
 static struct qd_ledger ledger_of(const struct qd_replica_stats *stats, const struct qd_ledger_rows *rows)
 {
     static const struct qd_metrics no_metrics;
-    return qd_ledger_make(stats, 1, NULL, 0, &no_metrics, rows, 0);
+    return qd_ledger_make(stats, 1, NULL, 0, &no_metrics, rows, NULL, 0);
 }
 
 static void the_waterfall_adds_up(void **state)
@@ -207,12 +207,12 @@ static void requests_are_held_against_replicas_and_metrics(void **state)
     struct qd_replica_stats stats = {
         .n_prefill_tokens = 8, .n_recomputed_tokens = 3, .n_decode_tokens = 2, .n_hit_tokens = 2};
     struct qd_metrics metrics = {.latency.e2el = {.n = 1, .mean = 4.0}};
-    struct qd_ledger ledger = qd_ledger_make(&stats, 1, records, 2, &metrics, NULL, 0);
+    struct qd_ledger ledger = qd_ledger_make(&stats, 1, records, 2, &metrics, NULL, NULL, 0);
     assert_int_equal(ledger.checks.n_expected_tokens, 9);
     assert_int_equal(ledger.checks.n_computed_tokens, 9);
     assert_within(ledger.checks.latency_unexplained, 0, 1e-12);
     metrics.latency.e2el.mean = 5.0;
-    ledger = qd_ledger_make(&stats, 1, records, 2, &metrics, NULL, 0);
+    ledger = qd_ledger_make(&stats, 1, records, 2, &metrics, NULL, NULL, 0);
     assert_within(ledger.checks.latency_unexplained, 0.2, 1e-12);
 }
 

@@ -81,6 +81,7 @@ static void steps_are_sorted_by_replica_and_counted(void **state)
     assert_int_equal(row->n_prefill_seqs, 1);
     assert_int_equal(row->n_visible, 19);
     assert_int_equal(row->n_kv, 9);
+    assert_int_equal(row->n_prefill_kv, 5);
     assert_int_equal(row->n_seqs, 2);
     assert_int_equal(row->n_logit_rows, 2);
     /* Two tokens behind 4, one behind 5. */

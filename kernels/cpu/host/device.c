@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "kernels/base/clock.h"
 #include "kernels/base/size.h"
 #include "kernels/cpu/host/comm.h"
 #include "kernels/cpu/host/cores.h"
@@ -213,9 +214,46 @@ static void fill_angles(void *arg, int member, int n_members)
     }
 }
 
+/* With device_timing an op's time is its call's: ops return when they are done. What lies between two of them
+ * is gap, the plan included; a step's span ends with its last op. */
+static void add_segment(struct qd_cpu *cpu, enum qd_segment segment, int64_t end_ns)
+{
+    int64_t ns = end_ns - cpu->stamp_ns;
+    cpu->stats.segment_ns[segment] += ns;
+    cpu->stats.timed_span_ns += ns;
+    cpu->stats.span_ns += ns;
+    cpu->stamp_ns = end_ns;
+}
+
+static void begin_step(struct qd_cpu *cpu)
+{
+    if (!cpu->config.device_timing) return;
+    cpu->stats.n_timed_steps++;
+    cpu->stamp_ns = qd_clock_now_ns();
+}
+
+static void begin_op(struct qd_cpu *cpu)
+{
+    if (cpu->config.device_timing) add_segment(cpu, QD_SEGMENT_GAP, qd_clock_now_ns());
+}
+
+/* Hands `status` through. */
+static qd_status end_op(struct qd_cpu *cpu, enum qd_segment segment, qd_status status)
+{
+    if (cpu->config.device_timing) add_segment(cpu, segment, qd_clock_now_ns());
+    return status;
+}
+
+static void cpu_stats(void *ctx, struct qd_device_stats *out)
+{
+    const struct qd_cpu *cpu = ctx;
+    *out = cpu->stats;
+}
+
 static qd_status cpu_plan(void *ctx, const struct qd_plan_args *args)
 {
     struct qd_cpu *cpu = ctx;
+    begin_step(cpu);
     cpu->plan.step = args->step;
     qd_team_run(cpu->team, fill_angles, &(struct angle_work){.cpu = cpu, .args = args});
     return QD_OK;
@@ -224,63 +262,77 @@ static qd_status cpu_plan(void *ctx, const struct qd_plan_args *args)
 static qd_status cpu_embed(void *ctx, const struct qd_embed_args *args)
 {
     struct qd_cpu *cpu = ctx;
-    return cpu->kernels->embed(cpu, args);
+    begin_op(cpu);
+    return end_op(cpu, QD_SEGMENT_NORM_ROPE, cpu->kernels->embed(cpu, args));
 }
 
 static qd_status cpu_rmsnorm(void *ctx, const struct qd_rmsnorm_args *args)
 {
     struct qd_cpu *cpu = ctx;
-    return cpu->kernels->rmsnorm(cpu, args);
+    begin_op(cpu);
+    return end_op(cpu, QD_SEGMENT_NORM_ROPE, cpu->kernels->rmsnorm(cpu, args));
 }
 
 static qd_status cpu_gemm_nt(void *ctx, const struct qd_gemm_nt_args *args)
 {
     struct qd_cpu *cpu = ctx;
     if (args->epilogue == QD_EPILOGUE_PARTIAL) *args->partial = qd_partial_stored(args->out);
-    return cpu->kernels->gemm_nt(cpu, args);
+    begin_op(cpu);
+    return end_op(cpu, QD_SEGMENT_LINEAR, cpu->kernels->gemm_nt(cpu, args));
 }
 
 static qd_status cpu_silu_mul(void *ctx, const struct qd_silu_mul_args *args)
 {
     struct qd_cpu *cpu = ctx;
-    return cpu->kernels->silu_mul(cpu, args);
+    begin_op(cpu);
+    return end_op(cpu, QD_SEGMENT_LINEAR, cpu->kernels->silu_mul(cpu, args));
 }
 
 static qd_status cpu_qk_norm_rope_kv(void *ctx, const struct qd_qk_norm_rope_kv_args *args)
 {
     struct qd_cpu *cpu = ctx;
-    return cpu->kernels->qk_norm_rope_kv(cpu, args);
+    begin_op(cpu);
+    return end_op(cpu, QD_SEGMENT_NORM_ROPE, cpu->kernels->qk_norm_rope_kv(cpu, args));
 }
 
 static qd_status cpu_attention(void *ctx, const struct qd_attention_args *args)
 {
     struct qd_cpu *cpu = ctx;
-    return cpu->kernels->attention(cpu, args);
+    begin_op(cpu);
+    return end_op(cpu, QD_SEGMENT_ATTENTION, cpu->kernels->attention(cpu, args));
 }
 
 static qd_status cpu_reduce_add_rmsnorm(void *ctx, const struct qd_reduce_add_rmsnorm_args *args)
 {
     struct qd_cpu *cpu = ctx;
     const void *partials[QD_CPU_MAX_RANKS] = {args->partial.data};
-    if (!args->partial.cross_rank) return cpu->kernels->reduce_add_rmsnorm(cpu, args, partials, 1);
+    begin_op(cpu);
+    if (!args->partial.cross_rank)
+        return end_op(cpu, QD_SEGMENT_NORM_ROPE, cpu->kernels->reduce_add_rmsnorm(cpu, args, partials, 1));
     QD_TRY(qd_cpu_comm_publish(cpu, args->partial.data, partials));
-    return cpu->kernels->reduce_add_rmsnorm(cpu, args, partials, cpu->bootstrap.world);
+    return end_op(cpu, QD_SEGMENT_COLLECTIVE,
+                  cpu->kernels->reduce_add_rmsnorm(cpu, args, partials, cpu->bootstrap.world));
 }
 
 static qd_status cpu_sample(void *ctx, const struct qd_sample_args *args)
 {
     struct qd_cpu *cpu = ctx;
-    return cpu->kernels->sample(cpu, args);
+    begin_op(cpu);
+    return end_op(cpu, QD_SEGMENT_SAMPLING, cpu->kernels->sample(cpu, args));
 }
 
 static qd_status cpu_all_gather(void *ctx, const struct qd_all_gather_args *args)
 {
-    return qd_cpu_all_gather(ctx, args);
+    struct qd_cpu *cpu = ctx;
+    begin_op(cpu);
+    return end_op(cpu, QD_SEGMENT_COLLECTIVE, qd_cpu_all_gather(cpu, args));
 }
 
 static qd_status cpu_all_reduce(void *ctx, const struct qd_all_reduce_args *args)
 {
-    return qd_cpu_all_reduce(ctx, args);
+    struct qd_cpu *cpu = ctx;
+    begin_op(cpu);
+    return end_op(cpu, QD_SEGMENT_COLLECTIVE, qd_cpu_all_reduce(cpu, args));
 }
 
 const struct qd_device_ops qd_cpu_ops = {
@@ -296,6 +348,7 @@ const struct qd_device_ops qd_cpu_ops = {
     .pack_weight = qd_cpu_pack_weight,
     .copy_to_host = cpu_copy_to_host,
     .plan = cpu_plan,
+    .stats = cpu_stats,
     .embed = cpu_embed,
     .rmsnorm = cpu_rmsnorm,
     .gemm_nt = cpu_gemm_nt,
