@@ -2,8 +2,6 @@
 
 #include <stdlib.h>
 
-#include "kernels/base/clock.h"
-
 qd_status qd_inbox_init(struct qd_inbox *inbox, size_t max_requests, char *err, size_t errlen)
 {
     *inbox = (struct qd_inbox){.n_buckets = 16};
@@ -103,11 +101,10 @@ bool qd_inbox_take(struct qd_inbox *inbox, bool may_wait, struct qd_commands *ou
     pthread_mutex_lock(&inbox->mutex);
     if (may_wait && !has_commands(inbox)) {
         inbox->parked = true;
-        inbox->idle_begin_ns = qd_clock_now_ns();
         pthread_cond_broadcast(&inbox->parked_cond);
         while (!has_commands(inbox)) pthread_cond_wait(&inbox->command, &inbox->mutex);
         inbox->parked = false;
-        out->idle_ns = qd_clock_now_ns() - inbox->idle_begin_ns;
+        out->has_waited = true;
     }
     out->submitted = inbox->submitted;
     out->aborted = inbox->aborts;

@@ -19,15 +19,14 @@ struct qd_inbox {
     struct qd_live_request **table;                     /* [n_buckets] chains through hash_next */
     size_t n_buckets;                                   /* a power of two */
     bool stop;
-    bool parked;           /* the replica waits for commands */
-    int64_t idle_begin_ns; /* since when, while parked */
+    bool parked; /* the replica waits for commands */
 };
 
 /* What one emptying brought. */
 struct qd_commands {
     struct qd_live_request *submitted; /* in order of submission, through next */
     struct qd_live_request *aborted;   /* through abort_next; all of them still live */
-    int64_t idle_ns;                   /* waited for it */
+    bool has_waited;                   /* for the first of them */
 };
 
 /* `max_requests` sizes the table. */

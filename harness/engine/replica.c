@@ -308,8 +308,8 @@ static qd_status finish_step(struct qd_replica *replica)
     return QD_OK;
 }
 
-/* Launches a step, if one can be scheduled. In virtual time the result tells how long it takes, so it is waited
- * for at once. */
+/* Launches a step, if one can be scheduled. In virtual time the result tells how long it takes, so it is
+ * waited for at once. */
 static qd_status begin_step(struct qd_replica *replica, bool *launched)
 {
     struct qd_schedule schedule;
@@ -368,15 +368,20 @@ static void end_turn(struct qd_replica *replica)
     if (finish_step(replica) != QD_OK) bury(replica);
 }
 
+/* The thread was elsewhere, or asleep, until now. */
+static void come_back(struct qd_replica *replica)
+{
+    int64_t away_ns = end_segment(replica, &replica->stats.idle_ns);
+    replica->idle_ns += away_ns;
+}
+
 static void *replica_main(void *arg)
 {
     struct qd_replica *replica = arg;
     struct qd_commands commands;
-    replica->stamp_ns = qd_clock_now_ns();
+    come_back(replica);
     while (qd_inbox_take(&replica->inbox, !has_work(replica), &commands)) {
-        if (commands.idle_ns > 0) replica->stamp_ns = qd_clock_now_ns();
-        replica->stats.idle_ns += commands.idle_ns;
-        replica->idle_ns += commands.idle_ns;
+        if (commands.has_waited) come_back(replica);
         bool launched = begin_turn(replica, &commands);
         if (replica->n_flights > 0 && (!launched || replica->n_flights == replica->max_flights))
             end_turn(replica);
@@ -387,13 +392,6 @@ static void *replica_main(void *arg)
 }
 
 /* ---- stepped: the turns are run from outside ---- */
-
-/* The thread was elsewhere until now. */
-static void come_back(struct qd_replica *replica)
-{
-    int64_t away_ns = end_segment(replica, &replica->stats.idle_ns);
-    replica->idle_ns += away_ns;
-}
 
 bool qd_replica_begin(qd_replica_t *replica)
 {
@@ -552,7 +550,6 @@ static void lock_done(struct qd_replica *replica)
     }
     while (replica->n_flights > 0) qd_replica_end(replica);
     come_back(replica);
-    replica->inbox.idle_begin_ns = replica->stamp_ns;
 }
 
 static void unlock_done(struct qd_replica *replica)
@@ -564,7 +561,7 @@ struct qd_replica_stats qd_replica_get_stats(qd_replica_t *replica)
 {
     lock_done(replica);
     struct qd_replica_stats stats = replica->stats;
-    stats.idle_ns += qd_clock_now_ns() - replica->inbox.idle_begin_ns;
+    stats.idle_ns += qd_clock_now_ns() - replica->stamp_ns;
     stats.wall_ns = qd_clock_now_ns() - replica->wall_begin_ns;
     struct qd_device_stats device = qd_group_get_stats(replica->config.group);
     stats.device = qd_device_stats_since(&device, &replica->device_before);
@@ -577,8 +574,7 @@ void qd_replica_reset_stats(qd_replica_t *replica)
     lock_done(replica);
     replica->stats = (struct qd_replica_stats){0};
     replica->device_before = qd_group_get_stats(replica->config.group);
-    replica->wall_begin_ns = replica->inbox.idle_begin_ns = qd_clock_now_ns();
-    if (replica->config.is_stepped) replica->stamp_ns = replica->wall_begin_ns;
+    replica->wall_begin_ns = replica->stamp_ns = qd_clock_now_ns();
     replica->idle_ns = replica->spare_ns = 0;
     replica->n_spare_preempted = 0;
     qd_step_ring_clear(&replica->ring);

@@ -299,7 +299,8 @@ void qd_scheduler_token(qd_scheduler_t *scheduler, struct qd_sched_request *requ
     request->n_pending--;
     if (!scheduler->config.prefix_caching) return;
     qd_sched_request_hash(request);
-    /* Scheduled before its last token was there, a page had no hash then; its request may end with this token. */
+    /* Scheduled before its last token was there, a page had no hash then; its request may end with this
+     * token. */
     if (request->place == QD_SCHED_RUNNING)
         label_full_pages(scheduler, request, request->n_computed - request->n_pending);
 }

@@ -28,7 +28,7 @@ struct qd_step_row {
     int32_t n_prefill_seqs;          /* requests with prefill tokens in it */
     int32_t n_running, n_waiting;    /* requests, after scheduling */
     int32_t n_kv_blocks;             /* pages in use, after scheduling */
-    int32_t n_admitted, n_preempted; /* requests, by scheduling; preempted also by passes without a launch before */
+    int32_t n_admitted, n_preempted; /* requests, by scheduling; also preempted: in passes without a launch */
     int32_t n_hit_tokens;            /* found in the prefix cache, at first admissions and later */
     int64_t n_visible, n_kv;         /* as in struct qd_attention_load */
     int64_t n_prefill_kv;            /* of n_kv: keys of the requests with prefill tokens */

@@ -75,7 +75,8 @@ commands_of_the_readme_run() {
     done
     while read -r line; do
         (cd "$TMP/checkout" && exits 0 sh -c "$line" </dev/null)
-        [ -s "$OUT" ] || fail "nothing printed by: $line"
+        written=$(echo "$line" | sed -nE 's/.* --output ([^ ]+).*/\1/p')
+        [ -s "${written:+$TMP/checkout/}${written:-$OUT}" ] || fail "nothing printed by: $line"
     done <"$TMP/commands"
     "$JSON" "$TMP/checkout/trace.json" traceEvents >/dev/null
     [ -s "$TMP/checkout/results/vllm/vllm-prompts.jsonl" ] || fail "no prompts for vLLM"

@@ -114,12 +114,12 @@ static void check(const struct fixture *f, int tp, int stride)
 
 static void one_rank(void **state)
 {
-    check(*state, 1, IS_SANITIZED ? 5 : 1);
+    check(*state, 1, IS_SANITIZED ? 8 : 1);
 }
 
 static void two_ranks(void **state)
 {
-    check(*state, 2, IS_SANITIZED ? 8 : 3);
+    check(*state, 2, IS_SANITIZED ? N_VARIATIONS : 3);
 }
 
 int main(void)

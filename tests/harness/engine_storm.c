@@ -60,8 +60,7 @@ static void *client_main(void *arg)
         n_sent += n;
         for (size_t i = 0; i < n; i++) keep(client->sent, ids[i], &batch[i]);
         if (draw(client, &counter, 3) == 0) qd_engine_abort(engine, ids[draw(client, &counter, (uint32_t)n)]);
-        if (draw(client, &counter, 5) == 0)
-            qd_engine_abort(engine, draw(client, &counter, N_ALL));
+        if (draw(client, &counter, 5) == 0) qd_engine_abort(engine, draw(client, &counter, N_ALL));
         if (qd_engine_failure(engine) != NULL) atomic_fetch_add(client->n_failed, 1);
         if (draw(client, &counter, 20) == 0) usleep(200);
     }
@@ -74,14 +73,17 @@ static bool every_ninth_token_is_a_stop(const struct qd_event *event)
 }
 
 /* Every request ended once, with tokens of its own only, on a replica that its router may choose. */
-static void check_replies(const struct fake_engine *fake, const struct sent *sent, const struct reply *replies)
+static void check_replies(const struct fake_engine *fake, const struct sent *sent,
+                          const struct reply *replies)
 {
     uint64_t n_aborted = 0;
     int n_on[FAKE_MAX_DP] = {0};
     for (int i = 0; i < N_ALL; i++) {
         assert_int_equal(replies[i].n_finishes, 1);
-        if (!fake->null_device) assert_reply_is_right(&replies[i], &sent->requests[i], fake->config.vocab_size);
-        if (fake->config.router == QD_ROUTER_ROUND_ROBIN) assert_int_equal(replies[i].replica, i % fake->config.dp);
+        if (!fake->null_device)
+            assert_reply_is_right(&replies[i], &sent->requests[i], fake->config.vocab_size);
+        if (fake->config.router == QD_ROUTER_ROUND_ROBIN)
+            assert_int_equal(replies[i].replica, i % fake->config.dp);
         assert_in_range(replies[i].replica, 0, fake->config.dp - 1);
         n_on[replies[i].replica]++;
         n_aborted += replies[i].finish == QD_FINISH_ABORT;

@@ -24,7 +24,8 @@ struct simulated {
     int32_t tokens[MAX_LEN];
     uint64_t values[MAX_LEN]; /* of all tokens up to each position: what a key there depends on */
     struct qd_block_hash hashes[MAX_PAGES];
-    struct qd_block_hash labels[MAX_PAGES]; /* what its pages are to be known by, whenever they are computed */
+    struct qd_block_hash
+        labels[MAX_PAGES]; /* what its pages are to be known by, whenever they are computed */
     int32_t max_tokens;
     int32_t arrival_step;
     bool arrived, ended, ran;
@@ -136,7 +137,8 @@ static void check_labels(const struct random_case *c)
         for (int32_t k = 0; k < n / QD_KV_BLOCK_SIZE; k++) {
             const struct qd_kv_label *label = &pool->labels[request->pages[k]];
             if (!label->is_set || !qd_block_hash_equal(label->hash, request->labels[k]))
-                fail_msg("case %llu: page %d of request %d has another hash", (unsigned long long)c->key, k, i);
+                fail_msg("case %llu: page %d of request %d has another hash", (unsigned long long)c->key, k,
+                         i);
         }
     }
 }
@@ -197,7 +199,8 @@ static void check_schedule(struct random_case *c, const struct qd_schedule *sche
                            const struct qd_sched_request *before)
 {
     bool seen[MAX_REQUESTS] = {false}, slots[8] = {false};
-    int32_t n_tokens = 0, n_blocks = 0, n_queries = 0, n_hits[2] = {0}; /* of new requests, of preempted ones */
+    int32_t n_tokens = 0, n_blocks = 0, n_queries = 0,
+            n_hits[2] = {0}; /* of new requests, of preempted ones */
     int32_t threshold = c->config.long_prefill_token_threshold;
     assert_in_range(schedule->n_entries, 0, c->config.max_num_seqs);
     for (int32_t i = 0; i < schedule->n_entries; i++) {

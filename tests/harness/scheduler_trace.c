@@ -230,11 +230,9 @@ static const struct trace traces[] = {
     {"asynchronous: chunks and decodes go on", .config = CONFIG(20, 8, 64, 16), .async = true,
      .arrivals = {{'a', 0, 5, 3}, {'b', 1, 9, 2}, {'c', 1, 30, 1}},
      .steps = {"a:0+5*", "a:5+1* b:0+9* c:0+10", "a:6+1* b:9+1* c:10+18", "c:28+2*", "", ""}},
-    /* a computes 30 + 2 tokens. Its second page is known by its tokens, and free, when the third output is there: too
-     * late for b, whose step was scheduled before, but not for c. */
-    {"asynchronous: output is shared when it is there",
-     .config = CACHED(64, 8, 64, 16),
-     .async = true,
+    /* a computes 30 + 2 tokens. Its second page is known by its tokens, and free, when the third output is
+     * there: too late for b, whose step was scheduled before, but not for c. */
+    {"asynchronous: output is shared when it is there", .config = CACHED(64, 8, 64, 16), .async = true,
      .arrivals = {{'a', 0, 30, 3, 1}, {'b', 3, 31, 1, 1}, {'c', 4, 40, 1, 1}},
      .steps = {"a:0+30*", "a:30+1*", "a:31+1*", "b:16+15*", "c:32+8*", "", ""}},
     /* 4 pages. In step 2 the last token of a is on its way; b wants a third page and is itself the last. */

@@ -129,8 +129,8 @@ static void rows_add_up_to_the_replicas_totals(void **state)
         for (int dp = 1; dp <= 3; dp += 2) rows_add_up(variant & 1, variant & 2, dp);
 }
 
-/* Asynchronous, 4 pages: when b wants its third, the last token of a is on its way and nothing of a is left to
- * schedule. b preempts itself, and that schedule launches nothing. */
+/* Asynchronous, 4 pages: when b wants its third, the last token of a is on its way and nothing of a is left
+ * to schedule. b preempts itself, and that schedule launches nothing. */
 static void a_preemption_without_a_step_is_counted(void **state)
 {
     (void)state;

@@ -7,7 +7,8 @@
 /* A spec over a file with that text. */
 static struct qd_custom_spec spec_of(struct prompt_files *fixture, const char *text)
 {
-    return (struct qd_custom_spec){.path = prompt_file(fixture, text), .default_output_len = 256, .tokenizer = fixture->tokenizer};
+    return (struct qd_custom_spec){
+        .path = prompt_file(fixture, text), .default_output_len = 256, .tokenizer = fixture->tokenizer};
 }
 
 static void rows_are_read_as_they_are(void **state)

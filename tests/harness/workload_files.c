@@ -48,11 +48,11 @@ static void a_line_is_a_prompt(void **state)
 static void jsonl_has_arrivals_and_blocks(void **state)
 {
     struct prompt_files *fixture = *state;
-    struct qd_trace_spec spec = trace_spec(
-        prompt_file(fixture,
-             "{\"timestamp\": 100, \"input_length\": 600, \"output_length\": 5, \"hash_ids\": [3, 4]}\n"
-             "{\"timestamp\": 100.5, \"input_length\": 1000, \"output_length\": 6, \"hash_ids\": [3, 5]}\n"
-             "{\"timestamp\": 3100, \"input_length\": 7, \"output_length\": 1}\n"));
+    struct qd_trace_spec spec = trace_spec(prompt_file(
+        fixture,
+        "{\"timestamp\": 100, \"input_length\": 600, \"output_length\": 5, \"hash_ids\": [3, 4]}\n"
+        "{\"timestamp\": 100.5, \"input_length\": 1000, \"output_length\": 6, \"hash_ids\": [3, 5]}\n"
+        "{\"timestamp\": 3100, \"input_length\": 7, \"output_length\": 1}\n"));
     struct qd_workload workload = trace(fixture, &spec);
     const struct qd_workload_request *r = workload.requests;
     assert_int_equal(workload.n, 3);
@@ -107,9 +107,9 @@ static void bad_jsonl_is_named(void **state)
 static void csv_columns_have_presets(void **state)
 {
     struct prompt_files *fixture = *state;
-    struct qd_trace_spec spec =
-        trace_spec(prompt_file(fixture, "request_num_decode_tokens,request_arrived_at,request_num_prefill_tokens\n"
-                                 "3,0.25,10\n4,1.5,20\n"));
+    struct qd_trace_spec spec = trace_spec(
+        prompt_file(fixture, "request_num_decode_tokens,request_arrived_at,request_num_prefill_tokens\n"
+                             "3,0.25,10\n4,1.5,20\n"));
     struct qd_workload workload = trace(fixture, &spec);
     assert_int_equal(workload.n, 2);
     assert_int_equal(workload.requests[1].arrival_ns, 1250000000);
@@ -122,7 +122,7 @@ static void csv_columns_can_be_named(void **state)
 {
     struct prompt_files *fixture = *state;
     struct qd_trace_spec spec = trace_spec(prompt_file(fixture, "t,in,out\n2023-11-16T23:59:59.5Z,1,2\n"
-                                                         "2023-11-17 00:00:01,3,4\n"));
+                                                                "2023-11-17 00:00:01,3,4\n"));
     refuse_trace(fixture, &spec, "none of the known traces'");
     spec.columns = "t,in,out";
     struct qd_workload workload = trace(fixture, &spec);
@@ -173,8 +173,8 @@ static void bad_csv_is_named(void **state)
 }
 
 /* Totals of a public trace, against the figures kept with it. */
-static void check_trace(struct prompt_files *fixture, const char *name, size_t n, double duration_s, int64_t n_in,
-                        int64_t n_out, int32_t longest)
+static void check_trace(struct prompt_files *fixture, const char *name, size_t n, double duration_s,
+                        int64_t n_in, int64_t n_out, int32_t longest)
 {
     char path[256];
     snprintf(path, sizeof path, SHARED_DATA "real/traces/%s", name);
@@ -241,9 +241,10 @@ static void sharegpt_is_filtered(void **state)
 static void sharegpt_rules_by_hand(void **state)
 {
     struct prompt_files *fixture = *state;
-    const char *path = prompt_file(fixture, "[{\"id\": \"a\", \"conversations\": [" SIX_WORDS ", " SIX_WORDS "]},"
-                                            "{\"id\": \"b\", \"conversations\": [" SIX_WORDS "]},"
-                                            "{\"id\": \"c\", \"conversations\": [" SIX_WORDS ", " ONE_WORD "]}]");
+    const char *path =
+        prompt_file(fixture, "[{\"id\": \"a\", \"conversations\": [" SIX_WORDS ", " SIX_WORDS "]},"
+                             "{\"id\": \"b\", \"conversations\": [" SIX_WORDS "]},"
+                             "{\"id\": \"c\", \"conversations\": [" SIX_WORDS ", " ONE_WORD "]}]");
     struct qd_sharegpt_spec spec = {.path = path, .tokenizer = fixture->tokenizer};
     struct qd_workload workload;
     ASSERT_OK(qd_workload_sharegpt(&spec, &workload, fixture->err, sizeof fixture->err), fixture->err);
@@ -264,16 +265,11 @@ static void sharegpt_rules_by_hand(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WITH_PROMPT_FILES(a_line_is_a_prompt),
-        WITH_PROMPT_FILES(jsonl_has_arrivals_and_blocks),
-        WITH_PROMPT_FILES(bad_jsonl_is_named),
-        WITH_PROMPT_FILES(csv_columns_have_presets),
-        WITH_PROMPT_FILES(csv_columns_can_be_named),
-        WITH_PROMPT_FILES(bad_csv_is_named),
-        WITH_PROMPT_FILES(mooncake_is_read),
-        WITH_PROMPT_FILES(azure_is_read),
-        WITH_PROMPT_FILES(burstgpt_is_read),
-        WITH_PROMPT_FILES(sharegpt_is_filtered),
+        WITH_PROMPT_FILES(a_line_is_a_prompt),       WITH_PROMPT_FILES(jsonl_has_arrivals_and_blocks),
+        WITH_PROMPT_FILES(bad_jsonl_is_named),       WITH_PROMPT_FILES(csv_columns_have_presets),
+        WITH_PROMPT_FILES(csv_columns_can_be_named), WITH_PROMPT_FILES(bad_csv_is_named),
+        WITH_PROMPT_FILES(mooncake_is_read),         WITH_PROMPT_FILES(azure_is_read),
+        WITH_PROMPT_FILES(burstgpt_is_read),         WITH_PROMPT_FILES(sharegpt_is_filtered),
         WITH_PROMPT_FILES(sharegpt_rules_by_hand),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

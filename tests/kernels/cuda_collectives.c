@@ -13,11 +13,7 @@
 #include "tests/support/compare.h"
 #include "tests/support/model_run.h"
 
-enum {
-    MAX_WORLD = 8,
-    N_SMALL = 1000,
-    N_LARGE = (512 << 10) / sizeof(qd_bf16) + 8
-};
+enum { MAX_WORLD = 8, N_SMALL = 1000, N_LARGE = (512 << 10) / sizeof(qd_bf16) + 8 };
 
 struct rank {
     struct qd_device_config config;

@@ -50,9 +50,9 @@ float *model_run_logits(struct model_run *run, const int32_t *tokens, int32_t n_
 
 enum { MICRO_VOCAB = 515, MICRO_TOKENS = 37 };
 
-/* All logits of MICRO_TOKENS made-up tokens under the preset micro, [MICRO_TOKENS][MICRO_VOCAB], in chunks of 18;
- * to be freed. Fails the running test unless the group's way of summing is `collectives` and its note contains `note`;
- * NULL: not looked at. */
+/* All logits of MICRO_TOKENS made-up tokens under the preset micro, [MICRO_TOKENS][MICRO_VOCAB], in chunks of
+ * 18; to be freed. Fails the running test unless the group's way of summing is `collectives` and its note
+ * contains `note`; NULL: not looked at. */
 float *micro_logits(const struct qd_device_ops *ops, int tp, const struct run_options *options,
                     const char *collectives, const char *note);
 

@@ -7,7 +7,8 @@
 static void take(void *arg, int replica, const struct qd_group_result *result, int64_t span_ns)
 {
     struct recording *recording = arg;
-    qd_step_file_write(recording->stream, replica, result->step, result->ids, span_ns, QD_STEP_RECORD_MEASURED);
+    qd_step_file_write(recording->stream, replica, result->step, result->ids, span_ns,
+                       QD_STEP_RECORD_MEASURED);
 }
 
 void recording_begin(struct recording *recording, struct qd_instance_options *options)
