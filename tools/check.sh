@@ -31,7 +31,8 @@ show
 add_counts "the AddressSanitizer build"
 
 echo "== ThreadSanitizer, what has threads"
-threaded='tests/base/team tests/kernels/bootstrap tests/kernels/group tests/harness/engine'
+threaded='tests/base/team tests/kernels/bootstrap tests/kernels/group tests/harness/engine tests/harness/replay
+    tests/harness/step_log tests/harness/workload_drive'
 build=build/release-thread
 targets=
 for test in $threaded; do
