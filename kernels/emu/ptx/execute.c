@@ -97,9 +97,7 @@ static void load(const struct state *s, const struct qd_ptx_instruction *i)
     union qd_ptx_slot *r = s->r;
     switch (i->is_signed ? -i->bytes : i->bytes) {
     case 1: COPY_ELEMENTS(((const uint8_t *)p)[k], r[to[k]].u64);
-    case -1: COPY_ELEMENTS(((const int8_t *)p)[k], r[to[k]].s64);
     case 2: COPY_ELEMENTS(((const uint16_t *)p)[k], r[to[k]].u64);
-    case -2: COPY_ELEMENTS(((const int16_t *)p)[k], r[to[k]].s64);
     case 4: COPY_ELEMENTS(((const uint32_t *)p)[k], r[to[k]].u64);
     case -4: COPY_ELEMENTS(((const int32_t *)p)[k], r[to[k]].s64);
     default: COPY_ELEMENTS(((const uint64_t *)p)[k], r[to[k]].u64);
@@ -176,14 +174,15 @@ static void load_weight(const struct state *s, const struct qd_ptx_instruction *
 
 /* ---- a thread ---- */
 
-static uint64_t start_value(const struct state *s, const struct qd_ptx_plan *p)
+/* Of a slot that is neither a register nor a constant. */
+static uint64_t start_value(const struct state *s, const struct qd_ptx_start *p)
 {
     const struct qd_emu_place *place = qd_emu_self->place;
     const unsigned specials[] = {qd_emu_self->index.x, place->block_dim.x, place->grid_dim.x,
                                  place->block_index.x, place->block_index.y}; /* as QD_PTX_SPECIAL_NAMES */
     const struct qd_ptx_shared *object = (const struct qd_ptx_shared *)(uintptr_t)p->value;
-    if (p->kind == QD_PTX_PLAN_SPECIAL) return specials[p->value];
-    if (p->kind == QD_PTX_PLAN_PARAM) return (uintptr_t)s->args[p->value];
+    if (p->kind == QD_PTX_SLOT_SPECIAL) return specials[p->value];
+    if (p->kind == QD_PTX_SLOT_PARAM) return (uintptr_t)s->args[p->value];
     if (object->bytes == 0) return qd_emu_shared_address(qd_emu_shared_dynamic());
     return qd_emu_shared_address(qd_emu_shared_object(object, object->bytes, object->align, object->name));
 }
@@ -267,10 +266,11 @@ void qd_ptx_run_thread(void *const *args, const void *kernel)
 {
     const struct qd_ptx_entry *entry = kernel;
     union qd_ptx_slot r[entry->n_slots];
-    for (size_t n = 0; n < entry->n_slots; n++) r[n] = entry->initial[n];
     const struct state s = {entry, args, r};
-    for (const struct qd_ptx_plan *p = entry->at_start; p < entry->at_start + entry->n_at_start; p++)
-        r[p->slot].u64 = start_value(&s, p);
+    for (size_t n = 0; n < entry->n_slots; n++) {
+        const struct qd_ptx_start *p = &entry->starts[n];
+        r[n].u64 = p->kind <= QD_PTX_SLOT_CONSTANT ? p->value : start_value(&s, p);
+    }
     for (const struct qd_ptx_instruction *i = entry->code;; i++) {
         if (i->guard != 0 && (r[i->guard].pred != 0) != i->wanted) continue;
         switch (i->op) {

@@ -87,8 +87,7 @@ static void destroy(struct qd_ptx_module *m)
         struct qd_ptx_entry *e = m->entries;
         m->entries = e->next;
         free(e->code);
-        free(e->initial);
-        free(e->at_start);
+        free(e->starts);
         free(e);
     }
     while (m->shared != NULL) {
