@@ -15,7 +15,6 @@ enum {
     N_BARRIERS = 16,
     MAX_SHARED_OBJECTS = 64,
     MAX_COPIES = 256, /* cp.async of one thread on their way */
-    MAX_GROUPS = 64,
     ERROR_BYTES = 1024,
 };
 
@@ -45,12 +44,7 @@ struct async_copy {
     void *dst; /* NULL: has arrived */
     const void *src;
     uint32_t src_bytes;
-};
-
-struct async_queue {
-    unsigned n_copies, n_groups;
-    unsigned group_end[MAX_GROUPS]; /* copies of this group and those before it */
-    struct async_copy copies[MAX_COPIES];
+    unsigned group; /* the thread's groups before its own */
 };
 
 struct thread {
@@ -62,7 +56,8 @@ struct thread {
     unsigned barrier;        /* its id, when it waits for qd_emu_barrier_name */
     struct qd_emu_site site; /* where it waits or spins */
     bool exited;
-    struct async_queue async;
+    unsigned n_groups, n_copies; /* of cp.async: committed; nobody waited for */
+    struct async_copy copies[MAX_COPIES];
 };
 
 /* A load or store of shared memory by a warp (traffic.c). */
@@ -104,7 +99,7 @@ struct shared_object {
 };
 
 struct block {
-    struct qd_emu_place place;
+    uint3 index; /* blockIdx */
     struct run *run;
     uint64_t linear; /* index in the grid */
     unsigned n_threads, n_warps, n_alive;
@@ -195,11 +190,10 @@ static inline void *warp_order(const struct block *b, unsigned warp, unsigned tu
 }
 
 /* block.c: making and running one block. */
-struct block *qd_emu_block_create(struct worker *worker);
+struct block *qd_emu_block_create(bool guard_stacks);
 void qd_emu_block_destroy(struct block *block);
-/* Makes `block` block number `linear` of the run's grid, all threads at their start. False: no memory for
- * stacks. */
-bool qd_emu_block_start(struct block *block, struct run *run, uint64_t linear);
+/* Makes `block` block number `linear` of the run's grid, all threads at their start. */
+void qd_emu_block_start(struct block *block, struct run *run, uint64_t linear);
 /* Runs it until no thread can go on; from then on some spin, or all have exited, or it is stuck. */
 void qd_emu_block_resume(struct block *block);
 bool qd_emu_block_spins(const struct block *block);
@@ -224,8 +218,6 @@ void qd_emu_barriers_reset(struct block *block);
 void qd_emu_barriers_exit(struct thread *thread);
 
 /* shared.c */
-/* Bytes that a block of the launch may have. */
-size_t qd_emu_shared_limit_of(const struct qd_emu_launch *launch);
 void qd_emu_shared_create(struct block *block);
 void qd_emu_shared_destroy(struct block *block);
 void qd_emu_shared_start(struct block *block, size_t dynamic_bytes);

@@ -28,7 +28,7 @@ static void fail_with(struct run *run, const struct thread *t, struct qd_emu_sit
     if (site.file) add(run, "%s:%d: ", site.file, site.line);
     add(run, "%s", what);
     if (t == NULL) return;
-    const uint3 b = t->block->place.block_index, i = t->self.index;
+    const uint3 b = t->block->index, i = t->self.index;
     add(run, " [block (%u,%u,%u) thread (%u,%u,%u)]", b.x, b.y, b.z, i.x, i.y, i.z);
 }
 
@@ -62,20 +62,13 @@ static bool same_wait(const struct thread *a, const struct thread *b)
            a->site.file == b->site.file && (a->waits_for != qd_emu_barrier_name || a->barrier == b->barrier);
 }
 
-static bool is_first_of_its_wait(const struct block *b, const struct thread *t)
-{
-    for (const struct thread *u = b->threads; u < t; u++)
-        if (same_wait(u, t)) return false;
-    return true;
-}
-
 static void report_block(struct run *run, const struct block *b)
 {
-    for (const struct thread *t = b->threads; t < b->threads + b->n_threads; t++) {
-        if (t->exited || !is_first_of_its_wait(b, t)) continue;
-        unsigned n = 0;
-        for (const struct thread *u = t; u < b->threads + b->n_threads; u++) n += same_wait(u, t);
-        const uint3 at = b->place.block_index;
+    const uint3 at = b->index;
+    unsigned n = 1;
+    for (const struct thread *t = b->threads, *end = t + b->n_threads; t < end; t += n) {
+        for (n = 1; t + n < end && same_wait(t + n, t);) n++;
+        if (t->exited) continue;
         add(run, "; block (%u,%u,%u): %u threads from thread %u on wait for %s", at.x, at.y, at.z, n,
             t->self.linear, t->waits_for);
         if (t->waits_for == qd_emu_barrier_name) add(run, " %u", t->barrier);

@@ -28,7 +28,7 @@ static const struct qd_ptx_entry *find_entry(const char *name)
 static int take_over(struct qd_emu_launch *launch, const struct qd_ptx_entry *e, const unsigned *arg_sizes,
                      unsigned n_args, char *err, size_t errlen)
 {
-    const unsigned n_threads = launch->block[0] * launch->block[1] * launch->block[2];
+    const unsigned n_threads = launch->block.x * launch->block.y * launch->block.z;
     char why[QD_ERR_LEN] = "";
     launch->call = qd_ptx_run_thread;
     launch->kernel = e;
@@ -47,11 +47,12 @@ static int take_over(struct qd_emu_launch *launch, const struct qd_ptx_entry *e,
 }
 
 /* The symbol of the kernel's address is the entry's name: the program exports its kernels (-rdynamic). */
-static int replace_launch(struct qd_emu_launch *launch, const unsigned *arg_sizes, unsigned n_args, char *err,
-                          size_t errlen)
+int qd_emu_ptx_replace(struct qd_emu_launch *launch, const unsigned *arg_sizes, unsigned n_args, char *err,
+                       size_t errlen)
 {
-    Dl_info info;
-    const bool is_known = dladdr(launch->kernel, &info) != 0 && info.dli_saddr == launch->kernel;
+    Dl_info info = {.dli_sname = launch->name};
+    const bool is_known = launch->kernel == NULL ||
+                          (dladdr(launch->kernel, &info) != 0 && info.dli_saddr == launch->kernel);
     const struct qd_ptx_entry *e = is_known ? find_entry(info.dli_sname) : NULL;
     if (e == NULL) {
         n_called++;
@@ -59,19 +60,6 @@ static int replace_launch(struct qd_emu_launch *launch, const unsigned *arg_size
     }
     n_interpreted++;
     return take_over(launch, e, arg_sizes, n_args, err, errlen);
-}
-
-int qd_emu_ptx_run(const struct qd_emu_launch *launch, const unsigned *arg_sizes, unsigned n_args, char *err,
-                   size_t errlen)
-{
-    struct qd_emu_launch interpreted = *launch;
-    const struct qd_ptx_entry *e = find_entry(launch->name);
-    if (e == NULL) {
-        qd_fail(QD_ERR_NOT_FOUND, err, errlen, "no loaded module has an entry %s", launch->name);
-        return -1;
-    }
-    if (take_over(&interpreted, e, arg_sizes, n_args, err, errlen) != 0) return -1;
-    return qd_emu_run_grid(&interpreted, err, errlen);
 }
 
 struct qd_emu_ptx_counts qd_emu_ptx_read_counts(void)
@@ -132,7 +120,7 @@ int qd_emu_ptx_load(const char *path, char *err, size_t errlen)
     }
     m->next = modules;
     modules = m;
-    qd_emu_set_replace(replace_launch);
+    qd_emu_set_replace(qd_emu_ptx_replace);
     return 0;
 }
 

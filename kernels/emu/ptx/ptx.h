@@ -20,13 +20,11 @@ extern "C" {
 int qd_emu_ptx_load(const char *path, char *err, size_t errlen);
 void qd_emu_ptx_unload_all(void);
 
-/* Runs the entry `launch->name` of a loaded module, which no kernel of the program needs to match:
- * `arg_sizes` are the bytes of each of launch->args; launch->call and kernel are not used. 0, or -1 with a
- * text. */
-int qd_emu_ptx_run(const struct qd_emu_launch *launch, const unsigned *arg_sizes, unsigned n_args, char *err,
-                   size_t errlen);
+/* What launches through the runtime are given to (emu.h): makes the launch one of the entry of its kernel's
+ * symbol, or of its name where it has no kernel. Without such an entry it stays as it is. */
+qd_emu_replace qd_emu_ptx_replace;
 
-/* Launches through the runtime since the first load: those that were interpreted, and those of kernels that
+/* Launches since the first load: those that were interpreted, and those of kernels that
  * no module has, which ran from source. */
 struct qd_emu_ptx_counts {
     uint64_t interpreted, called;

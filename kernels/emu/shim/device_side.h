@@ -20,9 +20,9 @@
 #define __grid_constant__
 
 #define threadIdx (qd_emu_self->index)
-#define blockIdx  (qd_emu_self->place->block_index)
-#define blockDim  (qd_emu_self->place->block_dim)
-#define gridDim   (qd_emu_self->place->grid_dim)
+#define blockIdx  (*qd_emu_self->block_index)
+#define blockDim  (qd_emu_self->launch->block)
+#define gridDim   (qd_emu_self->launch->grid)
 
 /* The declared function is the model of this name (emu.h). */
 #define QD_EMU_IS(name) __asm__("qd_emu_" name)
