@@ -2,17 +2,6 @@
 
 const char qd_emu_barrier_name[] = "barrier";
 
-static void clear_barrier(struct barrier *r, unsigned n_warps)
-{
-    r->arrived = r->expected = 0;
-    for (unsigned i = 0; i < n_warps; i++) r->came[i] = r->waiting[i] = 0;
-}
-
-void qd_emu_barriers_reset(struct block *b)
-{
-    for (unsigned i = 0; i < N_BARRIERS; i++) clear_barrier(&b->barriers[i], b->n_warps);
-}
-
 /* bar.sync and bar.arrive count whole warps: a part of one would hang or release early on hardware. */
 static void check_whole_warps(const struct block *b, const struct barrier *r, unsigned id,
                               struct qd_emu_site site)
@@ -25,8 +14,7 @@ static void check_whole_warps(const struct block *b, const struct barrier *r, un
 static void complete(struct block *b, struct barrier *r)
 {
     for (unsigned i = 0; i < b->n_warps; i++) make_runnable(b, i, r->waiting[i]);
-    clear_barrier(r, b->n_warps);
-    r->turn++;
+    *r = (struct barrier){.turn = r->turn + 1};
     b->run->counters.barriers++;
     qd_emu_note_progress();
 }

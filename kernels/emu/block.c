@@ -80,16 +80,6 @@ void qd_emu_spin(struct qd_emu_site site)
     qd_emu_wait("a flag", site);
 }
 
-void qd_emu_note_progress(void)
-{
-    enum { TELL_EVERY = 1024 };
-    struct worker *w = qd_emu_worker;
-    if (w == NULL || w->run == NULL)
-        qd_emu_progress(1);
-    else if (++w->run->progress == TELL_EVERY)
-        qd_emu_progress(w->run->progress), w->run->progress = 0;
-}
-
 /* ---- a thread's life ---- */
 
 static void exit_thread(struct thread *t)
@@ -242,7 +232,7 @@ void qd_emu_block_start(struct block *b, struct run *run, uint64_t linear)
     make_stacks(b, b->n_threads);
     seed_block(b);
     start_warps(b);
-    qd_emu_barriers_reset(b);
+    memset(b->barriers, 0, sizeof b->barriers);
     qd_emu_shared_start(b, run->launch->shared_bytes);
     start_threads(b);
 }

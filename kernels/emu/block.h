@@ -126,11 +126,9 @@ struct block {
 struct run {
     const struct qd_emu_launch *launch;
     struct qd_emu_mode mode;
-    struct worker *worker;
     struct qd_emu_counters counters;
     uint32_t number;              /* of the process's launches, from 1 */
     uint64_t n_blocks, n_started; /* of the grid */
-    uint64_t progress;            /* events not yet told to the process */
     bool spins_in_vain;           /* as told */
     bool failed;
     char error[ERROR_BYTES];
@@ -214,7 +212,6 @@ void qd_emu_warp_exit(struct thread *thread);
 
 /* barrier.c */
 extern const char qd_emu_barrier_name[];
-void qd_emu_barriers_reset(struct block *block);
 void qd_emu_barriers_exit(struct thread *thread);
 
 /* shared.c */
@@ -240,7 +237,5 @@ void qd_emu_catch_faults(struct run *run, void (*body)(struct run *run));
 
 /* mode.c */
 void qd_emu_add_counters(const struct qd_emu_counters *counters);
-/* Adds to the count of events on all devices and returns it. */
-uint64_t qd_emu_progress(uint64_t add);
 
 #endif

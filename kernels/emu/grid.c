@@ -66,7 +66,7 @@ static bool take_place(const struct run *run)
 /* Makes the next block of the grid resident; false when there is none, or no place for it. */
 static bool open_next(struct run *run)
 {
-    struct worker *w = run->worker;
+    struct worker *w = qd_emu_worker;
     if (run->n_started == run->n_blocks || !take_place(run)) return false;
     const uint64_t linear = nth_block(run, run->n_started++);
     struct block **slot = &w->blocks[w->n_resident++];
@@ -81,7 +81,7 @@ static bool open_next(struct run *run)
 /* Block in slot `i` has ended; the slots in use stay the first ones. */
 static void close_block(struct run *run, unsigned i)
 {
-    struct worker *w = run->worker;
+    struct worker *w = qd_emu_worker;
     struct block *ended = w->blocks[i];
     qd_emu_block_end(ended);
     w->n_resident--;
@@ -91,17 +91,17 @@ static void close_block(struct run *run, unsigned i)
     run->counters.blocks++;
 }
 
-static uint64_t tell_progress(struct run *run)
+static _Atomic uint64_t progress; /* events on all devices */
+
+void qd_emu_note_progress(void)
 {
-    uint64_t mine = run->progress;
-    run->progress = 0;
-    return qd_emu_progress(mine);
+    atomic_fetch_add_explicit(&progress, 1, memory_order_relaxed);
 }
 
 /* Gives each resident block a turn, the last one first. */
 static void run_round(struct run *run)
 {
-    struct worker *w = run->worker;
+    struct worker *w = qd_emu_worker;
     for (unsigned i = w->n_resident; i-- > 0 && !run->failed;) {
         struct block *b = w->blocks[i];
         qd_emu_block_resume(b);
@@ -139,14 +139,14 @@ static void idle(struct run *run, uint64_t idle_us)
 
 static void run_blocks(struct run *run)
 {
-    struct worker *w = run->worker;
-    uint64_t seen = tell_progress(run);
+    struct worker *w = qd_emu_worker;
+    uint64_t seen = atomic_load(&progress);
     int64_t since_ns = qd_clock_now_ns();
     while (!run->failed && (w->n_resident > 0 || run->n_started < run->n_blocks)) {
         bool is_full = w->n_resident == 0 && !open_next(run);
         run_round(run);
         if (run->failed || (w->n_resident == 0 && !is_full)) continue;
-        uint64_t now = tell_progress(run);
+        uint64_t now = atomic_load(&progress);
         int64_t now_ns = qd_clock_now_ns();
         if (now != seen) {
             seen = now, since_ns = now_ns;
@@ -181,7 +181,6 @@ int qd_emu_run_grid(const struct qd_emu_launch *launch, char *err, size_t errlen
     struct run run = {
         .launch = launch,
         .mode = qd_emu_get_mode(),
-        .worker = w,
         .number = ++n_launches,
         .n_blocks = (uint64_t)launch->grid.x * launch->grid.y * launch->grid.z,
         .counters = {.launches = 1},

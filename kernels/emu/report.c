@@ -79,7 +79,7 @@ static void report_block(struct run *run, const struct block *b)
 
 void qd_emu_report_stuck(struct run *run, const char *what)
 {
-    const struct worker *w = run->worker;
+    const struct worker *w = qd_emu_worker;
     qd_emu_run_fail(run, NULL, (struct qd_emu_site){0}, "%s with %u of %llu blocks resident", what,
                     w->n_resident, (unsigned long long)run->n_blocks);
     for (unsigned i = 0; i < w->n_resident; i++)
@@ -87,16 +87,6 @@ void qd_emu_report_stuck(struct run *run, const char *what)
 }
 
 /* ---- faults ---- */
-
-/* Sanitizers report faults themselves and better. */
-#if defined(QD_EMU_ASAN) || defined(QD_EMU_TSAN)
-
-void qd_emu_catch_faults(struct run *run, void (*body)(struct run *run))
-{
-    body(run);
-}
-
-#else
 
 enum { N_SIGNALS = 3, ALT_STACK_BYTES = 64 * 1024 };
 static const int signals[N_SIGNALS] = {SIGSEGV, SIGBUS, SIGFPE};
@@ -134,6 +124,9 @@ static void install_handlers(void)
 
 void qd_emu_catch_faults(struct run *run, void (*body)(struct run *run))
 {
+#if defined(QD_EMU_ASAN) || defined(QD_EMU_TSAN)
+    return body(run); /* sanitizers report faults themselves and better */
+#endif
     char alt_stack[ALT_STACK_BYTES]; /* a fiber's own stack may be what ran out */
     stack_t alt = {.ss_sp = alt_stack, .ss_size = sizeof alt_stack}, old_alt;
     sigaltstack(&alt, &old_alt);
@@ -149,5 +142,3 @@ void qd_emu_catch_faults(struct run *run, void (*body)(struct run *run))
     }
     sigaltstack(&old_alt, NULL);
 }
-
-#endif

@@ -6,8 +6,8 @@
 
 #include <math.h>
 #include <string.h>
+#include <tuple>
 #include <type_traits>
-#include <utility>
 
 #include "kernels/emu/emu.h"
 
@@ -38,26 +38,21 @@
 
 /* ---- how the registry calls a kernel ---- */
 
-template <class... Params> struct qd_emu_caller {
-    typedef void (*kernel_type)(Params...);
-
-    template <size_t... I>
-    static void call_with(kernel_type kernel, void *const *args, std::index_sequence<I...>)
-    {
-        kernel(*static_cast<std::remove_const_t<Params> *>(args[I])...);
-    }
-    static void call(void *const *args, const void *kernel)
-    {
-        call_with(reinterpret_cast<kernel_type>(const_cast<void *>(kernel)), args,
-                  std::index_sequence_for<Params...>());
-    }
-};
+template <class T> T &qd_emu_next(void *const *&args)
+{
+    return *static_cast<T *>(*args++);
+}
+template <class... Params> void qd_emu_call(void *const *args, const void *kernel)
+{
+    const auto function = reinterpret_cast<void (*)(Params...)>(const_cast<void *>(kernel));
+    std::apply(function, std::tuple<Params &...>{qd_emu_next<Params>(args)...});
+}
 
 template <class... Params> void qd_emu_register(void (*kernel)(Params...), const char *name)
 {
     static const unsigned sizes[] = {sizeof(Params)..., 0};
-    qd_emu_register_kernel(reinterpret_cast<const void *>(kernel), name, qd_emu_caller<Params...>::call,
-                           sizes, sizeof...(Params));
+    qd_emu_register_kernel(reinterpret_cast<const void *>(kernel), name, qd_emu_call<Params...>, sizes,
+                           sizeof...(Params));
 }
 
 /* The runtime looks for addresses in every aligned word of an argument: what a structure holds between its
@@ -117,17 +112,12 @@ inline uint32_t atomicAdd(uint32_t *p, uint32_t v, QD_EMU_HERE)
 
 /* ---- arithmetic ---- */
 
-#define QD_EMU_ROUNDED(name, op)                                                                             \
-    inline float name(float a, float b)                                                                      \
-    {                                                                                                        \
-        return a op b;                                                                                       \
-    }
-QD_EMU_ROUNDED(__fmul_rn, *)
-QD_EMU_ROUNDED(__fadd_rn, +)
-QD_EMU_ROUNDED(__fsub_rn, -)
-QD_EMU_ROUNDED(__fdiv_rn, /)
-#define __fmaf_rn fmaf
-#define rsqrtf(x) (1.0f / sqrtf(x)) /* newer C libraries have a function of that name */
+#define __fmul_rn(a, b) (static_cast<float>(a) * static_cast<float>(b))
+#define __fadd_rn(a, b) (static_cast<float>(a) + static_cast<float>(b))
+#define __fsub_rn(a, b) (static_cast<float>(a) - static_cast<float>(b))
+#define __fdiv_rn(a, b) (static_cast<float>(a) / static_cast<float>(b))
+#define __fmaf_rn       fmaf
+#define rsqrtf(x)       (1.0f / sqrtf(x)) /* newer C libraries have a function of that name */
 
 template <class A, class B> constexpr std::common_type_t<A, B> max(A a, B b)
 {
