@@ -16,12 +16,8 @@ static void arrive(struct async_copy *c)
     qd_emu_touch_read(c->src, c->src_bytes);
     qd_emu_touch_write(c->dst, COPY_BYTES);
     uint64_t words[2] = {0, 0};
-    if (c->src_bytes == COPY_BYTES) {
-        words[0] = ((const uint64_t *)c->src)[0], words[1] = ((const uint64_t *)c->src)[1];
-    } else {
-        for (uint32_t i = 0; i < c->src_bytes; i++)
-            words[i / 8] |= (uint64_t)((const unsigned char *)c->src)[i] << i % 8 * 8;
-    }
+    for (uint32_t i = 0; i < c->src_bytes; i++)
+        words[i / 8] |= (uint64_t)((const unsigned char *)c->src)[i] << i % 8 * 8;
     store_16(c->dst, words[0], words[1]);
     c->dst = NULL;
 }

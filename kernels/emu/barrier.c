@@ -51,7 +51,7 @@ static void meet(unsigned id, unsigned n_threads, bool must_wait, struct qd_emu_
     struct block *b = t->block;
     const bool is_last = arrive(id, n_threads, site);
     struct barrier *r = &b->barriers[id];
-    void *order = barrier_order(b, id, r->turn);
+    void *order = order_of(b, id, r->turn);
     qd_emu_order_before(order);
     if (is_last) {
         check_whole_warps(b, r, id, site);

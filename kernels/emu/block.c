@@ -111,26 +111,19 @@ static void thread_main(void)
 
 /* ---- a block's life ---- */
 
-static void free_stacks(struct block *b)
-{
-    if (b->stacks) munmap(b->stacks, (size_t)b->n_stacks * (QD_EMU_STACK_BYTES + PAGE_BYTES));
-    b->stacks = NULL, b->n_stacks = 0;
-}
+enum { STACK_STEP = QD_EMU_STACK_BYTES + PAGE_BYTES };
 
-/* Stacks for n threads, each above a page that may be a guard. Blocks beyond the first resident one do
- * without: the system limits how many areas of memory a process may tell apart. */
-static void make_stacks(struct block *b, unsigned n)
+/* Each above a page that may be a guard. Blocks beyond the first resident one do without: the system limits
+ * how many areas of memory a process may tell apart. */
+static void make_stacks(struct block *b, bool are_guarded)
 {
-    if (n <= b->n_stacks) return;
-    free_stacks(b);
-    size_t each = QD_EMU_STACK_BYTES + PAGE_BYTES;
-    char *base =
-        mmap(NULL, n * each, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    QD_ASSERT(base != MAP_FAILED);
-    b->stacks = base, b->n_stacks = n;
-    for (unsigned i = 0; i < n; i++) {
-        if (b->guard_stacks) QD_ASSERT(mprotect(base + i * each, PAGE_BYTES, PROT_NONE) == 0);
-        b->threads[i].fiber.stack = base + i * each + PAGE_BYTES;
+    b->stacks = mmap(NULL, (size_t)QD_EMU_MAX_THREADS * STACK_STEP, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    QD_ASSERT(b->stacks != MAP_FAILED);
+    for (size_t i = 0; i < QD_EMU_MAX_THREADS; i++) {
+        char *guard = b->stacks + i * STACK_STEP;
+        if (are_guarded) QD_ASSERT(mprotect(guard, PAGE_BYTES, PROT_NONE) == 0);
+        b->threads[i].fiber.stack = guard + PAGE_BYTES;
         b->threads[i].fiber.stack_bytes = QD_EMU_STACK_BYTES;
     }
 }
@@ -141,7 +134,7 @@ struct block *qd_emu_block_create(bool guard_stacks)
     QD_ASSERT(b != NULL);
     b->threads = calloc(QD_EMU_MAX_THREADS, sizeof *b->threads);
     QD_ASSERT(b->threads != NULL);
-    b->guard_stacks = guard_stacks;
+    make_stacks(b, guard_stacks);
     qd_emu_shared_create(b);
     return b;
 }
@@ -150,7 +143,7 @@ void qd_emu_block_destroy(struct block *b)
 {
     if (b == NULL) return;
     qd_emu_shared_destroy(b);
-    free_stacks(b);
+    munmap(b->stacks, (size_t)QD_EMU_MAX_THREADS * STACK_STEP);
     free(b->threads);
     free(b);
 }
@@ -229,7 +222,6 @@ void qd_emu_block_start(struct block *b, struct run *run, uint64_t linear)
                        (unsigned)(linear / grid.x / grid.y)};
     b->n_threads = b->n_alive = dim.x * dim.y * dim.z;
     b->n_warps = (b->n_threads + QD_EMU_WARP_SIZE - 1) / QD_EMU_WARP_SIZE;
-    make_stacks(b, b->n_threads);
     seed_block(b);
     start_warps(b);
     memset(b->barriers, 0, sizeof b->barriers);

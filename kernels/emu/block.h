@@ -117,9 +117,7 @@ struct block {
     unsigned n_objects;          /* object 0 is the dynamic memory */
     struct shared_object objects[MAX_SHARED_OBJECTS];
     char *order_objects; /* addresses that stand for this block's barriers (ThreadSanitizer) */
-    char *stacks;        /* for n_stacks threads */
-    unsigned n_stacks;
-    bool guard_stacks; /* each above an inaccessible page */
+    char *stacks;
 };
 
 /* One launch on one OS thread. */
@@ -176,15 +174,11 @@ static inline uint64_t draw(struct block *b)
 
 /* The address that stands for a meeting's order to ThreadSanitizer. Meetings in turn use several: a thread
  * that still leaves one must not see what others did before they reached the next. */
-enum { ORDERS_BARRIER = 2, ORDERS_WARP = 4, ORDER_BYTES = 8 };
-enum { ORDER_WARPS = N_BARRIERS * ORDERS_BARRIER, ORDER_PER_BLOCK = ORDER_WARPS + MAX_WARPS * ORDERS_WARP };
-static inline void *barrier_order(const struct block *b, unsigned id, unsigned turn)
+enum { ORDERS = 4, ORDER_BYTES = 8, ORDER_PER_BLOCK = (N_BARRIERS + MAX_WARPS) * ORDERS };
+/* Of a barrier, or of warp `meeting` - N_BARRIERS. */
+static inline void *order_of(const struct block *b, unsigned meeting, unsigned turn)
 {
-    return b->order_objects + (id * ORDERS_BARRIER + turn % ORDERS_BARRIER) * ORDER_BYTES;
-}
-static inline void *warp_order(const struct block *b, unsigned warp, unsigned turn)
-{
-    return b->order_objects + (ORDER_WARPS + warp * ORDERS_WARP + turn % ORDERS_WARP) * ORDER_BYTES;
+    return b->order_objects + (meeting * ORDERS + turn % ORDERS) * ORDER_BYTES;
 }
 
 /* block.c: making and running one block. */

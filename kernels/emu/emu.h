@@ -64,6 +64,9 @@ void qd_emu_register_kernel(const void *kernel, const char *name, void (*call)(v
 typedef int qd_emu_replace(struct qd_emu_launch *launch, const unsigned *arg_sizes, unsigned n_args,
                            char *err, size_t errlen);
 void qd_emu_set_replace(qd_emu_replace *replace);
+/* What launches through the runtime are given to while PTX is loaded: makes the launch one of the entry of its kernel's
+ * symbol, or of its name where it has no kernel. Without such an entry it stays as it is. */
+qd_emu_replace qd_emu_ptx_replace;
 
 /* ---- the running thread ---- */
 

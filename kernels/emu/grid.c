@@ -9,7 +9,7 @@
 
 #include "kernels/base/clock.h"
 #include "kernels/base/status.h"
-#include "kernels/emu/devices.h"
+#include "kernels/emu/mode.h"
 
 enum {
     OPEN_NEXT_AFTER_US = 1000, /* a block spins in vain so long before the next one of its launch joins it */

@@ -125,7 +125,8 @@ static void install_handlers(void)
 void qd_emu_catch_faults(struct run *run, void (*body)(struct run *run))
 {
 #if defined(QD_EMU_ASAN) || defined(QD_EMU_TSAN)
-    return body(run); /* sanitizers report faults themselves and better */
+    body(run); /* sanitizers report faults themselves and better */
+    return;
 #endif
     char alt_stack[ALT_STACK_BYTES]; /* a fiber's own stack may be what ran out */
     stack_t alt = {.ss_sp = alt_stack, .ss_size = sizeof alt_stack}, old_alt;

@@ -21,7 +21,7 @@ void qd_emu_collective(uint32_t mask, const char *what, void *arg, void (*execut
     struct warp *w = t->warp;
     check_meeting(w, mask, what, site);
     if (w->arrived == 0) w->what = what, w->site = site, w->n_met++;
-    void *order = what == syncwarp ? warp_order(t->block, w->index, w->n_met) : NULL;
+    void *order = what == syncwarp ? order_of(t->block, N_BARRIERS + w->index, w->n_met) : NULL;
     if (order) qd_emu_order_before(order);
     w->arrived |= 1u << t->self.lane;
     w->args[t->self.lane] = arg;

@@ -6,8 +6,8 @@
 
 #include <unistd.h>
 
+#include "kernels/emu/emu.h"
 #include "kernels/emu/mode.h"
-#include "kernels/emu/ptx/ptx.h"
 
 #define PTX_HEADER ".version 9.0\n.target sm_80\n.address_size 64\n"
 

@@ -9,8 +9,9 @@
 #include <stdint.h>
 
 #include "kernels/base/status.h"
+#include "kernels/emu/emu.h"
+#include "kernels/emu/mode.h"
 #include "kernels/emu/ptx/instructions.h"
-#include "kernels/emu/ptx/ptx.h"
 
 /* ---- what is executed ---- */
 

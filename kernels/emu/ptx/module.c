@@ -1,6 +1,4 @@
 /* Loaded modules, and which launches they take over. */
-#include "kernels/emu/ptx/ptx.h"
-
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdatomic.h>
@@ -24,28 +22,6 @@ static const struct qd_ptx_entry *find_entry(const char *name)
     return NULL;
 }
 
-/* Makes the launch one of the entry. 0, or -1 with a text when they do not fit. */
-static int take_over(struct qd_emu_launch *launch, const struct qd_ptx_entry *e, const unsigned *arg_sizes,
-                     unsigned n_args, char *err, size_t errlen)
-{
-    const unsigned n_threads = launch->block.x * launch->block.y * launch->block.z;
-    char why[QD_ERR_LEN] = "";
-    launch->call = qd_ptx_run_thread;
-    launch->kernel = e;
-    if (e->max_threads > 0 && n_threads > e->max_threads)
-        snprintf(why, sizeof why, "a block of %u threads, compiled for at most %u", n_threads,
-                 e->max_threads);
-    if (n_args != e->n_params)
-        snprintf(why, sizeof why, "%u arguments for %u parameters", n_args, e->n_params);
-    for (unsigned i = 0; i < n_args && *why == '\0'; i++)
-        if (arg_sizes[i] != e->param_bytes[i])
-            snprintf(why, sizeof why, "argument %u of %u bytes for a parameter of %u", i, arg_sizes[i],
-                     e->param_bytes[i]);
-    if (*why == '\0') return 0;
-    qd_fail(QD_ERR_ARGUMENT, err, errlen, "kernel %s: %s (%s)", launch->name, why, e->name);
-    return -1;
-}
-
 /* The symbol of the kernel's address is the entry's name: the program exports its kernels (-rdynamic). */
 int qd_emu_ptx_replace(struct qd_emu_launch *launch, const unsigned *arg_sizes, unsigned n_args, char *err,
                        size_t errlen)
@@ -59,7 +35,22 @@ int qd_emu_ptx_replace(struct qd_emu_launch *launch, const unsigned *arg_sizes, 
         return 0;
     }
     n_interpreted++;
-    return take_over(launch, e, arg_sizes, n_args, err, errlen);
+    launch->call = qd_ptx_run_thread;
+    launch->kernel = e;
+    const unsigned n_threads = launch->block.x * launch->block.y * launch->block.z;
+    char why[QD_ERR_LEN] = "";
+    if (e->max_threads > 0 && n_threads > e->max_threads)
+        snprintf(why, sizeof why, "a block of %u threads, compiled for at most %u", n_threads,
+                 e->max_threads);
+    if (n_args != e->n_params)
+        snprintf(why, sizeof why, "%u arguments for %u parameters", n_args, e->n_params);
+    for (unsigned i = 0; i < n_args && *why == '\0'; i++)
+        if (arg_sizes[i] != e->param_bytes[i])
+            snprintf(why, sizeof why, "argument %u of %u bytes for a parameter of %u", i, arg_sizes[i],
+                     e->param_bytes[i]);
+    if (*why == '\0') return 0;
+    qd_fail(QD_ERR_ARGUMENT, err, errlen, "kernel %s: %s (%s)", launch->name, why, e->name);
+    return -1;
 }
 
 struct qd_emu_ptx_counts qd_emu_ptx_read_counts(void)

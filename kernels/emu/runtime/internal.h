@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 #include "kernels/base/status.h"
-#include "kernels/emu/devices.h"
+#include "kernels/emu/mode.h"
 #include "kernels/emu/emu.h"
 #include "kernels/emu/shim/cuda_runtime.h"
 
