@@ -88,38 +88,19 @@ void qd_emu_report_stuck(struct run *run, const char *what)
 
 /* ---- faults ---- */
 
-enum { N_SIGNALS = 3, ALT_STACK_BYTES = 64 * 1024 };
-static const int signals[N_SIGNALS] = {SIGSEGV, SIGBUS, SIGFPE};
-
-/* Handlers belong to the process: each launch installs them, since others (a test's frame) may have put
- * theirs there meanwhile, and they stay. */
-static struct sigaction old_handlers[N_SIGNALS];
+enum { ALT_STACK_BYTES = 64 * 1024 };
 
 static __thread sigjmp_buf fault_return;
-static __thread int fault_signal;
 static __thread void *fault_address;
 
 static void on_fault(int number, siginfo_t *info, void *context)
 {
     (void)context;
     if (qd_emu_self) {
-        fault_signal = number;
         fault_address = info->si_addr;
         siglongjmp(fault_return, 1);
     }
-    for (int i = 0; i < N_SIGNALS; i++) /* not a CUDA thread's: happens again, and then as before */
-        if (signals[i] == number) sigaction(number, &old_handlers[i], NULL);
-}
-
-static void install_handlers(void)
-{
-    const struct sigaction action = {.sa_sigaction = on_fault,
-                                     .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
-    for (int i = 0; i < N_SIGNALS; i++) {
-        struct sigaction old;
-        sigaction(signals[i], &action, &old);
-        if (old.sa_sigaction != on_fault) old_handlers[i] = old;
-    }
+    signal(number, SIG_DFL); /* not a CUDA thread's: happens again, and ends the process */
 }
 
 void qd_emu_catch_faults(struct run *run, void (*body)(struct run *run))
@@ -131,13 +112,14 @@ void qd_emu_catch_faults(struct run *run, void (*body)(struct run *run))
     char alt_stack[ALT_STACK_BYTES]; /* a fiber's own stack may be what ran out */
     stack_t alt = {.ss_sp = alt_stack, .ss_size = sizeof alt_stack}, old_alt;
     sigaltstack(&alt, &old_alt);
-    install_handlers();
+    /* The handler belongs to the process: each launch installs it, as others may have put theirs there. */
+    const struct sigaction action = {.sa_sigaction = on_fault,
+                                     .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+    sigaction(SIGSEGV, &action, NULL);
     if (sigsetjmp(fault_return, 0) == 0) {
         body(run);
     } else {
-        qd_emu_run_fail(run, current_thread(), current_thread()->self.access,
-                        fault_signal == SIGFPE ? "integer division by zero (at %p)"
-                                               : "illegal memory access at %p",
+        qd_emu_run_fail(run, current_thread(), current_thread()->self.access, "illegal memory access at %p",
                         fault_address);
         qd_emu_self = NULL;
     }

@@ -94,9 +94,7 @@ void *qd_emu_shared_object(const void *key, size_t bytes, size_t align, const ch
         all_bytes += b->objects[i].bytes;
     }
     if (align < 16) align = 16;
-    if (align > ALIGN_MAX) qd_emu_fail(nowhere, "shared object %s aligned to %zu bytes", name, align);
-    if (b->n_objects == MAX_SHARED_OBJECTS)
-        qd_emu_fail(nowhere, "more than %d shared objects", MAX_SHARED_OBJECTS);
+    QD_ASSERT(align <= ALIGN_MAX && b->n_objects < MAX_SHARED_OBJECTS);
     if (all_bytes > QD_EMU_DEFAULT_SHARED_BYTES)
         qd_emu_fail(nowhere, "static shared memory beyond %d bytes with %s", QD_EMU_DEFAULT_SHARED_BYTES,
                     name);

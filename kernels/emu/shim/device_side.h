@@ -78,8 +78,7 @@ uint32_t __ballot_sync(uint32_t mask, bool predicate, QD_EMU_HERE) QD_EMU_IS("ba
 void __threadfence() QD_EMU_IS("fence");
 
 template <class T>
-inline T qd_emu_shuffle_value(uint32_t mask, enum qd_emu_shuffle_mode mode, T value, int by,
-                              struct qd_emu_site site)
+inline T qd_emu_shuffle_value(enum qd_emu_shuffle_mode mode, uint32_t mask, T value, int by, QD_EMU_HERE)
 {
     static_assert(sizeof(T) == 4 || sizeof(T) == 8, "a shuffle moves 4 or 8 bytes");
     uint64_t bits = 0;
@@ -88,14 +87,9 @@ inline T qd_emu_shuffle_value(uint32_t mask, enum qd_emu_shuffle_mode mode, T va
     memcpy(&value, &bits, sizeof value);
     return value;
 }
-#define QD_EMU_SHUFFLE(name, mode)                                                                           \
-    template <class T> inline T name(uint32_t mask, T value, int by, QD_EMU_HERE)                            \
-    {                                                                                                        \
-        return qd_emu_shuffle_value(mask, mode, value, by, site);                                            \
-    }
-QD_EMU_SHUFFLE(__shfl_sync, QD_EMU_SHUFFLE_INDEX)
-QD_EMU_SHUFFLE(__shfl_up_sync, QD_EMU_SHUFFLE_UP)
-QD_EMU_SHUFFLE(__shfl_xor_sync, QD_EMU_SHUFFLE_XOR)
+#define __shfl_sync(...)     qd_emu_shuffle_value(QD_EMU_SHUFFLE_INDEX, __VA_ARGS__)
+#define __shfl_up_sync(...)  qd_emu_shuffle_value(QD_EMU_SHUFFLE_UP, __VA_ARGS__)
+#define __shfl_xor_sync(...) qd_emu_shuffle_value(QD_EMU_SHUFFLE_XOR, __VA_ARGS__)
 
 /* ---- integers: no sums of floats, which would depend on the schedule; relaxed, as the hardware's ---- */
 
