@@ -2,6 +2,18 @@
 
 const char qd_emu_barrier_name[] = "barrier";
 
+/* In loops: ThreadSanitizer would take memset for an access of the running thread's. */
+static void clear_barrier(struct barrier *r, unsigned n_warps)
+{
+    r->arrived = 0;
+    for (unsigned i = 0; i < n_warps; i++) r->came[i] = r->waiting[i] = 0;
+}
+
+void qd_emu_barriers_reset(struct block *b)
+{
+    for (unsigned i = 0; i < N_BARRIERS; i++) clear_barrier(&b->barriers[i], b->n_warps);
+}
+
 /* bar.sync and bar.arrive count whole warps: a part of one would hang or release early on hardware. */
 static void check_whole_warps(const struct block *b, const struct barrier *r, unsigned id,
                               struct qd_emu_site site)
@@ -48,7 +60,8 @@ static void meet(unsigned id, unsigned n_threads, bool must_wait, struct qd_emu_
     if (r->arrived == r->expected) {
         check_whole_warps(b, r, id, site);
         for (unsigned i = 0; i < b->n_warps; i++) make_runnable(b, i, r->waiting[i]);
-        *r = (struct barrier){.turn = r->turn + 1};
+        clear_barrier(r, b->n_warps);
+        r->turn++;
         b->run->counters.barriers++;
         qd_emu_note_progress();
         if (must_wait) qd_emu_maybe_switch();

@@ -1,7 +1,6 @@
 #include "kernels/emu/block.h"
 
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 
 #include "kernels/base/status.h"
@@ -224,7 +223,7 @@ void qd_emu_block_start(struct block *b, struct run *run, uint64_t linear)
     b->n_warps = (b->n_threads + QD_EMU_WARP_SIZE - 1) / QD_EMU_WARP_SIZE;
     seed_block(b);
     start_warps(b);
-    memset(b->barriers, 0, sizeof b->barriers);
+    qd_emu_barriers_reset(b);
     qd_emu_shared_start(b, run->launch->shared_bytes);
     start_threads(b);
 }

@@ -206,6 +206,7 @@ void qd_emu_warp_exit(struct thread *thread);
 
 /* barrier.c */
 extern const char qd_emu_barrier_name[];
+void qd_emu_barriers_reset(struct block *block);
 void qd_emu_barriers_exit(struct thread *thread);
 
 /* shared.c */
