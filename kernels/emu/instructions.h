@@ -27,7 +27,7 @@ template <int pending> inline void cp_async_wait()
     qd_emu_async_wait(pending);
 }
 #define QD_EMU_LDMATRIX(name, n, transposed)                                                                 \
-    inline void name(uint32_t (&r)[n], uint32_t row, QD_EMU_HERE)                                            \
+    inline void name(uint32_t(&r)[n], uint32_t row, QD_EMU_HERE)                                             \
     {                                                                                                        \
         qd_emu_ldmatrix(r, n, transposed, row, site);                                                        \
     }

@@ -247,8 +247,8 @@ static void execute_other(const struct state *s, const struct qd_ptx_instruction
 /* Operands that an instruction does not have are slot 0. */
 #define UNARY(name, result, A, value)     TERNARY(name, result, A, A, A, value)
 #define BINARY(name, result, A, B, value) TERNARY(name, result, A, B, B, value)
-#define OPERAND(name, n, type)                                                                               \
-    __attribute__((unused)) const __typeof__(r->type) name = r[i->operand[n]].type
+
+#define OPERAND(name, n, type) __attribute__((unused)) const __typeof__(r->type) name = r[i->operand[n]].type
 #define TERNARY(name, result, A, B, C, value)                                                                \
     case QD_PTX_OP_##name: {                                                                                 \
         OPERAND(a, 1, A);                                                                                    \

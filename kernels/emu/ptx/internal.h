@@ -53,9 +53,9 @@ struct qd_ptx_instruction {
     uint8_t bytes;      /* of one element of a memory access */
     uint8_t n_elements; /* of a memory access, or registers of ldmatrix */
     bool is_signed;     /* a load's elements */
-    int32_t offset;  /* of an address in bytes; a branch's target; the number that a form names */
-    uint32_t line;   /* in the file */
-    uint16_t access; /* number among the entry's instructions with an address of shared memory */
+    int32_t offset;     /* of an address in bytes; a branch's target; the number that a form names */
+    uint32_t line;      /* in the file */
+    uint16_t access;    /* number among the entry's instructions with an address of shared memory */
     uint16_t operand[QD_PTX_MAX_OPERANDS]; /* slots: first those written */
 };
 

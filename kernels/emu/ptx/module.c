@@ -27,8 +27,8 @@ int qd_emu_ptx_replace(struct qd_emu_launch *launch, const unsigned *arg_sizes, 
                        size_t errlen)
 {
     Dl_info info = {.dli_sname = launch->name};
-    const bool is_known = launch->kernel == NULL ||
-                          (dladdr(launch->kernel, &info) != 0 && info.dli_saddr == launch->kernel);
+    const bool is_known =
+        launch->kernel == NULL || (dladdr(launch->kernel, &info) != 0 && info.dli_saddr == launch->kernel);
     const struct qd_ptx_entry *e = is_known ? find_entry(info.dli_sname) : NULL;
     if (e == NULL) {
         n_called++;

@@ -85,9 +85,8 @@ static struct CUstream_st *choose_stream(struct qd_emu_device *device, const str
     for (struct CUstream_st *s = &device->legacy; s != NULL; s = s->next) {
         if (!can_start(s)) continue;
         n++;
-        if (mode->schedule == QD_EMU_SCHEDULE_RANDOM
-                ? draw(device, mode->seed) % n == 0
-                : chosen == NULL || is_before(s, chosen->work->order))
+        if (mode->schedule == QD_EMU_SCHEDULE_RANDOM ? draw(device, mode->seed) % n == 0
+                                                     : chosen == NULL || is_before(s, chosen->work->order))
             chosen = s;
     }
     return chosen;
