@@ -6,7 +6,7 @@
 #include "kernels/cuda/step_unpack.h"
 
 #ifdef QD_EMU
-#include "kernels/emu/devices.h"
+#include "kernels/emu/mode.h"
 #endif
 
 enum { ALIGNMENT = 256 };

@@ -16,12 +16,8 @@ static void arrive(struct async_copy *c)
     qd_emu_touch_read(c->src, c->src_bytes);
     qd_emu_touch_write(c->dst, COPY_BYTES);
     uint64_t words[2] = {0, 0};
-    if (c->src_bytes == COPY_BYTES) {
-        words[0] = ((const uint64_t *)c->src)[0], words[1] = ((const uint64_t *)c->src)[1];
-    } else {
-        for (uint32_t i = 0; i < c->src_bytes; i++)
-            words[i / 8] |= (uint64_t)((const unsigned char *)c->src)[i] << i % 8 * 8;
-    }
+    for (uint32_t i = 0; i < c->src_bytes; i++)
+        words[i / 8] |= (uint64_t)((const unsigned char *)c->src)[i] << i % 8 * 8;
     store_16(c->dst, words[0], words[1]);
     c->dst = NULL;
 }
@@ -29,51 +25,47 @@ static void arrive(struct async_copy *c)
 static void random_arrivals(struct thread *t)
 {
     if (t->block->run->mode.arrival != QD_EMU_ARRIVAL_RANDOM) return;
-    for (unsigned i = 0; i < t->async.n_copies; i++)
-        if (draw(t->block) % 4 == 0) arrive(&t->async.copies[i]);
+    for (unsigned i = 0; i < t->n_copies; i++)
+        if (draw(t->block) % 4 == 0) arrive(&t->copies[i]);
 }
 
 void qd_emu_async_copy(uint32_t dst, const void *src, uint32_t src_bytes, struct qd_emu_site site)
 {
     struct thread *t = current_thread();
-    struct async_queue *q = &t->async;
-    void *to = qd_emu_shared_pointer(dst, COPY_BYTES, COPY_BYTES, "cp.async", site);
+    void *to = qd_emu_shared_pointer(dst, COPY_BYTES, "cp.async", site);
     if (src_bytes > COPY_BYTES) qd_emu_fail(site, "cp.async: %u source bytes", src_bytes);
     if ((uintptr_t)src % COPY_BYTES) qd_emu_fail(site, "cp.async: source %p is not 16-byte aligned", src);
-    if (q->n_copies == MAX_COPIES)
+    if (t->n_copies == MAX_COPIES)
         qd_emu_fail(site, "cp.async: more than %d copies on their way", MAX_COPIES);
     t->block->run->counters.async_copy_bytes += src_bytes;
     qd_emu_note_load(src_bytes);
     random_arrivals(t);
     qd_emu_touch_read(src, src_bytes);
     qd_emu_touch_write(to, COPY_BYTES);
-    struct async_copy *c = &q->copies[q->n_copies++];
-    *c = (struct async_copy){to, src, src_bytes};
+    struct async_copy *c = &t->copies[t->n_copies++];
+    *c = (struct async_copy){to, src, src_bytes, t->n_groups};
     if (t->block->run->mode.arrival == QD_EMU_ARRIVAL_EAGER)
         arrive(c);
     else
         store_16(to, ~UINT64_C(0), ~UINT64_C(0));
 }
 
-void qd_emu_async_commit(struct qd_emu_site site)
+void qd_emu_async_commit(void)
 {
     struct thread *t = current_thread();
-    struct async_queue *q = &t->async;
     random_arrivals(t);
-    if (q->n_groups == MAX_GROUPS)
-        qd_emu_fail(site, "cp.async: more than %d groups on their way", MAX_GROUPS);
-    q->group_end[q->n_groups++] = q->n_copies;
+    t->n_groups++;
 }
 
 void qd_emu_async_wait(unsigned pending)
 {
     struct thread *t = current_thread();
-    struct async_queue *q = &t->async;
-    if (q->n_groups <= pending) return;
-    unsigned ended = q->n_groups - pending, n = q->group_end[ended - 1];
-    for (unsigned i = 0; i < n; i++) arrive(&q->copies[i]);
-    for (unsigned i = n; i < q->n_copies; i++) q->copies[i - n] = q->copies[i];
-    q->n_copies -= n;
-    for (unsigned i = ended; i < q->n_groups; i++) q->group_end[i - ended] = q->group_end[i] - n;
-    q->n_groups -= ended;
+    unsigned n_left = 0;
+    for (struct async_copy *c = t->copies; c < t->copies + t->n_copies; c++) {
+        if (c->group + pending < t->n_groups)
+            arrive(c);
+        else
+            t->copies[n_left++] = *c;
+    }
+    t->n_copies = n_left;
 }

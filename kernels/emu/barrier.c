@@ -2,9 +2,10 @@
 
 const char qd_emu_barrier_name[] = "barrier";
 
+/* In loops: ThreadSanitizer would take memset for an access of the running thread's. */
 static void clear_barrier(struct barrier *r, unsigned n_warps)
 {
-    r->arrived = r->expected = 0;
+    r->arrived = 0;
     for (unsigned i = 0; i < n_warps; i++) r->came[i] = r->waiting[i] = 0;
 }
 
@@ -22,55 +23,50 @@ static void check_whole_warps(const struct block *b, const struct barrier *r, un
             qd_emu_fail(site, "barrier %u: only lanes %08x of warp %u came", id, r->came[i], i);
 }
 
-static void complete(struct block *b, struct barrier *r)
+/* Of a call with these numbers, and those of who came before. */
+static void check_call(const struct block *b, unsigned id, unsigned n_threads, struct qd_emu_site site)
 {
-    for (unsigned i = 0; i < b->n_warps; i++) make_runnable(b, i, r->waiting[i]);
-    clear_barrier(r, b->n_warps);
-    r->turn++;
-    b->run->counters.barriers++;
-    qd_emu_note_progress();
-}
-
-/* Counts the running thread in; true when it was the last one. */
-static bool arrive(unsigned id, unsigned n_threads, struct qd_emu_site site)
-{
-    struct thread *t = current_thread();
-    struct block *b = t->block;
     if (id >= N_BARRIERS) qd_emu_fail(site, "barrier %u: there are %d", id, N_BARRIERS);
-    struct barrier *r = &b->barriers[id];
-    unsigned expected = n_threads ? n_threads : b->n_threads;
+    const struct barrier *r = &b->barriers[id];
+    const unsigned expected = n_threads ? n_threads : b->n_threads;
     if (n_threads % QD_EMU_WARP_SIZE || n_threads > b->n_threads)
         qd_emu_fail(site, "barrier %u for %u threads: not a number of warps of a block of %u", id, n_threads,
                     b->n_threads);
     if (n_threads == 0 && b->n_alive != b->n_threads)
         qd_emu_fail(site, "barrier %u of the whole block, but %u of its %u threads have exited", id,
                     b->n_threads - b->n_alive, b->n_threads);
-    if (r->arrived == 0)
-        r->expected = expected, r->whole_block = n_threads == 0, r->site = site;
-    else if (r->expected != expected)
+    if (r->arrived > 0 && r->expected != expected)
         qd_emu_fail(site, "barrier %u: %u threads here, but %u at %s:%d", id, expected, r->expected,
                     r->site.file ? r->site.file : "?", r->site.line);
-    uint32_t me = 1u << t->self.lane, *came = &r->came[t->warp->index];
-    if (*came & me) qd_emu_fail(site, "barrier %u: the thread arrives twice before it completes", id);
-    *came |= me;
-    r->arrived++;
-    return r->arrived == r->expected;
 }
 
 static void meet(unsigned id, unsigned n_threads, bool must_wait, struct qd_emu_site site)
 {
     struct thread *t = current_thread();
     struct block *b = t->block;
-    const bool is_last = arrive(id, n_threads, site);
+    check_call(b, id, n_threads, site);
     struct barrier *r = &b->barriers[id];
-    void *order = barrier_order(b, id, r->turn);
+    if (r->arrived++ == 0) {
+        r->expected = n_threads ? n_threads : b->n_threads;
+        r->whole_block = n_threads == 0;
+        r->site = site;
+    }
+    const uint32_t me = 1u << t->self.lane;
+    if (r->came[t->warp->index] & me)
+        qd_emu_fail(site, "barrier %u: the thread arrives twice before it completes", id);
+    r->came[t->warp->index] |= me;
+    void *order = order_of(b, id, r->turn);
     qd_emu_order_before(order);
-    if (is_last) {
+    if (r->arrived == r->expected) {
         check_whole_warps(b, r, id, site);
-        complete(b, r);
+        for (unsigned i = 0; i < b->n_warps; i++) make_runnable(b, i, r->waiting[i]);
+        clear_barrier(r, b->n_warps);
+        r->turn++;
+        b->run->counters.barriers++;
+        qd_emu_note_progress();
         if (must_wait) qd_emu_maybe_switch();
     } else if (must_wait) {
-        r->waiting[t->warp->index] |= 1u << t->self.lane;
+        r->waiting[t->warp->index] |= me;
         t->barrier = id;
         qd_emu_wait(qd_emu_barrier_name, site);
     }

@@ -1,7 +1,6 @@
 #include "kernels/emu/block.h"
 
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 
 #include "kernels/base/status.h"
@@ -80,24 +79,14 @@ void qd_emu_spin(struct qd_emu_site site)
     qd_emu_wait("a flag", site);
 }
 
-void qd_emu_note_progress(void)
-{
-    enum { TELL_EVERY = 1024 };
-    struct worker *w = qd_emu_worker;
-    if (w == NULL || w->run == NULL)
-        qd_emu_progress(1);
-    else if (++w->run->progress == TELL_EVERY)
-        qd_emu_progress(w->run->progress), w->run->progress = 0;
-}
-
 /* ---- a thread's life ---- */
 
 static void exit_thread(struct thread *t)
 {
     struct block *b = t->block;
-    if (t->async.n_copies > 0)
+    if (t->n_copies > 0)
         qd_emu_fail((struct qd_emu_site){0},
-                    "the thread ends with %u cp.async copies that it never waited for", t->async.n_copies);
+                    "the thread ends with %u cp.async copies that it never waited for", t->n_copies);
     t->exited = true;
     t->warp->alive &= ~(1u << t->self.lane);
     stop_running(t);
@@ -111,9 +100,8 @@ static void thread_main(void)
 {
     qd_emu_fiber_entered(&qd_emu_worker->scheduler);
     struct thread *t = current_thread();
-    const struct qd_emu_launch *launch = t->block->run->launch;
     qd_emu_order_after(&qd_emu_worker->order_start);
-    launch->call(launch->args, launch->kernel);
+    t->self.launch->call(t->self.launch->args, t->self.launch->kernel);
     exit_thread(t);
     qd_emu_order_before(&qd_emu_worker->order_end);
     switch_from(t, pick(t->block, t->warp->index), true);
@@ -122,38 +110,30 @@ static void thread_main(void)
 
 /* ---- a block's life ---- */
 
-static void free_stacks(struct block *b)
-{
-    if (b->stacks) munmap(b->stacks, (size_t)b->n_stacks * (QD_EMU_STACK_BYTES + PAGE_BYTES));
-    b->stacks = NULL, b->n_stacks = 0;
-}
+enum { STACK_STEP = QD_EMU_STACK_BYTES + PAGE_BYTES };
 
-/* Stacks for n threads, each above a page that may be a guard. Blocks beyond the first resident one do
- * without: the system limits how many areas of memory a process may tell apart. */
-static bool make_stacks(struct block *b, unsigned n)
+/* Each above a page that may be a guard. Blocks beyond the first resident one do without: the system limits
+ * how many areas of memory a process may tell apart. */
+static void make_stacks(struct block *b, bool are_guarded)
 {
-    if (n <= b->n_stacks) return true;
-    free_stacks(b);
-    size_t each = QD_EMU_STACK_BYTES + PAGE_BYTES;
-    char *base =
-        mmap(NULL, n * each, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (base == MAP_FAILED) return false;
-    b->stacks = base, b->n_stacks = n;
-    for (unsigned i = 0; i < n; i++) {
-        if (b->guard_stacks && mprotect(base + i * each, PAGE_BYTES, PROT_NONE) != 0) return false;
-        b->threads[i].fiber.stack = base + i * each + PAGE_BYTES;
+    b->stacks = mmap(NULL, (size_t)QD_EMU_MAX_THREADS * STACK_STEP, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    QD_ASSERT(b->stacks != MAP_FAILED);
+    for (size_t i = 0; i < QD_EMU_MAX_THREADS; i++) {
+        char *guard = b->stacks + i * STACK_STEP;
+        if (are_guarded) QD_ASSERT(mprotect(guard, PAGE_BYTES, PROT_NONE) == 0);
+        b->threads[i].fiber.stack = guard + PAGE_BYTES;
         b->threads[i].fiber.stack_bytes = QD_EMU_STACK_BYTES;
     }
-    return true;
 }
 
-struct block *qd_emu_block_create(struct worker *worker)
+struct block *qd_emu_block_create(bool guard_stacks)
 {
     struct block *b = calloc(1, sizeof *b);
     QD_ASSERT(b != NULL);
     b->threads = calloc(QD_EMU_MAX_THREADS, sizeof *b->threads);
     QD_ASSERT(b->threads != NULL);
-    b->guard_stacks = worker->n_resident == 0;
+    make_stacks(b, guard_stacks);
     qd_emu_shared_create(b);
     return b;
 }
@@ -162,7 +142,7 @@ void qd_emu_block_destroy(struct block *b)
 {
     if (b == NULL) return;
     qd_emu_shared_destroy(b);
-    free_stacks(b);
+    munmap(b->stacks, (size_t)QD_EMU_MAX_THREADS * STACK_STEP);
     free(b->threads);
     free(b);
 }
@@ -214,41 +194,38 @@ static void watch_threads(struct block *b)
 
 static void start_threads(struct block *b)
 {
-    const uint3 dim = b->place.block_dim;
+    const uint3 dim = b->run->launch->block;
     watch_threads(b);
     for (unsigned i = 0; i < b->n_threads; i++) {
         struct thread *t = &b->threads[i];
         t->self.index = (uint3){i % dim.x, i / dim.x % dim.y, i / (dim.x * dim.y)};
         t->self.linear = i;
         t->self.lane = i % QD_EMU_WARP_SIZE;
-        t->self.place = &b->place;
+        t->self.block_index = &b->index;
+        t->self.launch = b->run->launch;
         t->self.access = (struct qd_emu_site){0};
         t->warp = &b->warps[i / QD_EMU_WARP_SIZE];
         t->block = b;
         t->exited = false;
-        t->async.n_copies = t->async.n_groups = 0;
+        t->n_copies = t->n_groups = 0;
         qd_emu_fiber_init(&t->fiber, thread_main, i);
     }
 }
 
-bool qd_emu_block_start(struct block *b, struct run *run, uint64_t linear)
+void qd_emu_block_start(struct block *b, struct run *run, uint64_t linear)
 {
-    const unsigned *grid = run->launch->grid, *dim = run->launch->block;
+    const uint3 grid = run->launch->grid, dim = run->launch->block;
     b->run = run;
     b->linear = linear;
-    b->place.block_index = (uint3){(unsigned)(linear % grid[0]), (unsigned)(linear / grid[0] % grid[1]),
-                                   (unsigned)(linear / ((uint64_t)grid[0] * grid[1]))};
-    b->place.block_dim = (uint3){dim[0], dim[1], dim[2]};
-    b->place.grid_dim = (uint3){grid[0], grid[1], grid[2]};
-    b->n_threads = b->n_alive = dim[0] * dim[1] * dim[2];
+    b->index = (uint3){(unsigned)(linear % grid.x), (unsigned)(linear / grid.x % grid.y),
+                       (unsigned)(linear / grid.x / grid.y)};
+    b->n_threads = b->n_alive = dim.x * dim.y * dim.z;
     b->n_warps = (b->n_threads + QD_EMU_WARP_SIZE - 1) / QD_EMU_WARP_SIZE;
-    if (!make_stacks(b, b->n_threads)) return false;
     seed_block(b);
     start_warps(b);
     qd_emu_barriers_reset(b);
     qd_emu_shared_start(b, run->launch->shared_bytes);
     start_threads(b);
-    return true;
 }
 
 void qd_emu_block_resume(struct block *b)

@@ -15,7 +15,6 @@ enum {
     N_BARRIERS = 16,
     MAX_SHARED_OBJECTS = 64,
     MAX_COPIES = 256, /* cp.async of one thread on their way */
-    MAX_GROUPS = 64,
     ERROR_BYTES = 1024,
 };
 
@@ -45,12 +44,7 @@ struct async_copy {
     void *dst; /* NULL: has arrived */
     const void *src;
     uint32_t src_bytes;
-};
-
-struct async_queue {
-    unsigned n_copies, n_groups;
-    unsigned group_end[MAX_GROUPS]; /* copies of this group and those before it */
-    struct async_copy copies[MAX_COPIES];
+    unsigned group; /* the thread's groups before its own */
 };
 
 struct thread {
@@ -62,7 +56,8 @@ struct thread {
     unsigned barrier;        /* its id, when it waits for qd_emu_barrier_name */
     struct qd_emu_site site; /* where it waits or spins */
     bool exited;
-    struct async_queue async;
+    unsigned n_groups, n_copies; /* of cp.async: committed; nobody waited for */
+    struct async_copy copies[MAX_COPIES];
 };
 
 /* A load or store of shared memory by a warp (traffic.c). */
@@ -104,7 +99,7 @@ struct shared_object {
 };
 
 struct block {
-    struct qd_emu_place place;
+    uint3 index; /* blockIdx */
     struct run *run;
     uint64_t linear; /* index in the grid */
     unsigned n_threads, n_warps, n_alive;
@@ -122,20 +117,16 @@ struct block {
     unsigned n_objects;          /* object 0 is the dynamic memory */
     struct shared_object objects[MAX_SHARED_OBJECTS];
     char *order_objects; /* addresses that stand for this block's barriers (ThreadSanitizer) */
-    char *stacks;        /* for n_stacks threads */
-    unsigned n_stacks;
-    bool guard_stacks; /* each above an inaccessible page */
+    char *stacks;
 };
 
 /* One launch on one OS thread. */
 struct run {
     const struct qd_emu_launch *launch;
     struct qd_emu_mode mode;
-    struct worker *worker;
     struct qd_emu_counters counters;
     uint32_t number;              /* of the process's launches, from 1 */
     uint64_t n_blocks, n_started; /* of the grid */
-    uint64_t progress;            /* events not yet told to the process */
     bool spins_in_vain;           /* as told */
     bool failed;
     char error[ERROR_BYTES];
@@ -183,23 +174,18 @@ static inline uint64_t draw(struct block *b)
 
 /* The address that stands for a meeting's order to ThreadSanitizer. Meetings in turn use several: a thread
  * that still leaves one must not see what others did before they reached the next. */
-enum { ORDERS_BARRIER = 2, ORDERS_WARP = 4, ORDER_BYTES = 8 };
-enum { ORDER_WARPS = N_BARRIERS * ORDERS_BARRIER, ORDER_PER_BLOCK = ORDER_WARPS + MAX_WARPS * ORDERS_WARP };
-static inline void *barrier_order(const struct block *b, unsigned id, unsigned turn)
+enum { ORDERS = 4, ORDER_BYTES = 8, ORDER_PER_BLOCK = (N_BARRIERS + MAX_WARPS) * ORDERS };
+/* Of a barrier, or of warp `meeting` - N_BARRIERS. */
+static inline void *order_of(const struct block *b, unsigned meeting, unsigned turn)
 {
-    return b->order_objects + (id * ORDERS_BARRIER + turn % ORDERS_BARRIER) * ORDER_BYTES;
-}
-static inline void *warp_order(const struct block *b, unsigned warp, unsigned turn)
-{
-    return b->order_objects + (ORDER_WARPS + warp * ORDERS_WARP + turn % ORDERS_WARP) * ORDER_BYTES;
+    return b->order_objects + (meeting * ORDERS + turn % ORDERS) * ORDER_BYTES;
 }
 
 /* block.c: making and running one block. */
-struct block *qd_emu_block_create(struct worker *worker);
+struct block *qd_emu_block_create(bool guard_stacks);
 void qd_emu_block_destroy(struct block *block);
-/* Makes `block` block number `linear` of the run's grid, all threads at their start. False: no memory for
- * stacks. */
-bool qd_emu_block_start(struct block *block, struct run *run, uint64_t linear);
+/* Makes `block` block number `linear` of the run's grid, all threads at their start. */
+void qd_emu_block_start(struct block *block, struct run *run, uint64_t linear);
 /* Runs it until no thread can go on; from then on some spin, or all have exited, or it is stuck. */
 void qd_emu_block_resume(struct block *block);
 bool qd_emu_block_spins(const struct block *block);
@@ -224,8 +210,6 @@ void qd_emu_barriers_reset(struct block *block);
 void qd_emu_barriers_exit(struct thread *thread);
 
 /* shared.c */
-/* Bytes that a block of the launch may have. */
-size_t qd_emu_shared_limit_of(const struct qd_emu_launch *launch);
 void qd_emu_shared_create(struct block *block);
 void qd_emu_shared_destroy(struct block *block);
 void qd_emu_shared_start(struct block *block, size_t dynamic_bytes);
@@ -248,7 +232,5 @@ void qd_emu_catch_faults(struct run *run, void (*body)(struct run *run));
 
 /* mode.c */
 void qd_emu_add_counters(const struct qd_emu_counters *counters);
-/* Adds to the count of events on all devices and returns it. */
-uint64_t qd_emu_progress(uint64_t add);
 
 #endif

@@ -26,9 +26,9 @@ struct qd_emu_launch {
     void (*call)(void *const *args, const void *kernel); /* runs the kernel's body as one CUDA thread */
     const void *kernel;                                  /* passed to call */
     void *const *args;                                   /* one pointer per argument, passed to call */
-    unsigned grid[3], block[3];                          /* x, y, z */
-    size_t shared_bytes;                                 /* dynamic */
-    size_t shared_limit;                                 /* static and dynamic; 0: QD_EMU_MAX_SHARED_BYTES */
+    uint3 grid, block;
+    size_t shared_bytes; /* dynamic */
+    size_t shared_limit; /* static and dynamic */
     int device;
     /* Or NULL: told when nothing moves as all resident blocks spin or none can start, and when it is over. */
     void (*spins)(void *arg, bool in_vain);
@@ -64,6 +64,9 @@ void qd_emu_register_kernel(const void *kernel, const char *name, void (*call)(v
 typedef int qd_emu_replace(struct qd_emu_launch *launch, const unsigned *arg_sizes, unsigned n_args,
                            char *err, size_t errlen);
 void qd_emu_set_replace(qd_emu_replace *replace);
+/* What launches through the runtime are given to while PTX is loaded: makes the launch one of the entry of
+ * its kernel's symbol, or of its name where it has no kernel. Without such an entry it stays as it is. */
+qd_emu_replace qd_emu_ptx_replace;
 
 /* ---- the running thread ---- */
 
@@ -73,17 +76,13 @@ struct qd_emu_site {
     int line;
 };
 
-struct qd_emu_place {
-    uint3 block_index;
-    uint3 block_dim, grid_dim;
-};
-
 struct qd_emu_thread {
-    uint3 index;                      /* threadIdx */
-    unsigned linear;                  /* index in its block, x fastest */
-    unsigned lane;                    /* linear % 32 */
-    const struct qd_emu_place *place; /* of its block */
-    struct qd_emu_site access;        /* of memory, the last: where a fault is; file NULL: not known */
+    uint3 index;              /* threadIdx */
+    unsigned linear;          /* index in its block, x fastest */
+    unsigned lane;            /* linear % 32 */
+    const uint3 *block_index; /* blockIdx */
+    const struct qd_emu_launch *launch;
+    struct qd_emu_site access; /* of memory, the last: where a fault is; file NULL: not known */
 };
 
 /* The CUDA thread that runs on this OS thread; NULL outside of launches. */
@@ -126,12 +125,12 @@ void *qd_emu_shared_object(const void *key, size_t bytes, size_t align, const ch
 void *qd_emu_shared_dynamic(void);
 /* 32-bit shared addresses: tagged offsets, so that they are no pointers and no plain offsets. */
 uint32_t qd_emu_shared_address(const void *p);
-/* The bytes behind a shared address: an error unless they lie in one shared object and are aligned. */
-void *qd_emu_shared_pointer(uint32_t address, size_t bytes, size_t align, const char *what,
-                            struct qd_emu_site site);
+/* The bytes behind a shared address: an error unless they lie in one shared object and the address is a
+ * multiple of their number. */
+void *qd_emu_shared_pointer(uint32_t address, size_t bytes, const char *what, struct qd_emu_site site);
 /* cp.async of 16 bytes: the first src_bytes from src, zeros after. When they arrive the mode says. */
 void qd_emu_async_copy(uint32_t dst, const void *src, uint32_t src_bytes, struct qd_emu_site site);
-void qd_emu_async_commit(struct qd_emu_site site);
+void qd_emu_async_commit(void);
 void qd_emu_async_wait(unsigned pending);
 
 /* ---- what only the PTX front end sees: every access ---- */

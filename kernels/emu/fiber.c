@@ -7,28 +7,25 @@
 enum { STAGGER_STEP = 1088, STAGGER_RANGE = 16384, SAVED_REGISTERS = 6, STACK_TOP_ROOM = 64 };
 
 /* Saves what a call must preserve on the old stack, and takes it from the new one. */
-void qd_emu_fiber_swap(void **save, void *to);
-__asm__(".text\n"
-        ".globl qd_emu_fiber_swap\n"
-        ".hidden qd_emu_fiber_swap\n"
-        ".type qd_emu_fiber_swap,@function\n"
-        "qd_emu_fiber_swap:\n"
-        "    pushq %rbp\n"
-        "    pushq %rbx\n"
-        "    pushq %r12\n"
-        "    pushq %r13\n"
-        "    pushq %r14\n"
-        "    pushq %r15\n"
-        "    movq %rsp, (%rdi)\n"
-        "    movq %rsi, %rsp\n"
-        "    popq %r15\n"
-        "    popq %r14\n"
-        "    popq %r13\n"
-        "    popq %r12\n"
-        "    popq %rbx\n"
-        "    popq %rbp\n"
-        "    ret\n"
-        ".size qd_emu_fiber_swap,.-qd_emu_fiber_swap\n");
+__attribute__((naked, noinline)) static void swap(__attribute__((unused)) void **save,
+                                                  __attribute__((unused)) void *to)
+{
+    __asm__("pushq %rbp\n"
+            "pushq %rbx\n"
+            "pushq %r12\n"
+            "pushq %r13\n"
+            "pushq %r14\n"
+            "pushq %r15\n"
+            "movq %rsp, (%rdi)\n"
+            "movq %rsi, %rsp\n"
+            "popq %r15\n"
+            "popq %r14\n"
+            "popq %r13\n"
+            "popq %r12\n"
+            "popq %rbx\n"
+            "popq %rbp\n"
+            "ret\n");
+}
 
 void qd_emu_fiber_init(struct qd_emu_fiber *fiber, void (*entry)(void), unsigned stagger)
 {
@@ -51,7 +48,7 @@ void qd_emu_fiber_switch(struct qd_emu_fiber *from, struct qd_emu_fiber *to, int
 #ifdef QD_EMU_TSAN
     __tsan_switch_to_fiber(to->tsan, QD_EMU_TSAN_NO_ORDER);
 #endif
-    qd_emu_fiber_swap(&from->stack_pointer, to->stack_pointer);
+    swap(&from->stack_pointer, to->stack_pointer);
 #ifdef QD_EMU_ASAN
     __sanitizer_finish_switch_fiber(from->fake_stack, NULL, NULL);
 #endif

@@ -9,7 +9,7 @@
 
 #include "kernels/base/clock.h"
 #include "kernels/base/status.h"
-#include "kernels/emu/devices.h"
+#include "kernels/emu/mode.h"
 
 enum {
     OPEN_NEXT_AFTER_US = 1000, /* a block spins in vain so long before the next one of its launch joins it */
@@ -63,62 +63,45 @@ static bool take_place(const struct run *run)
     return false;
 }
 
-static void give_place(const struct run *run)
+/* Makes the next block of the grid resident; false when there is none, or no place for it. */
+static bool open_next(struct run *run)
 {
-    atomic_fetch_sub(&n_resident_on[run->launch->device], 1);
-}
-
-/* Makes one more block resident, for which a place is taken. */
-static void open_block(struct run *run)
-{
-    struct worker *w = run->worker;
-    const uint64_t linear = nth_block(run, run->n_started);
-    struct block **slot = &w->blocks[w->n_resident];
-    if (*slot == NULL) *slot = qd_emu_block_create(w);
+    struct worker *w = qd_emu_worker;
+    if (run->n_started == run->n_blocks || !take_place(run)) return false;
+    const uint64_t linear = nth_block(run, run->n_started++);
+    struct block **slot = &w->blocks[w->n_resident++];
+    if (*slot == NULL) *slot = qd_emu_block_create(w->n_resident == 1);
     if (w->order_space)
         (*slot)->order_objects = w->order_space + linear * ORDER_PER_BLOCK * ORDER_BYTES %
                                                       (ORDER_SPACE_BYTES - ORDER_PER_BLOCK * ORDER_BYTES);
-    if (!qd_emu_block_start(*slot, run, linear)) {
-        qd_emu_run_fail(run, NULL, (struct qd_emu_site){0}, "no memory for the stacks of a block");
-        give_place(run);
-        return;
-    }
-    w->n_resident++;
-    run->n_started++;
-}
-
-/* The next block of the grid; false when there is none, or no place for it. */
-static bool open_next(struct run *run)
-{
-    if (run->n_started == run->n_blocks || !take_place(run)) return false;
-    open_block(run);
+    qd_emu_block_start(*slot, run, linear);
     return true;
 }
 
 /* Block in slot `i` has ended; the slots in use stay the first ones. */
 static void close_block(struct run *run, unsigned i)
 {
-    struct worker *w = run->worker;
+    struct worker *w = qd_emu_worker;
     struct block *ended = w->blocks[i];
     qd_emu_block_end(ended);
     w->n_resident--;
     w->blocks[i] = w->blocks[w->n_resident];
     w->blocks[w->n_resident] = ended;
-    give_place(run);
+    atomic_fetch_sub(&n_resident_on[run->launch->device], 1);
     run->counters.blocks++;
 }
 
-static uint64_t tell_progress(struct run *run)
+static _Atomic uint64_t progress; /* events on all devices */
+
+void qd_emu_note_progress(void)
 {
-    uint64_t mine = run->progress;
-    run->progress = 0;
-    return qd_emu_progress(mine);
+    atomic_fetch_add_explicit(&progress, 1, memory_order_relaxed);
 }
 
 /* Gives each resident block a turn, the last one first. */
 static void run_round(struct run *run)
 {
-    struct worker *w = run->worker;
+    struct worker *w = qd_emu_worker;
     for (unsigned i = w->n_resident; i-- > 0 && !run->failed;) {
         struct block *b = w->blocks[i];
         qd_emu_block_resume(b);
@@ -156,14 +139,14 @@ static void idle(struct run *run, uint64_t idle_us)
 
 static void run_blocks(struct run *run)
 {
-    struct worker *w = run->worker;
-    uint64_t seen = tell_progress(run);
+    struct worker *w = qd_emu_worker;
+    uint64_t seen = atomic_load(&progress);
     int64_t since_ns = qd_clock_now_ns();
     while (!run->failed && (w->n_resident > 0 || run->n_started < run->n_blocks)) {
         bool is_full = w->n_resident == 0 && !open_next(run);
         run_round(run);
         if (run->failed || (w->n_resident == 0 && !is_full)) continue;
-        uint64_t now = tell_progress(run);
+        uint64_t now = atomic_load(&progress);
         int64_t now_ns = qd_clock_now_ns();
         if (now != seen) {
             seen = now, since_ns = now_ns;
@@ -176,16 +159,16 @@ static void run_blocks(struct run *run)
 
 bool qd_emu_shape_fits(const struct qd_emu_launch *l, char *err, size_t errlen)
 {
-    const unsigned *g = l->grid, *b = l->block;
-    const uint64_t threads = (uint64_t)b[0] * b[1] * b[2];
-    if (threads == 0 || threads > QD_EMU_MAX_THREADS || b[2] > QD_EMU_MAX_BLOCK_Z)
-        snprintf(err, errlen, "kernel %s: blocks of %u x %u x %u threads", l->name, b[0], b[1], b[2]);
-    else if (g[0] == 0 || g[0] > INT32_MAX || g[1] == 0 || g[1] > QD_EMU_MAX_GRID_YZ || g[2] == 0 ||
-             g[2] > QD_EMU_MAX_GRID_YZ)
-        snprintf(err, errlen, "kernel %s: a grid of %u x %u x %u", l->name, g[0], g[1], g[2]);
-    else if (l->shared_bytes > qd_emu_shared_limit_of(l))
+    const uint3 g = l->grid, b = l->block;
+    const uint64_t threads = (uint64_t)b.x * b.y * b.z;
+    if (threads == 0 || threads > QD_EMU_MAX_THREADS || b.z > QD_EMU_MAX_BLOCK_Z)
+        snprintf(err, errlen, "kernel %s: blocks of %u x %u x %u threads", l->name, b.x, b.y, b.z);
+    else if (g.x == 0 || g.x > INT32_MAX || g.y == 0 || g.y > QD_EMU_MAX_GRID_YZ || g.z == 0 ||
+             g.z > QD_EMU_MAX_GRID_YZ)
+        snprintf(err, errlen, "kernel %s: a grid of %u x %u x %u", l->name, g.x, g.y, g.z);
+    else if (l->shared_bytes > l->shared_limit)
         snprintf(err, errlen, "kernel %s: %zu bytes of shared memory, more than %zu", l->name,
-                 l->shared_bytes, qd_emu_shared_limit_of(l));
+                 l->shared_bytes, l->shared_limit);
     else
         return true;
     return false;
@@ -198,9 +181,8 @@ int qd_emu_run_grid(const struct qd_emu_launch *launch, char *err, size_t errlen
     struct run run = {
         .launch = launch,
         .mode = qd_emu_get_mode(),
-        .worker = w,
         .number = ++n_launches,
-        .n_blocks = (uint64_t)launch->grid[0] * launch->grid[1] * launch->grid[2],
+        .n_blocks = (uint64_t)launch->grid.x * launch->grid.y * launch->grid.z,
         .counters = {.launches = 1},
     };
     w->run = &run;

@@ -136,7 +136,7 @@ void qd_emu_ldmatrix(uint32_t *registers, unsigned n_matrices, bool transposed, 
     whole_warp("ldmatrix", site);
     struct ldmatrix m = {.registers = registers, .n_matrices = n_matrices, .transposed = transposed};
     if (current_thread()->self.lane < n_matrices * ROW_ELEMENTS) {
-        m.row = qd_emu_shared_pointer(row, ROW_BYTES, ROW_BYTES, "ldmatrix", site);
+        m.row = qd_emu_shared_pointer(row, ROW_BYTES, "ldmatrix", site);
         qd_emu_touch_read(m.row, ROW_BYTES);
     }
     qd_emu_collective(QD_EMU_FULL_WARP, "ldmatrix", &m, execute_ldmatrix, site);

@@ -13,7 +13,7 @@ uint32_t shared_address(const void *p) QD_EMU_IS("shared_address");
 void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], QD_EMU_HERE)
     QD_EMU_IS("mma_m16n8k16_bf16");
 void cp_async_16(uint32_t dst, const void *src, uint32_t src_bytes = 16, QD_EMU_HERE) QD_EMU_IS("async_copy");
-void cp_async_commit(QD_EMU_HERE) QD_EMU_IS("async_commit");
+void cp_async_commit() QD_EMU_IS("async_commit");
 void bar_sync(uint32_t id, uint32_t n_threads, QD_EMU_HERE) QD_EMU_IS("barrier_sync");
 void bar_arrive(uint32_t id, uint32_t n_threads, QD_EMU_HERE) QD_EMU_IS("barrier_arrive");
 float exp2_approx(float x) QD_EMU_IS("exp2_approx");
@@ -26,22 +26,15 @@ template <int pending> inline void cp_async_wait()
 {
     qd_emu_async_wait(pending);
 }
-inline void ldmatrix_x1(uint32_t (&r)[1], uint32_t row, QD_EMU_HERE)
-{
-    qd_emu_ldmatrix(r, 1, false, row, site);
-}
-inline void ldmatrix_x2(uint32_t (&r)[2], uint32_t row, QD_EMU_HERE)
-{
-    qd_emu_ldmatrix(r, 2, false, row, site);
-}
-inline void ldmatrix_x4(uint32_t (&r)[4], uint32_t row, QD_EMU_HERE)
-{
-    qd_emu_ldmatrix(r, 4, false, row, site);
-}
-inline void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t row, QD_EMU_HERE)
-{
-    qd_emu_ldmatrix(r, 4, true, row, site);
-}
+#define QD_EMU_LDMATRIX(name, n, transposed)                                                                 \
+    inline void name(uint32_t(&r)[n], uint32_t row, QD_EMU_HERE)                                             \
+    {                                                                                                        \
+        qd_emu_ldmatrix(r, n, transposed, row, site);                                                        \
+    }
+QD_EMU_LDMATRIX(ldmatrix_x1, 1, false)
+QD_EMU_LDMATRIX(ldmatrix_x2, 2, false)
+QD_EMU_LDMATRIX(ldmatrix_x4, 4, false)
+QD_EMU_LDMATRIX(ldmatrix_x4_trans, 4, true)
 
 } // namespace ptx
 

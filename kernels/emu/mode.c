@@ -5,17 +5,14 @@
 #include "kernels/emu/block.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-#define DEFAULT_MODE                                                                                         \
-    {                                                                                                        \
-        .resident_blocks = 32, .stall_ms = 30000                                                             \
-    } /* and 0 everywhere else */
-static struct qd_emu_mode mode_now = DEFAULT_MODE;
+/* Where the default is not 0. */
+enum { RESIDENT_BLOCKS = 32, STALL_MS = 30000 };
+static struct qd_emu_mode mode_now = {.resident_blocks = RESIDENT_BLOCKS, .stall_ms = STALL_MS};
 static struct qd_emu_counters totals;
-static _Atomic uint64_t progress_of_all;
 
 struct qd_emu_mode qd_emu_default_mode(void)
 {
-    return (struct qd_emu_mode)DEFAULT_MODE;
+    return (struct qd_emu_mode){.resident_blocks = RESIDENT_BLOCKS, .stall_ms = STALL_MS};
 }
 
 struct qd_emu_mode qd_emu_get_mode(void)
@@ -54,9 +51,4 @@ void qd_emu_add_counters(const struct qd_emu_counters *c)
     for (size_t i = 0; i < sizeof totals / sizeof(uint64_t); i++) /* there is nothing else in it */
         ((uint64_t *)&totals)[i] += ((const uint64_t *)c)[i];
     pthread_mutex_unlock(&lock);
-}
-
-uint64_t qd_emu_progress(uint64_t add)
-{
-    return atomic_fetch_add_explicit(&progress_of_all, add, memory_order_relaxed) + add;
 }

@@ -1,5 +1,5 @@
-/* How the emulator behaves where CUDA leaves it open, and what it counted: the only state that all emulated
- * devices of a process share. A launch uses the mode that is set when it starts. */
+/* What a test can say to the emulator: how it behaves where CUDA leaves it open, what it counted, which GPUs
+ * there are, and which PTX. A launch uses the mode that is set when it starts. */
 #ifndef QD_KERNELS_EMU_MODE_H
 #define QD_KERNELS_EMU_MODE_H
 
@@ -62,6 +62,53 @@ void qd_emu_reset_counters(void);
  * where PTX is interpreted; atomics may. What nobody wrote is told by what was there before. No launch may be
  * under way; NULL forgets all ranges. */
 void qd_emu_write_once(const void *p, size_t bytes);
+
+/* ---- the GPUs: what CUDA has no call for ---- */
+
+enum {
+    QD_EMU_MAX_DEVICES = 16,
+    QD_EMU_DEFAULT_DEVICES = 8,
+    QD_EMU_N_SMS = 8, /* what cudaDeviceProp::multiProcessorCount says */
+};
+
+/* What there is. 0 stands for the default. */
+struct qd_emu_gpus {
+    int n;               /* -1: none; at most QD_EMU_MAX_DEVICES */
+    size_t memory_bytes; /* of each; half of the machine's */
+    size_t shared_bytes; /* that a block may have: 48 KiB .. 163 KiB (sm_80; sm_86 and sm_89 have 99 KiB) */
+    bool lacks_peers;    /* none can reach another's memory */
+};
+
+/* From now on; none may be in use. 0, or -1 when a number is out of range: then nothing changes. */
+int qd_emu_set_gpus(struct qd_emu_gpus gpus);
+
+/* Device memory of the current device that is only addresses until it is touched: not filled, zero where not
+ * written, not counted. For offsets beyond 32 bits. A cudaError_t; freed by cudaFree. */
+int qd_emu_malloc_sparse(void **p, size_t bytes);
+
+/* The number of allocations and streams that exist, told in text. Events and graphs are LeakSanitizer's. */
+size_t qd_emu_leaks(char *text, size_t text_len);
+
+/* Finishes what was issued, ends the worker threads, frees all memory and streams, forgets failures, peer
+ * access and kernel attributes; qd_emu_set_gpus stays. No other call may be in progress.
+ * The next call starts afresh; events and graphs are the caller's to destroy, before or after. */
+void qd_emu_shutdown(void);
+
+/* ---- the PTX front end: runs what nvcc made of a kernel instead of the kernel's source ---- */
+
+/* Of a module, the unedited output of `nvcc -ptx`, everything is understood when it is loaded, or refused by
+ * name with its file and line. A launch is interpreted when a loaded module has an entry of the kernel's
+ * mangled name. Load and unload while no launch is under way.
+ * 0, or -1 with a text; the modules loaded before stay. */
+int qd_emu_ptx_load(const char *path, char *err, size_t errlen);
+void qd_emu_ptx_unload_all(void);
+
+/* Launches since the first load: those that were interpreted, and those of kernels that no module has, which
+ * ran from source. */
+struct qd_emu_ptx_counts {
+    uint64_t interpreted, called;
+};
+struct qd_emu_ptx_counts qd_emu_ptx_read_counts(void);
 
 #ifdef __cplusplus
 }

@@ -28,7 +28,7 @@ static void fail_with(struct run *run, const struct thread *t, struct qd_emu_sit
     if (site.file) add(run, "%s:%d: ", site.file, site.line);
     add(run, "%s", what);
     if (t == NULL) return;
-    const uint3 b = t->block->place.block_index, i = t->self.index;
+    const uint3 b = t->block->index, i = t->self.index;
     add(run, " [block (%u,%u,%u) thread (%u,%u,%u)]", b.x, b.y, b.z, i.x, i.y, i.z);
 }
 
@@ -62,20 +62,13 @@ static bool same_wait(const struct thread *a, const struct thread *b)
            a->site.file == b->site.file && (a->waits_for != qd_emu_barrier_name || a->barrier == b->barrier);
 }
 
-static bool is_first_of_its_wait(const struct block *b, const struct thread *t)
-{
-    for (const struct thread *u = b->threads; u < t; u++)
-        if (same_wait(u, t)) return false;
-    return true;
-}
-
 static void report_block(struct run *run, const struct block *b)
 {
-    for (const struct thread *t = b->threads; t < b->threads + b->n_threads; t++) {
-        if (t->exited || !is_first_of_its_wait(b, t)) continue;
-        unsigned n = 0;
-        for (const struct thread *u = t; u < b->threads + b->n_threads; u++) n += same_wait(u, t);
-        const uint3 at = b->place.block_index;
+    const uint3 at = b->index;
+    unsigned n = 1;
+    for (const struct thread *t = b->threads, *end = t + b->n_threads; t < end; t += n) {
+        for (n = 1; t + n < end && same_wait(t + n, t);) n++;
+        if (t->exited) continue;
         add(run, "; block (%u,%u,%u): %u threads from thread %u on wait for %s", at.x, at.y, at.z, n,
             t->self.linear, t->waits_for);
         if (t->waits_for == qd_emu_barrier_name) add(run, " %u", t->barrier);
@@ -86,7 +79,7 @@ static void report_block(struct run *run, const struct block *b)
 
 void qd_emu_report_stuck(struct run *run, const char *what)
 {
-    const struct worker *w = run->worker;
+    const struct worker *w = qd_emu_worker;
     qd_emu_run_fail(run, NULL, (struct qd_emu_site){0}, "%s with %u of %llu blocks resident", what,
                     w->n_resident, (unsigned long long)run->n_blocks);
     for (unsigned i = 0; i < w->n_resident; i++)
@@ -95,66 +88,40 @@ void qd_emu_report_stuck(struct run *run, const char *what)
 
 /* ---- faults ---- */
 
-/* Sanitizers report faults themselves and better. */
-#if defined(QD_EMU_ASAN) || defined(QD_EMU_TSAN)
-
-void qd_emu_catch_faults(struct run *run, void (*body)(struct run *run))
-{
-    body(run);
-}
-
-#else
-
-enum { N_SIGNALS = 3, ALT_STACK_BYTES = 64 * 1024 };
-static const int signals[N_SIGNALS] = {SIGSEGV, SIGBUS, SIGFPE};
-
-/* Handlers belong to the process: each launch installs them, since others (a test's frame) may have put
- * theirs there meanwhile, and they stay. */
-static struct sigaction old_handlers[N_SIGNALS];
+enum { ALT_STACK_BYTES = 64 * 1024 };
 
 static __thread sigjmp_buf fault_return;
-static __thread int fault_signal;
 static __thread void *fault_address;
 
 static void on_fault(int number, siginfo_t *info, void *context)
 {
     (void)context;
     if (qd_emu_self) {
-        fault_signal = number;
         fault_address = info->si_addr;
         siglongjmp(fault_return, 1);
     }
-    for (int i = 0; i < N_SIGNALS; i++) /* not a CUDA thread's: happens again, and then as before */
-        if (signals[i] == number) sigaction(number, &old_handlers[i], NULL);
-}
-
-static void install_handlers(void)
-{
-    const struct sigaction action = {.sa_sigaction = on_fault,
-                                     .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
-    for (int i = 0; i < N_SIGNALS; i++) {
-        struct sigaction old;
-        sigaction(signals[i], &action, &old);
-        if (old.sa_sigaction != on_fault) old_handlers[i] = old;
-    }
+    signal(number, SIG_DFL); /* not a CUDA thread's: happens again, and ends the process */
 }
 
 void qd_emu_catch_faults(struct run *run, void (*body)(struct run *run))
 {
+#if defined(QD_EMU_ASAN) || defined(QD_EMU_TSAN)
+    body(run); /* sanitizers report faults themselves and better */
+    return;
+#endif
     char alt_stack[ALT_STACK_BYTES]; /* a fiber's own stack may be what ran out */
     stack_t alt = {.ss_sp = alt_stack, .ss_size = sizeof alt_stack}, old_alt;
     sigaltstack(&alt, &old_alt);
-    install_handlers();
+    /* The handler belongs to the process: each launch installs it, as others may have put theirs there. */
+    const struct sigaction action = {.sa_sigaction = on_fault,
+                                     .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+    sigaction(SIGSEGV, &action, NULL);
     if (sigsetjmp(fault_return, 0) == 0) {
         body(run);
     } else {
-        qd_emu_run_fail(run, current_thread(), current_thread()->self.access,
-                        fault_signal == SIGFPE ? "integer division by zero (at %p)"
-                                               : "illegal memory access at %p",
+        qd_emu_run_fail(run, current_thread(), current_thread()->self.access, "illegal memory access at %p",
                         fault_address);
         qd_emu_self = NULL;
     }
     sigaltstack(&old_alt, NULL);
 }
-
-#endif

@@ -83,15 +83,10 @@ void qd_emu_shared_end(struct block *b)
     }
 }
 
-size_t qd_emu_shared_limit_of(const struct qd_emu_launch *launch)
-{
-    return launch->shared_limit > 0 ? launch->shared_limit : QD_EMU_MAX_SHARED_BYTES;
-}
-
 void *qd_emu_shared_object(const void *key, size_t bytes, size_t align, const char *name)
 {
     struct block *b = current_thread()->block;
-    const size_t limit = qd_emu_shared_limit_of(b->run->launch);
+    const size_t limit = b->run->launch->shared_limit;
     const struct qd_emu_site nowhere = {0};
     size_t all_bytes = bytes; /* static ones */
     for (unsigned i = 1; i < b->n_objects; i++) {
@@ -99,9 +94,7 @@ void *qd_emu_shared_object(const void *key, size_t bytes, size_t align, const ch
         all_bytes += b->objects[i].bytes;
     }
     if (align < 16) align = 16;
-    if (align > ALIGN_MAX) qd_emu_fail(nowhere, "shared object %s aligned to %zu bytes", name, align);
-    if (b->n_objects == MAX_SHARED_OBJECTS)
-        qd_emu_fail(nowhere, "more than %d shared objects", MAX_SHARED_OBJECTS);
+    QD_ASSERT(align <= ALIGN_MAX && b->n_objects < MAX_SHARED_OBJECTS);
     if (all_bytes > QD_EMU_DEFAULT_SHARED_BYTES)
         qd_emu_fail(nowhere, "static shared memory beyond %d bytes with %s", QD_EMU_DEFAULT_SHARED_BYTES,
                     name);
@@ -125,13 +118,12 @@ uint32_t qd_emu_shared_address(const void *p)
     return ADDRESS_TAG + (uint32_t)offset;
 }
 
-void *qd_emu_shared_pointer(uint32_t address, size_t bytes, size_t align, const char *what,
-                            struct qd_emu_site site)
+void *qd_emu_shared_pointer(uint32_t address, size_t bytes, const char *what, struct qd_emu_site site)
 {
     const struct block *b = current_thread()->block;
     uint32_t offset = address - ADDRESS_TAG;
-    if (address & (align - 1))
-        qd_emu_fail(site, "%s: shared address %08x is not %zu-byte aligned", what, address, align);
+    if (address % bytes != 0)
+        qd_emu_fail(site, "%s: shared address %08x is not %zu-byte aligned", what, address, bytes);
     for (unsigned i = 0; i < b->n_objects; i++) {
         const struct shared_object *o = &b->objects[i];
         if (offset >= o->offset && (uint64_t)offset + bytes <= (uint64_t)o->offset + o->bytes)

@@ -15,33 +15,18 @@ static struct range {
     uintptr_t begin;
     size_t bytes;
     uint32_t *writer; /* [bytes] number of the launch that wrote the byte last */
-} *ranges; /* [n_ranges] by rising begin */
+} *ranges; /* [n_ranges] */
 static size_t n_ranges;
-
-/* The number of ranges that begin at p or before. */
-static size_t ranges_up_to(uintptr_t p)
-{
-    size_t low = 0, high = n_ranges;
-    while (low < high) {
-        const size_t middle = (low + high) / 2;
-        if (ranges[middle].begin > p)
-            high = middle;
-        else
-            low = middle + 1;
-    }
-    return low;
-}
 
 void qd_emu_write_once(const void *p, size_t bytes)
 {
     while (p == NULL && n_ranges > 0) free(ranges[--n_ranges].writer);
     if (p == NULL || bytes == 0) return;
     ranges = realloc(ranges, (n_ranges + 1) * sizeof *ranges);
-    struct range r = {(uintptr_t)p, bytes, calloc(bytes, sizeof *r.writer)};
-    QD_ASSERT(ranges != NULL && r.writer != NULL);
-    const size_t at = ranges_up_to(r.begin);
-    memmove(ranges + at + 1, ranges + at, (n_ranges++ - at) * sizeof *ranges);
-    ranges[at] = r;
+    QD_ASSERT(ranges != NULL);
+    struct range *r = &ranges[n_ranges++];
+    *r = (struct range){(uintptr_t)p, bytes, calloc(bytes, sizeof *r->writer)};
+    QD_ASSERT(r->writer != NULL);
 }
 
 void qd_emu_note_load(size_t bytes)
@@ -53,15 +38,14 @@ void qd_emu_note_store(const void *p, size_t bytes, bool is_atomic, struct qd_em
 {
     struct run *run = current_thread()->block->run;
     run->counters.stored_bytes += bytes;
-    const size_t n = is_atomic ? 0 : ranges_up_to((uintptr_t)p);
-    if (n == 0) return;
-    const struct range *r = &ranges[n - 1];
-    const size_t at = (uintptr_t)p - r->begin;
-    for (size_t i = at; i < r->bytes && i < at + bytes; i++) {
-        if (r->writer[i] == run->number)
-            qd_emu_fail(site, "a second store to %p, byte %zu of %zu that a launch may write once",
-                        (void *)(r->begin + i), i, r->bytes);
-        r->writer[i] = run->number;
+    for (const struct range *r = ranges; r < ranges + n_ranges && !is_atomic; r++) {
+        const size_t at = (uintptr_t)p - r->begin;
+        for (size_t i = at; i < r->bytes && i < at + bytes; i++) {
+            if (r->writer[i] == run->number)
+                qd_emu_fail(site, "a second store to %p, byte %zu of %zu that a launch may write once",
+                            (void *)(r->begin + i), i, r->bytes);
+            r->writer[i] = run->number;
+        }
     }
 }
 

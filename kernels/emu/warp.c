@@ -2,12 +2,6 @@
 
 static const char syncwarp[] = "__syncwarp";
 
-static bool same_site(struct qd_emu_site a, struct qd_emu_site b)
-{
-    return a.line == b.line &&
-           (a.file == b.file || (a.file && b.file && __builtin_strcmp(a.file, b.file) == 0));
-}
-
 /* Whether the running lane may meet the others here. */
 static void check_meeting(const struct warp *w, uint32_t mask, const char *what, struct qd_emu_site site)
 {
@@ -15,7 +9,7 @@ static void check_meeting(const struct warp *w, uint32_t mask, const char *what,
         qd_emu_fail(site, "%s of lanes %08x: only whole warps meet in the emulator", what, mask);
     if (w->alive != w->existing)
         qd_emu_fail(site, "%s, but lanes %08x of the warp have exited", what, w->existing & ~w->alive);
-    if (w->arrived && (w->what != what || !same_site(w->site, site)))
+    if (w->arrived && (w->what != what || w->site.line != site.line || w->site.file != site.file))
         qd_emu_fail(site, "divergent warp collective: %s here, but lanes %08x wait for %s at %s:%d", what,
                     w->arrived, w->what, w->site.file ? w->site.file : "?", w->site.line);
 }
@@ -27,7 +21,7 @@ void qd_emu_collective(uint32_t mask, const char *what, void *arg, void (*execut
     struct warp *w = t->warp;
     check_meeting(w, mask, what, site);
     if (w->arrived == 0) w->what = what, w->site = site, w->n_met++;
-    void *order = what == syncwarp ? warp_order(t->block, w->index, w->n_met) : NULL;
+    void *order = what == syncwarp ? order_of(t->block, N_BARRIERS + w->index, w->n_met) : NULL;
     if (order) qd_emu_order_before(order);
     w->arrived |= 1u << t->self.lane;
     w->args[t->self.lane] = arg;

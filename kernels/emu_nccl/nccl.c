@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "kernels/base/bf16.h"
-#include "kernels/emu/devices.h"
+#include "kernels/emu/mode.h"
 #include "kernels/emu/emu.h"
 #include "kernels/emu/shim/cuda_runtime.h"
 

@@ -385,8 +385,9 @@ int emu_run(const char *kernel, unsigned blocks, unsigned threads, size_t shared
     launch.name = kernel;
     launch.call = k->call;
     launch.args = pointers;
-    launch.grid[0] = blocks, launch.grid[1] = launch.grid[2] = 1;
-    launch.block[0] = threads, launch.block[1] = launch.block[2] = 1;
+    launch.grid = {blocks, 1, 1};
+    launch.block = {threads, 1, 1};
     launch.shared_bytes = shared_bytes;
+    launch.shared_limit = QD_EMU_MAX_SHARED_BYTES;
     return qd_emu_run_grid(&launch, err, errlen);
 }

@@ -11,9 +11,7 @@
 
 #include <cuda_runtime.h>
 
-#include "kernels/emu/devices.h"
 #include "kernels/emu/mode.h"
-#include "kernels/emu/ptx/ptx.h"
 
 enum {
     FIXED_LATEST = 1,

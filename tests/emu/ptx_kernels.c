@@ -8,7 +8,7 @@
 #include <cuda_runtime.h>
 
 #include "kernels/base/bf16.h"
-#include "kernels/emu/devices.h"
+#include "kernels/emu/mode.h"
 
 static int end(void **state)
 {

@@ -6,8 +6,8 @@
 
 #include <unistd.h>
 
+#include "kernels/emu/emu.h"
 #include "kernels/emu/mode.h"
-#include "kernels/emu/ptx/ptx.h"
 
 #define PTX_HEADER ".version 9.0\n.target sm_80\n.address_size 64\n"
 
@@ -33,6 +33,14 @@ static inline void ptx_assert_loads(const char *text)
     if (ptx_load_text(text) != 0) fail_msg("%s", err);
 }
 
+/* Runs the entry `launch->name`: 0, or -1 with the text in err. */
+static inline int ptx_launch(struct qd_emu_launch *launch, const unsigned *arg_sizes, unsigned n_args)
+{
+    if (qd_emu_ptx_replace(launch, arg_sizes, n_args, err, sizeof err) != 0) return -1;
+    if (launch->call == NULL) fail_msg("no loaded module has an entry %s", launch->name);
+    return qd_emu_run_grid(launch, err, sizeof err);
+}
+
 /* Runs an entry whose parameters are all .u64, given as `args`: 0, or -1 with the text in err. */
 static inline int ptx_run(const char *entry, unsigned blocks, unsigned threads, unsigned n_args,
                           uint64_t *args)
@@ -40,14 +48,15 @@ static inline int ptx_run(const char *entry, unsigned blocks, unsigned threads, 
     void *pointers[8];
     unsigned sizes[8];
     for (unsigned i = 0; i < n_args; i++) pointers[i] = &args[i], sizes[i] = sizeof args[i];
-    const struct qd_emu_launch launch = {
+    struct qd_emu_launch launch = {
         .name = entry,
         .args = pointers,
         .grid = {blocks, 1, 1},
         .block = {threads, 1, 1},
         .shared_bytes = 64,
+        .shared_limit = QD_EMU_MAX_SHARED_BYTES,
     };
-    return qd_emu_ptx_run(&launch, sizes, n_args, err, sizeof err);
+    return ptx_launch(&launch, sizes, n_args);
 }
 
 static inline uint64_t ptx_address(const void *p)

@@ -164,8 +164,11 @@ static void special_registers_name_the_thread(void **state)
         char text[1024];
         uint32_t got = 0;
         uint64_t to = ptx_address(&got);
-        const struct qd_emu_launch launch = {
-            .name = "last", .args = (void *[]){&to}, .grid = {5, 3, 2}, .block = {16, 4, 2}};
+        struct qd_emu_launch launch = {.name = "last",
+                                       .args = (void *[]){&to},
+                                       .grid = {5, 3, 2},
+                                       .block = {16, 4, 2},
+                                       .shared_limit = QD_EMU_MAX_SHARED_BYTES};
         snprintf(text, sizeof text,
                  PTX_HEADER
                  ".visible .entry last(.param .u64 to)\n{\n.reg .b32 %%r<2>; .reg .b64 %%rd<2>;\n"
@@ -173,7 +176,7 @@ static void special_registers_name_the_thread(void **state)
                  specials[i].name);
         ptx_assert_loads(text);
         set_schedule(0);
-        if (qd_emu_ptx_run(&launch, (unsigned[]){8}, 1, err, sizeof err) != 0) fail_msg("%s", err);
+        if (ptx_launch(&launch, (unsigned[]){8}, 1) != 0) fail_msg("%s", err);
         if (got != specials[i].want) fail_msg("%s: %u, not %u", specials[i].name, got, specials[i].want);
         qd_emu_ptx_unload_all();
     }

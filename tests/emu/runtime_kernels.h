@@ -33,7 +33,6 @@ const void *runtime_kernel(enum runtime_kernel which);
 }
 #else
 
-#include "kernels/emu/devices.h"
 #include "kernels/emu/mode.h"
 #include "tests/support/test.h"
 

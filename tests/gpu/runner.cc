@@ -11,7 +11,7 @@
 #include "kernels/base/random.h"
 #include "tests/gpu/runner_modes.h"
 #ifdef QD_EMU
-#include "kernels/emu/devices.h"
+#include "kernels/emu/mode.h"
 #endif
 
 namespace {

@@ -7,8 +7,7 @@
 #ifdef QD_EMU
 #include <dirent.h>
 
-#include "kernels/emu/devices.h"
-#include "kernels/emu/ptx/ptx.h"
+#include "kernels/emu/mode.h"
 
 namespace {
 

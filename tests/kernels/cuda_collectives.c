@@ -7,7 +7,7 @@
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/host.h"
-#include "kernels/emu/devices.h"
+#include "kernels/emu/mode.h"
 #include "kernels/emu/emu.h"
 #include "kernels/emu_nccl/nccl.h"
 #include "tests/support/compare.h"

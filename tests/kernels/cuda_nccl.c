@@ -8,7 +8,7 @@
 
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/nccl.h"
-#include "kernels/emu/devices.h"
+#include "kernels/emu/mode.h"
 #include "kernels/emu_nccl/nccl.h"
 #include "tests/support/memory.h"
 

@@ -6,7 +6,6 @@
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/host.h"
-#include "kernels/emu/devices.h"
 #include "kernels/emu/mode.h"
 #include "tests/support/model_run.h"
 

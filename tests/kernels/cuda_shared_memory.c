@@ -7,7 +7,7 @@
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/kernels.h"
-#include "kernels/emu/devices.h"
+#include "kernels/emu/mode.h"
 #include "tests/support/compare.h"
 #include "tests/support/model_run.h"
 

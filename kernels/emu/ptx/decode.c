@@ -1,4 +1,4 @@
-/* From a statement to an instruction: finds the form of the instruction that the statement has, and a plan
+/* From a statement to an instruction: finds the form of the instruction that the statement has, and a slot
  * for each operand. What it lets pass, the executor can run. */
 #include "kernels/emu/ptx/internal.h"
 
@@ -45,6 +45,7 @@ struct matching {
     const struct form *form;
     const struct qd_ptx_token *token; /* next */
     bool is_address;                  /* the next value is an address's base */
+    unsigned n_operands;
     struct qd_ptx_instruction i;
 };
 
@@ -56,14 +57,16 @@ static bool refuse(struct matching *m, const char *token, const char *why)
 
 /* ---- values ---- */
 
-static uint16_t find_plan(struct qd_ptx_loader *l, enum qd_ptx_plan_kind kind, uint64_t value)
+/* The slot for it, which may be there. */
+static uint16_t find_slot(struct qd_ptx_loader *l, enum qd_ptx_slot_kind kind, uint64_t value)
 {
-    for (size_t i = l->n_plans; i-- > 0 && l->plans[i].kind != QD_PTX_PLAN_REGISTER;)
-        if (l->plans[i].kind == kind && l->plans[i].value == value) return (uint16_t)i;
-    return qd_ptx_add_plan(l, kind, value);
+    const struct qd_ptx_start *starts = l->entry->starts;
+    for (size_t i = l->entry->n_slots; i-- > 0 && starts[i].kind != QD_PTX_SLOT_REGISTER;)
+        if (starts[i].kind == kind && starts[i].value == value) return (uint16_t)i;
+    return qd_ptx_add_slot(l, kind, value);
 }
 
-/* The plan of what a name stands for; 0 when it is nothing. */
+/* The slot of what a name stands for; 0 when it is nothing. */
 static uint16_t find_name(struct qd_ptx_loader *l, const char *name)
 {
     static const char *const specials[] = {QD_PTX_SPECIAL_NAMES};
@@ -74,11 +77,11 @@ static uint16_t find_name(struct qd_ptx_loader *l, const char *name)
             return (uint16_t)(r->first + index);
     }
     for (unsigned i = 0; i < sizeof specials / sizeof *specials; i++)
-        if (is_same(name, specials[i])) return find_plan(l, QD_PTX_PLAN_SPECIAL, i);
+        if (is_same(name, specials[i])) return find_slot(l, QD_PTX_SLOT_SPECIAL, i);
     for (const struct qd_ptx_shared *object = l->module->shared; object != NULL; object = object->next)
-        if (is_same(name, object->name)) return find_plan(l, QD_PTX_PLAN_SHARED, (uintptr_t)object);
+        if (is_same(name, object->name)) return find_slot(l, QD_PTX_SLOT_SHARED, (uintptr_t)object);
     for (unsigned i = 0; i < l->entry->n_params; i++)
-        if (is_same(name, l->param_names[i])) return find_plan(l, QD_PTX_PLAN_PARAM, i);
+        if (is_same(name, l->param_names[i])) return find_slot(l, QD_PTX_SLOT_PARAM, i);
     return 0;
 }
 
@@ -94,14 +97,14 @@ static bool to_constant(const char *text, uint64_t *bits)
 static bool match_value(struct matching *m, const char *token, const struct qd_ptx_type *type)
 {
     uint64_t bits;
-    uint16_t plan;
+    uint16_t slot;
     if (strchr("{}[]|,+;", *token) != NULL) return false;
     if (to_constant(token, &bits))
-        plan = find_plan(m->l, QD_PTX_PLAN_CONSTANT, is_same(type->name, "pred") ? bits != 0 : bits);
+        slot = find_slot(m->l, QD_PTX_SLOT_CONSTANT, is_same(type->name, "pred") ? bits != 0 : bits);
     else
-        plan = find_name(m->l, token);
-    if (plan == 0) return refuse(m, token, "is not declared");
-    m->i.operand[m->i.n_operands++] = plan;
+        slot = find_name(m->l, token);
+    if (slot == 0) return refuse(m, token, "is not declared");
+    m->i.operand[m->n_operands++] = slot;
     if (m->is_address) {
         m->i.space = type->bytes == sizeof(uint32_t) ? QD_PTX_SHARED : QD_PTX_GLOBAL;
     } else {
@@ -149,9 +152,8 @@ static bool match_word(struct matching *m, const char *word)
 /* The operands so far are written, unless they are an address. */
 static bool end_written(struct matching *m)
 {
-    if (*m->form->operands != '[') m->i.n_written = m->i.n_operands;
-    for (unsigned o = 0; o < m->i.n_written; o++)
-        if (m->l->plans[m->i.operand[o]].kind != QD_PTX_PLAN_REGISTER)
+    for (unsigned o = 0; o < m->n_operands && *m->form->operands != '['; o++)
+        if (m->l->entry->starts[m->i.operand[o]].kind != QD_PTX_SLOT_REGISTER)
             return refuse(m, m->s->tokens->text, "cannot be written");
     return true;
 }
@@ -191,7 +193,7 @@ bool qd_ptx_decode(struct qd_ptx_loader *l, const struct qd_ptx_statement *s)
 {
     struct qd_ptx_entry *e = l->entry;
     const char *why = "the instruction is not supported";
-    if (l->n_plans > QD_PTX_MAX_SLOTS)
+    if (e->n_slots > QD_PTX_MAX_SLOTS)
         return qd_ptx_refuse(l, s->line, "more than %d registers and constants", QD_PTX_MAX_SLOTS);
     for (const struct form *f = forms; f < forms + N_FORMS; f++) {
         if (!is_named(f, s->opcode)) continue;

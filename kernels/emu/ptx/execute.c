@@ -70,7 +70,7 @@ static void *memory(const struct state *s, const struct qd_ptx_instruction *i, u
     const struct qd_emu_site site = site_of(s, i);
     if (i->space == QD_PTX_SHARED) {
         const uint32_t at = s->r[base].u32 + (uint32_t)i->offset;
-        void *p = qd_emu_shared_pointer(at, bytes, bytes, "access of shared memory", site);
+        void *p = qd_emu_shared_pointer(at, bytes, "access of shared memory", site);
         if (use != ATOMIC) qd_emu_note_shared(i->access, at, (unsigned)bytes);
         return p;
     }
@@ -97,9 +97,7 @@ static void load(const struct state *s, const struct qd_ptx_instruction *i)
     union qd_ptx_slot *r = s->r;
     switch (i->is_signed ? -i->bytes : i->bytes) {
     case 1: COPY_ELEMENTS(((const uint8_t *)p)[k], r[to[k]].u64);
-    case -1: COPY_ELEMENTS(((const int8_t *)p)[k], r[to[k]].s64);
     case 2: COPY_ELEMENTS(((const uint16_t *)p)[k], r[to[k]].u64);
-    case -2: COPY_ELEMENTS(((const int16_t *)p)[k], r[to[k]].s64);
     case 4: COPY_ELEMENTS(((const uint32_t *)p)[k], r[to[k]].u64);
     case -4: COPY_ELEMENTS(((const int32_t *)p)[k], r[to[k]].s64);
     default: COPY_ELEMENTS(((const uint64_t *)p)[k], r[to[k]].u64);
@@ -176,14 +174,15 @@ static void load_weight(const struct state *s, const struct qd_ptx_instruction *
 
 /* ---- a thread ---- */
 
-static uint64_t start_value(const struct state *s, const struct qd_ptx_plan *p)
+/* Of a slot that is neither a register nor a constant. */
+static uint64_t start_value(const struct state *s, const struct qd_ptx_start *p)
 {
-    const struct qd_emu_place *place = qd_emu_self->place;
-    const unsigned specials[] = {qd_emu_self->index.x, place->block_dim.x, place->grid_dim.x,
-                                 place->block_index.x, place->block_index.y}; /* as QD_PTX_SPECIAL_NAMES */
+    const struct qd_emu_thread *t = qd_emu_self;
+    const unsigned specials[] = {t->index.x, t->launch->block.x, t->launch->grid.x, t->block_index->x,
+                                 t->block_index->y}; /* as QD_PTX_SPECIAL_NAMES */
     const struct qd_ptx_shared *object = (const struct qd_ptx_shared *)(uintptr_t)p->value;
-    if (p->kind == QD_PTX_PLAN_SPECIAL) return specials[p->value];
-    if (p->kind == QD_PTX_PLAN_PARAM) return (uintptr_t)s->args[p->value];
+    if (p->kind == QD_PTX_SLOT_SPECIAL) return specials[p->value];
+    if (p->kind == QD_PTX_SLOT_PARAM) return (uintptr_t)s->args[p->value];
     if (object->bytes == 0) return qd_emu_shared_address(qd_emu_shared_dynamic());
     return qd_emu_shared_address(qd_emu_shared_object(object, object->bytes, object->align, object->name));
 }
@@ -225,7 +224,7 @@ static void execute_other(const struct state *s, const struct qd_ptx_instruction
     case QD_PTX_OP_COPY_ASYNC:
         qd_emu_async_copy(r[o[0]].u32, (const void *)(uintptr_t)r[o[1]].u64, r[o[2]].u32, site);
         break;
-    case QD_PTX_OP_COPY_COMMIT: qd_emu_async_commit(site); break;
+    case QD_PTX_OP_COPY_COMMIT: qd_emu_async_commit(); break;
     case QD_PTX_OP_COPY_WAIT: qd_emu_async_wait((unsigned)i->offset); break;
     case QD_PTX_OP_LOAD_WEIGHT: load_weight(s, i); break;
     case QD_PTX_OP_LOAD_ACQUIRE:
@@ -245,32 +244,27 @@ static void execute_other(const struct state *s, const struct qd_ptx_instruction
     r[i->operand[0]].type = (__typeof__(r->type))(value);                                                    \
     break
 #define SITE site_of(&s, i)
-#define UNARY(name, result, A, value)                                                                        \
-    case QD_PTX_OP_##name: {                                                                                 \
-        const __typeof__(r->A) a = r[i->operand[1]].A;                                                       \
-        RESULT(result, value);                                                                               \
-    }
-#define BINARY(name, result, A, B, value)                                                                    \
-    case QD_PTX_OP_##name: {                                                                                 \
-        const __typeof__(r->A) a = r[i->operand[1]].A;                                                       \
-        const __typeof__(r->B) b = r[i->operand[2]].B;                                                       \
-        RESULT(result, value);                                                                               \
-    }
+/* Operands that an instruction does not have are slot 0. */
+#define UNARY(name, result, A, value)     TERNARY(name, result, A, A, A, value)
+#define BINARY(name, result, A, B, value) TERNARY(name, result, A, B, B, value)
+
+#define OPERAND(name, n, type) __attribute__((unused)) const __typeof__(r->type) name = r[i->operand[n]].type
 #define TERNARY(name, result, A, B, C, value)                                                                \
     case QD_PTX_OP_##name: {                                                                                 \
-        const __typeof__(r->A) a = r[i->operand[1]].A;                                                       \
-        const __typeof__(r->B) b = r[i->operand[2]].B;                                                       \
-        const __typeof__(r->C) c = r[i->operand[3]].C;                                                       \
+        OPERAND(a, 1, A);                                                                                    \
+        OPERAND(b, 2, B);                                                                                    \
+        OPERAND(c, 3, C);                                                                                    \
         RESULT(result, value);                                                                               \
     }
 void qd_ptx_run_thread(void *const *args, const void *kernel)
 {
     const struct qd_ptx_entry *entry = kernel;
     union qd_ptx_slot r[entry->n_slots];
-    for (size_t n = 0; n < entry->n_slots; n++) r[n] = entry->initial[n];
     const struct state s = {entry, args, r};
-    for (const struct qd_ptx_plan *p = entry->at_start; p < entry->at_start + entry->n_at_start; p++)
-        r[p->slot].u64 = start_value(&s, p);
+    for (size_t n = 0; n < entry->n_slots; n++) {
+        const struct qd_ptx_start *p = &entry->starts[n];
+        r[n].u64 = p->kind <= QD_PTX_SLOT_CONSTANT ? p->value : start_value(&s, p);
+    }
     for (const struct qd_ptx_instruction *i = entry->code;; i++) {
         if (i->guard != 0 && (r[i->guard].pred != 0) != i->wanted) continue;
         switch (i->op) {

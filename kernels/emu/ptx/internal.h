@@ -1,6 +1,6 @@
 /* What the parts of the PTX front end know of each other: parse.c makes declarations and statements of a
  * text, decode.c an instruction of a statement; execute.c runs instructions, one CUDA thread at a time;
- * slots.c tells where values live; module.c has the loaded modules and knows which kernel is which entry. */
+ * module.c has the loaded modules and knows which kernel is which entry. */
 #ifndef QD_KERNELS_EMU_PTX_INTERNAL_H
 #define QD_KERNELS_EMU_PTX_INTERNAL_H
 
@@ -9,8 +9,9 @@
 #include <stdint.h>
 
 #include "kernels/base/status.h"
+#include "kernels/emu/emu.h"
+#include "kernels/emu/mode.h"
 #include "kernels/emu/ptx/instructions.h"
-#include "kernels/emu/ptx/ptx.h"
 
 /* ---- what is executed ---- */
 
@@ -52,11 +53,10 @@ struct qd_ptx_instruction {
     uint8_t bytes;      /* of one element of a memory access */
     uint8_t n_elements; /* of a memory access, or registers of ldmatrix */
     bool is_signed;     /* a load's elements */
-    uint8_t n_operands, n_written;
-    int32_t offset;  /* of an address in bytes; a branch's target; the number that a form names */
-    uint32_t line;   /* in the file */
-    uint16_t access; /* number among the entry's instructions with an address of shared memory */
-    uint16_t operand[QD_PTX_MAX_OPERANDS]; /* slots (plans, until they are placed): first those written */
+    int32_t offset;     /* of an address in bytes; a branch's target; the number that a form names */
+    uint32_t line;      /* in the file */
+    uint16_t access;    /* number among the entry's instructions with an address of shared memory */
+    uint16_t operand[QD_PTX_MAX_OPERANDS]; /* slots: first those written */
 };
 
 struct qd_ptx_shared {
@@ -65,17 +65,16 @@ struct qd_ptx_shared {
     uint32_t bytes, align; /* bytes 0: the launch's dynamic memory */
 };
 
-/* What a slot is for. Those of the last three get their values when a thread starts. */
-enum qd_ptx_plan_kind {
-    QD_PTX_PLAN_REGISTER,
-    QD_PTX_PLAN_CONSTANT,
-    QD_PTX_PLAN_SPECIAL, /* value: index in QD_PTX_SPECIAL_NAMES */
-    QD_PTX_PLAN_PARAM,   /* value: index; the slot gets its address */
-    QD_PTX_PLAN_SHARED,  /* value: a struct qd_ptx_shared; the slot gets its address */
+/* What a slot is for. */
+enum qd_ptx_slot_kind {
+    QD_PTX_SLOT_REGISTER,
+    QD_PTX_SLOT_CONSTANT,
+    QD_PTX_SLOT_SPECIAL, /* value: index in QD_PTX_SPECIAL_NAMES */
+    QD_PTX_SLOT_PARAM,   /* value: index; the slot gets its address */
+    QD_PTX_SLOT_SHARED,  /* value: a struct qd_ptx_shared; the slot gets its address */
 };
-struct qd_ptx_plan {
-    enum qd_ptx_plan_kind kind;
-    uint16_t slot;
+struct qd_ptx_start {
+    enum qd_ptx_slot_kind kind;
     uint64_t value; /* at a thread's start, unless it says otherwise above */
 };
 #define QD_PTX_SPECIAL_NAMES "%tid.x", "%ntid.x", "%nctaid.x", "%ctaid.x", "%ctaid.y"
@@ -89,11 +88,9 @@ struct qd_ptx_entry {
     uint32_t param_bytes[QD_PTX_MAX_PARAMS];
     struct qd_ptx_instruction *code; /* [n_code], the last one returns */
     size_t n_code;
-    uint16_t n_accesses;        /* of shared memory */
-    union qd_ptx_slot *initial; /* [n_slots], what a thread starts with */
+    uint16_t n_accesses;         /* of shared memory */
+    struct qd_ptx_start *starts; /* [n_slots], of a thread's values; slot 0 is nobody's */
     size_t n_slots;
-    struct qd_ptx_plan *at_start; /* [n_at_start] of the last three kinds */
-    size_t n_at_start;
 };
 
 struct qd_ptx_module {
@@ -128,7 +125,7 @@ struct qd_ptx_type {
 /* `.reg .b32 %r<9>` */
 struct qd_ptx_registers {
     const char *prefix;
-    size_t first; /* plan */
+    size_t first; /* slot */
     uint64_t n;
 };
 
@@ -152,12 +149,10 @@ struct qd_ptx_loader {
     size_t n_registers;
     struct qd_ptx_place *labels, *branches;
     size_t n_labels, n_branches;
-    struct qd_ptx_plan *plans; /* [n_plans]; plan 0 is nobody's, as is slot 0 */
-    size_t n_plans;
 };
 
-/* The number of a new plan. */
-uint16_t qd_ptx_add_plan(struct qd_ptx_loader *l, enum qd_ptx_plan_kind kind, uint64_t value);
+/* The number of a new slot of the entry's. */
+uint16_t qd_ptx_add_slot(struct qd_ptx_loader *l, enum qd_ptx_slot_kind kind, uint64_t value);
 /* Writes "FILE:LINE: text" into err; false. */
 bool qd_ptx_refuse(struct qd_ptx_loader *l, unsigned line, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -173,8 +168,6 @@ bool qd_ptx_to_integer(const char *text, uint64_t *value);
 bool qd_ptx_parse(struct qd_ptx_module *module, const char *text, char *err, size_t errlen);
 /* decode.c: appends the statement's instruction to the entry. */
 bool qd_ptx_decode(struct qd_ptx_loader *l, const struct qd_ptx_statement *s);
-/* slots.c: makes slots of the plans that the entry's operands name, and what a thread starts with. */
-void qd_ptx_place_slots(struct qd_ptx_loader *l);
 
 /* ---- running ---- */
 

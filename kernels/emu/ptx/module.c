@@ -1,6 +1,4 @@
 /* Loaded modules, and which launches they take over. */
-#include "kernels/emu/ptx/ptx.h"
-
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdatomic.h>
@@ -24,14 +22,23 @@ static const struct qd_ptx_entry *find_entry(const char *name)
     return NULL;
 }
 
-/* Makes the launch one of the entry. 0, or -1 with a text when they do not fit. */
-static int take_over(struct qd_emu_launch *launch, const struct qd_ptx_entry *e, const unsigned *arg_sizes,
-                     unsigned n_args, char *err, size_t errlen)
+/* The symbol of the kernel's address is the entry's name: the program exports its kernels (-rdynamic). */
+int qd_emu_ptx_replace(struct qd_emu_launch *launch, const unsigned *arg_sizes, unsigned n_args, char *err,
+                       size_t errlen)
 {
-    const unsigned n_threads = launch->block[0] * launch->block[1] * launch->block[2];
-    char why[QD_ERR_LEN] = "";
+    Dl_info info = {.dli_sname = launch->name};
+    const bool is_known =
+        launch->kernel == NULL || (dladdr(launch->kernel, &info) != 0 && info.dli_saddr == launch->kernel);
+    const struct qd_ptx_entry *e = is_known ? find_entry(info.dli_sname) : NULL;
+    if (e == NULL) {
+        n_called++;
+        return 0;
+    }
+    n_interpreted++;
     launch->call = qd_ptx_run_thread;
     launch->kernel = e;
+    const unsigned n_threads = launch->block.x * launch->block.y * launch->block.z;
+    char why[QD_ERR_LEN] = "";
     if (e->max_threads > 0 && n_threads > e->max_threads)
         snprintf(why, sizeof why, "a block of %u threads, compiled for at most %u", n_threads,
                  e->max_threads);
@@ -44,34 +51,6 @@ static int take_over(struct qd_emu_launch *launch, const struct qd_ptx_entry *e,
     if (*why == '\0') return 0;
     qd_fail(QD_ERR_ARGUMENT, err, errlen, "kernel %s: %s (%s)", launch->name, why, e->name);
     return -1;
-}
-
-/* The symbol of the kernel's address is the entry's name: the program exports its kernels (-rdynamic). */
-static int replace_launch(struct qd_emu_launch *launch, const unsigned *arg_sizes, unsigned n_args, char *err,
-                          size_t errlen)
-{
-    Dl_info info;
-    const bool is_known = dladdr(launch->kernel, &info) != 0 && info.dli_saddr == launch->kernel;
-    const struct qd_ptx_entry *e = is_known ? find_entry(info.dli_sname) : NULL;
-    if (e == NULL) {
-        n_called++;
-        return 0;
-    }
-    n_interpreted++;
-    return take_over(launch, e, arg_sizes, n_args, err, errlen);
-}
-
-int qd_emu_ptx_run(const struct qd_emu_launch *launch, const unsigned *arg_sizes, unsigned n_args, char *err,
-                   size_t errlen)
-{
-    struct qd_emu_launch interpreted = *launch;
-    const struct qd_ptx_entry *e = find_entry(launch->name);
-    if (e == NULL) {
-        qd_fail(QD_ERR_NOT_FOUND, err, errlen, "no loaded module has an entry %s", launch->name);
-        return -1;
-    }
-    if (take_over(&interpreted, e, arg_sizes, n_args, err, errlen) != 0) return -1;
-    return qd_emu_run_grid(&interpreted, err, errlen);
 }
 
 struct qd_emu_ptx_counts qd_emu_ptx_read_counts(void)
@@ -87,8 +66,7 @@ static void destroy(struct qd_ptx_module *m)
         struct qd_ptx_entry *e = m->entries;
         m->entries = e->next;
         free(e->code);
-        free(e->initial);
-        free(e->at_start);
+        free(e->starts);
         free(e);
     }
     while (m->shared != NULL) {
@@ -133,7 +111,7 @@ int qd_emu_ptx_load(const char *path, char *err, size_t errlen)
     }
     m->next = modules;
     modules = m;
-    qd_emu_set_replace(replace_launch);
+    qd_emu_set_replace(qd_emu_ptx_replace);
     return 0;
 }
 

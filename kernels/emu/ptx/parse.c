@@ -43,11 +43,12 @@ const struct qd_ptx_type *qd_ptx_find_type(const char *name)
     return NULL;
 }
 
-uint16_t qd_ptx_add_plan(struct qd_ptx_loader *l, enum qd_ptx_plan_kind kind, uint64_t value)
+uint16_t qd_ptx_add_slot(struct qd_ptx_loader *l, enum qd_ptx_slot_kind kind, uint64_t value)
 {
-    l->plans = qd_ptx_grow(l->plans, l->n_plans, sizeof *l->plans);
-    l->plans[l->n_plans] = (struct qd_ptx_plan){kind, 0, value};
-    return (uint16_t)l->n_plans++;
+    struct qd_ptx_entry *e = l->entry;
+    e->starts = qd_ptx_grow(e->starts, e->n_slots, sizeof *e->starts);
+    e->starts[e->n_slots] = (struct qd_ptx_start){kind, value};
+    return (uint16_t)e->n_slots++;
 }
 
 bool qd_ptx_to_integer(const char *text, uint64_t *value)
@@ -159,14 +160,14 @@ static bool parse_shared(struct qd_ptx_loader *l)
 /* TYPE NAME<N>; for NAME0 .. NAME(N-1). Instructions say themselves how they take a register. */
 static bool parse_registers(struct qd_ptx_loader *l)
 {
-    struct qd_ptx_registers r = {.first = l->n_plans};
+    struct qd_ptx_registers r = {.first = l->entry->n_slots};
     const char *type;
     if (!take_word(l, &type) || !take_word(l, &r.prefix) || !take(l, "<") || !take_number(l, &r.n) ||
         !take(l, ">") || !take(l, ";"))
         return false;
-    if (r.n > QD_PTX_MAX_SLOTS - l->n_plans)
+    if (r.n > QD_PTX_MAX_SLOTS - r.first)
         return qd_ptx_refuse(l, l->token->line, "more than %d registers and constants", QD_PTX_MAX_SLOTS);
-    for (size_t i = 0; i < r.n; i++) qd_ptx_add_plan(l, QD_PTX_PLAN_REGISTER, QD_EMU_POISON);
+    for (size_t i = 0; i < r.n; i++) qd_ptx_add_slot(l, QD_PTX_SLOT_REGISTER, QD_EMU_POISON);
     l->registers = qd_ptx_grow(l->registers, l->n_registers, sizeof *l->registers);
     l->registers[l->n_registers++] = r;
     return true;
@@ -259,15 +260,13 @@ static bool parse_entry(struct qd_ptx_loader *l)
     e->next = l->module->entries;
     e->file = l->module->path;
     l->module->entries = l->entry = e;
-    l->n_registers = l->n_labels = l->n_branches = l->n_plans = 0;
-    qd_ptx_add_plan(l, QD_PTX_PLAN_REGISTER, 0);
+    l->n_registers = l->n_labels = l->n_branches = 0;
+    qd_ptx_add_slot(l, QD_PTX_SLOT_REGISTER, 0);
     if (!take_word(l, &e->name) || !parse_params(l) || !parse_limits(l) || !parse_body(l)) return false;
     /* A jump to the end lands on a return of its own. */
     static const struct qd_ptx_token nothing = {";", 0};
     const struct qd_ptx_statement end = {.line = l->token->line, .opcode = "ret", .tokens = &nothing};
-    if (!qd_ptx_decode(l, &end) || !resolve_branches(l)) return false;
-    qd_ptx_place_slots(l);
-    return true;
+    return qd_ptx_decode(l, &end) && resolve_branches(l);
 }
 
 static bool parse_declaration(struct qd_ptx_loader *l)
@@ -294,7 +293,6 @@ bool qd_ptx_parse(struct qd_ptx_module *module, const char *text, char *err, siz
     free(l.registers);
     free(l.labels);
     free(l.branches);
-    free(l.plans);
     free(tokens);
     return done;
 }

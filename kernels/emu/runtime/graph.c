@@ -68,7 +68,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
 void qd_emu_graph_release(struct CUgraph_st *graph)
 {
     if (graph == NULL || --graph->n_handles > 0) return;
-    while (graph->work.first != NULL) free(qd_emu_pop(&graph->work));
+    while (graph->work != NULL) qd_emu_drop_first(&graph->work);
     free(graph);
 }
 
@@ -107,7 +107,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t handle)
     const struct CUgraph_st *graph = (const struct CUgraph_st *)exec;
     struct CUstream_st *stream;
     QD_EMU_TRY(check_launch(graph, handle, "cudaGraphLaunch", &stream));
-    for (const struct qd_emu_work *w = graph->work.first; w != NULL; w = w->next) {
+    for (const struct qd_emu_work *w = graph->work; w != NULL; w = w->next) {
         struct qd_emu_work *clone = qd_emu_work_create(w->kind, w->payload_bytes);
         memcpy(clone, w, sizeof *w + w->payload_bytes);
         clone->next = NULL;

@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 #include "kernels/base/status.h"
-#include "kernels/emu/devices.h"
+#include "kernels/emu/mode.h"
 #include "kernels/emu/emu.h"
 #include "kernels/emu/shim/cuda_runtime.h"
 
@@ -57,22 +57,17 @@ struct qd_emu_work {
     _Alignas(QD_EMU_ARG_ALIGN) unsigned char payload[];
 };
 
-struct qd_emu_queue {
-    struct qd_emu_work *first, *last;
-};
-
 /* Zeroed, with room behind it. */
 struct qd_emu_work *qd_emu_work_create(enum qd_emu_work_kind kind, size_t payload_bytes);
-void qd_emu_push(struct qd_emu_queue *queue, struct qd_emu_work *work);
-/* Takes the first work, which there must be, out of the queue. */
-struct qd_emu_work *qd_emu_pop(struct qd_emu_queue *queue);
+/* Frees the first work of a queue, which there must be. */
+void qd_emu_drop_first(struct qd_emu_work **queue);
 
 /* ---- handles ---- */
 
 struct CUstream_st {
     struct CUstream_st *next; /* of the same GPU */
     struct qd_emu_device *device;
-    struct qd_emu_queue work;   /* the first one is being done, or waits */
+    struct qd_emu_work *work;   /* the first one is being done, or waits */
     bool is_blocking;           /* takes turns with the legacy stream */
     bool is_busy;               /* a thread does its first work */
     struct CUgraph_st *capture; /* what the capture has so far; NULL when not capturing */
@@ -81,7 +76,7 @@ struct CUstream_st {
 
 struct CUgraph_st { /* and what CUgraphExec_st points to: a graph is not changed any more */
     struct qd_emu_device *device;
-    struct qd_emu_queue work; /* in the order of capture */
+    struct qd_emu_work *work; /* in the order of capture */
     unsigned n_handles;
 };
 

@@ -31,25 +31,16 @@ struct qd_emu_work *qd_emu_work_create(enum qd_emu_work_kind kind, size_t payloa
     return work;
 }
 
-void qd_emu_push(struct qd_emu_queue *queue, struct qd_emu_work *work)
+void qd_emu_drop_first(struct qd_emu_work **queue)
 {
-    if (queue->first == NULL)
-        queue->first = work;
-    else
-        queue->last->next = work;
-    queue->last = work;
-}
-
-struct qd_emu_work *qd_emu_pop(struct qd_emu_queue *queue)
-{
-    struct qd_emu_work *work = queue->first;
-    queue->first = work->next;
-    return work;
+    struct qd_emu_work *work = *queue;
+    *queue = work->next;
+    free(work);
 }
 
 static bool is_before(const struct CUstream_st *stream, uint64_t order)
 {
-    return stream->work.first != NULL && stream->work.first->order < order;
+    return stream->work != NULL && stream->work->order < order;
 }
 
 /* Whether work is left that was issued before `order`: see qd_emu_wait_for. */
@@ -75,8 +66,8 @@ cudaError_t qd_emu_wait_for(struct qd_emu_device *device, const struct CUstream_
 static bool can_start(const struct CUstream_st *stream)
 {
     const struct CUstream_st *legacy = &stream->device->legacy;
-    if (stream->work.first == NULL || stream->is_busy) return false;
-    const uint64_t order = stream->work.first->order;
+    if (stream->work == NULL || stream->is_busy) return false;
+    const uint64_t order = stream->work->order;
     if (stream != legacy) return !stream->is_blocking || !is_before(legacy, order);
     return !has_work(stream->device, legacy, order);
 }
@@ -94,9 +85,8 @@ static struct CUstream_st *choose_stream(struct qd_emu_device *device, const str
     for (struct CUstream_st *s = &device->legacy; s != NULL; s = s->next) {
         if (!can_start(s)) continue;
         n++;
-        if (mode->schedule == QD_EMU_SCHEDULE_RANDOM
-                ? draw(device, mode->seed) % n == 0
-                : chosen == NULL || is_before(s, chosen->work.first->order))
+        if (mode->schedule == QD_EMU_SCHEDULE_RANDOM ? draw(device, mode->seed) % n == 0
+                                                     : chosen == NULL || is_before(s, chosen->work->order))
             chosen = s;
     }
     return chosen;
@@ -120,7 +110,7 @@ static int execute(const struct qd_emu_work *work, char *err, size_t errlen)
 /* Does the stream's first work; the lock is free meanwhile. After a failure only events still count. */
 static void do_first(struct qd_emu_device *device, struct CUstream_st *stream, const struct qd_emu_mode *mode)
 {
-    const struct qd_emu_work *work = stream->work.first;
+    const struct qd_emu_work *work = stream->work;
     device->n_busy++;
     stream->is_busy = true;
     if (work->kind == QD_EMU_WORK_RECORD) {
@@ -139,7 +129,7 @@ static void do_first(struct qd_emu_device *device, struct CUstream_st *stream, c
         if (has_failed && !device->has_failed) snprintf(device->failure, sizeof device->failure, "%s", err);
         device->has_failed |= has_failed;
     }
-    free(qd_emu_pop(&stream->work));
+    qd_emu_drop_first(&stream->work);
     stream->is_busy = false;
     device->n_busy--;
     pthread_cond_broadcast(&device->changed);
@@ -189,17 +179,16 @@ void qd_emu_device_spins(void *argument, bool in_vain)
 void qd_emu_issue(struct CUstream_st *stream, struct qd_emu_work *work)
 {
     struct qd_emu_device *device = stream->device;
-    if (stream->capture != NULL) {
-        qd_emu_push(&stream->capture->work, work);
-        return;
-    }
+    struct qd_emu_work **end = stream->capture != NULL ? &stream->capture->work : &stream->work;
+    while (*end != NULL) end = &(*end)->next;
+    *end = work;
+    if (stream->capture != NULL) return;
     start_thread(device);
     if (work->kind == QD_EMU_WORK_RECORD) {
         work->as.event->is_recorded = true;
         work->as.event->n_pending++;
     }
     work->order = ++device->n_issued;
-    qd_emu_push(&stream->work, work);
     pthread_cond_broadcast(&device->changed);
 }
 

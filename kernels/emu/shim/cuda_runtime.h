@@ -17,7 +17,7 @@
  * Whatever a capture forbids is cudaErrorStreamCaptureUnsupported; CUDA has several codes for it.
  * The text of the last refusal, or of the kernel that failed, is what cudaGetErrorString returns for that
  * error on that thread, until the next. A kernel's failure is the error of every call for its device from
- * then on until qd_emu_shutdown (devices.h); work issued after it is dropped. */
+ * then on until qd_emu_shutdown (mode.h); work issued after it is dropped. */
 #ifndef QD_KERNELS_EMU_SHIM_CUDA_RUNTIME_H
 #define QD_KERNELS_EMU_SHIM_CUDA_RUNTIME_H
 

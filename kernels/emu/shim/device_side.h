@@ -6,8 +6,8 @@
 
 #include <math.h>
 #include <string.h>
+#include <tuple>
 #include <type_traits>
-#include <utility>
 
 #include "kernels/emu/emu.h"
 
@@ -20,9 +20,9 @@
 #define __grid_constant__
 
 #define threadIdx (qd_emu_self->index)
-#define blockIdx  (qd_emu_self->place->block_index)
-#define blockDim  (qd_emu_self->place->block_dim)
-#define gridDim   (qd_emu_self->place->grid_dim)
+#define blockIdx  (*qd_emu_self->block_index)
+#define blockDim  (qd_emu_self->launch->block)
+#define gridDim   (qd_emu_self->launch->grid)
 
 /* The declared function is the model of this name (emu.h). */
 #define QD_EMU_IS(name) __asm__("qd_emu_" name)
@@ -38,26 +38,21 @@
 
 /* ---- how the registry calls a kernel ---- */
 
-template <class... Params> struct qd_emu_caller {
-    typedef void (*kernel_type)(Params...);
-
-    template <size_t... I>
-    static void call_with(kernel_type kernel, void *const *args, std::index_sequence<I...>)
-    {
-        kernel(*static_cast<std::remove_const_t<Params> *>(args[I])...);
-    }
-    static void call(void *const *args, const void *kernel)
-    {
-        call_with(reinterpret_cast<kernel_type>(const_cast<void *>(kernel)), args,
-                  std::index_sequence_for<Params...>());
-    }
-};
+template <class T> T &qd_emu_next(void *const *&args)
+{
+    return *static_cast<T *>(*args++);
+}
+template <class... Params> void qd_emu_call(void *const *args, const void *kernel)
+{
+    const auto function = reinterpret_cast<void (*)(Params...)>(const_cast<void *>(kernel));
+    std::apply(function, std::tuple<Params &...>{qd_emu_next<Params>(args)...});
+}
 
 template <class... Params> void qd_emu_register(void (*kernel)(Params...), const char *name)
 {
     static const unsigned sizes[] = {sizeof(Params)..., 0};
-    qd_emu_register_kernel(reinterpret_cast<const void *>(kernel), name, qd_emu_caller<Params...>::call,
-                           sizes, sizeof...(Params));
+    qd_emu_register_kernel(reinterpret_cast<const void *>(kernel), name, qd_emu_call<Params...>, sizes,
+                           sizeof...(Params));
 }
 
 /* The runtime looks for addresses in every aligned word of an argument: what a structure holds between its
@@ -83,8 +78,7 @@ uint32_t __ballot_sync(uint32_t mask, bool predicate, QD_EMU_HERE) QD_EMU_IS("ba
 void __threadfence() QD_EMU_IS("fence");
 
 template <class T>
-inline T qd_emu_shuffle_value(uint32_t mask, enum qd_emu_shuffle_mode mode, T value, int by,
-                              struct qd_emu_site site)
+inline T qd_emu_shuffle_value(enum qd_emu_shuffle_mode mode, uint32_t mask, T value, int by, QD_EMU_HERE)
 {
     static_assert(sizeof(T) == 4 || sizeof(T) == 8, "a shuffle moves 4 or 8 bytes");
     uint64_t bits = 0;
@@ -93,14 +87,9 @@ inline T qd_emu_shuffle_value(uint32_t mask, enum qd_emu_shuffle_mode mode, T va
     memcpy(&value, &bits, sizeof value);
     return value;
 }
-#define QD_EMU_SHUFFLE(name, mode)                                                                           \
-    template <class T> inline T name(uint32_t mask, T value, int by, QD_EMU_HERE)                            \
-    {                                                                                                        \
-        return qd_emu_shuffle_value(mask, mode, value, by, site);                                            \
-    }
-QD_EMU_SHUFFLE(__shfl_sync, QD_EMU_SHUFFLE_INDEX)
-QD_EMU_SHUFFLE(__shfl_up_sync, QD_EMU_SHUFFLE_UP)
-QD_EMU_SHUFFLE(__shfl_xor_sync, QD_EMU_SHUFFLE_XOR)
+#define __shfl_sync(...)     qd_emu_shuffle_value(QD_EMU_SHUFFLE_INDEX, __VA_ARGS__)
+#define __shfl_up_sync(...)  qd_emu_shuffle_value(QD_EMU_SHUFFLE_UP, __VA_ARGS__)
+#define __shfl_xor_sync(...) qd_emu_shuffle_value(QD_EMU_SHUFFLE_XOR, __VA_ARGS__)
 
 /* ---- integers: no sums of floats, which would depend on the schedule; relaxed, as the hardware's ---- */
 
@@ -117,17 +106,12 @@ inline uint32_t atomicAdd(uint32_t *p, uint32_t v, QD_EMU_HERE)
 
 /* ---- arithmetic ---- */
 
-#define QD_EMU_ROUNDED(name, op)                                                                             \
-    inline float name(float a, float b)                                                                      \
-    {                                                                                                        \
-        return a op b;                                                                                       \
-    }
-QD_EMU_ROUNDED(__fmul_rn, *)
-QD_EMU_ROUNDED(__fadd_rn, +)
-QD_EMU_ROUNDED(__fsub_rn, -)
-QD_EMU_ROUNDED(__fdiv_rn, /)
-#define __fmaf_rn fmaf
-#define rsqrtf(x) (1.0f / sqrtf(x)) /* newer C libraries have a function of that name */
+#define __fmul_rn(a, b) (static_cast<float>(a) * static_cast<float>(b))
+#define __fadd_rn(a, b) (static_cast<float>(a) + static_cast<float>(b))
+#define __fsub_rn(a, b) (static_cast<float>(a) - static_cast<float>(b))
+#define __fdiv_rn(a, b) (static_cast<float>(a) / static_cast<float>(b))
+#define __fmaf_rn       fmaf
+#define rsqrtf(x)       (1.0f / sqrtf(x)) /* newer C libraries have a function of that name */
 
 template <class A, class B> constexpr std::common_type_t<A, B> max(A a, B b)
 {
