@@ -53,7 +53,7 @@ KERNELS        := $(BUILD)/libkernels.a
 KERNEL_OBJECTS := $(filter $(BUILD)/kernels/%,$(filter-out $(BUILD)/kernels/cpu/%,$(OBJECTS)))
 # What fuzz targets reach: readers of files. The kernels stay out, which clang's sanitizers are very slow to compile.
 PARSERS        := $(BUILD)/libparsers.a
-PARSER_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(filter kernels/base/% kernels/step% models/% harness/result/% harness/report/% harness/workload/% kernels/nvml% kernels/library%,$(SOURCES)))
+PARSER_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(filter kernels/base/% kernels/step% models/% harness/engine/replay_load.c harness/result/% harness/report/% harness/workload/% kernels/nvml% kernels/library%,$(SOURCES)))
 BENCHES        := $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
 
 # All cores, unless the user said otherwise.

@@ -39,6 +39,14 @@ struct qd_workload_request *qd_workload_append(struct qd_workload *workload)
     return request;
 }
 
+/* The text need not end in a zero. */
+static bool is_blank(const char *line, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if (line[i] != ' ' && line[i] != '\t' && line[i] != '\r') return false;
+    return true;
+}
+
 qd_status qd_workload_each_line(const char *path, const char *text, size_t len, qd_workload_line read,
                                 void *arg, char *err, size_t errlen)
 {
@@ -50,7 +58,7 @@ qd_status qd_workload_each_line(const char *path, const char *text, size_t len, 
         char reason[QD_ERR_LEN] = "";
         number++;
         qd_status status = QD_OK;
-        if (strspn(line, " \t\r") < line_len)
+        if (!is_blank(line, line_len))
             status = read(arg, line, line_len, &stop, reason, sizeof reason);
         if (status != QD_OK) return qd_fail(status, err, errlen, "%s: line %zu: %s", path, number, reason);
         line += line_len + 1;
